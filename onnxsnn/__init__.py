@@ -1,0 +1,1 @@
+"""Turn a trained ONNX network into a spiking neural network, as ONNX, and run it."""

@@ -1,0 +1,43 @@
+"""The errors of onnxsnn: each says what is wrong, where, and what to do, in one line."""
+
+from __future__ import annotations
+
+__all__ = [
+    "DataError",
+    "ModelError",
+    "OnnxSnnError",
+    "OutputError",
+    "UnsupportedError",
+    "UsageError",
+]
+
+
+class OnnxSnnError(Exception):
+    """Base of every error that is the caller's to mend; `exit_code` is the command line's."""
+
+    exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
+
+class UsageError(OnnxSnnError):
+    """An argument has a value that makes no sense, whatever the files hold."""
+
+    exit_code = 2
+
+
+class ModelError(OnnxSnnError):
+    """A model file is missing, damaged, invalid, or of the wrong kind."""
+
+
+class UnsupportedError(OnnxSnnError):
+    """The model is valid, and holds something that cannot be converted."""
+
+
+class DataError(OnnxSnnError):
+    """The data do not fit the model, each other, or what was said about them."""
+
+
+class OutputError(OnnxSnnError):
+    """A result cannot be written."""
