@@ -1,0 +1,1 @@
+"""What a conversion costs: Omega and the fit curve, accuracy over timesteps."""

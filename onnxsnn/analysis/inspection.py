@@ -1,0 +1,156 @@
+"""What is in a file: every node with its role, for source, intermediate and SNN models alike."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from onnxsnn import functions
+from onnxsnn.files import read_model
+from onnxsnn.graph import Graph, Node, constant, from_model
+from onnxsnn.model import kind_of, read_metadata
+from onnxsnn.operators import RECTIFIER, Role, fate, varying_tensors
+from onnxsnn.passes.relu_to_ratenorm import UNSET_THRESHOLD
+from onnxsnn.source import Source
+
+__all__ = ["Inspection", "InspectionRow", "inspect"]
+
+
+@dataclass(frozen=True)
+class InspectionRow:
+    """One node.
+
+    Attributes:
+        role: a `Role` by name; `constant` for what is computed once, before the conversion.
+        reason: why, where the operator alone does not say.
+        shape: of its first output.
+        neurons: per sample, for what fires; None where a size is not known.
+        threshold: mean over channels, once set.
+        p: threshold over the greatest activation seen, mean over channels.
+        omega: of the layer's rates; see `analysis.omega`.
+    """
+
+    name: str
+    operator: str
+    role: str
+    reason: str
+    shape: list[int | str | None] | None
+    neurons: int | None = None
+    threshold: float | None = None
+    p: float | None = None
+    omega: float | None = None
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A file.
+
+    Attributes:
+        kind: `source`, `intermediate` or `snn`.
+        rows: one per node, in topological order.
+        roles: nodes by role.
+        neurons: per sample, where all sizes are known.
+        parameters: values in constant tensors of floats.
+        metadata: of an intermediate or an SNN.
+    """
+
+    kind: str
+    rows: list[InspectionRow]
+    roles: dict[str, int]
+    neurons: int
+    parameters: int
+    metadata: dict[str, Any]
+
+
+def inspect(path: str | Path) -> Inspection:
+    """Read an ONNX file and say what is in it.
+
+    Raises:
+        ModelError: the file cannot be read or is not valid ONNX.
+    """
+    model = read_model(path)
+    kind = kind_of(model)
+    metadata = read_metadata(model)
+    layers = {layer["name"]: layer for layer in metadata.pop("layers", [])}
+    states = {pair["input"] for pair in metadata.get("states", [])}
+    graph = _graph(model, kind, states)
+    graph.toposort()
+    varying = varying_tensors(graph)
+    rows = [_row(n, varying, states, layers) for n in graph.nodes if n.op != "Constant"]
+    return Inspection(
+        kind=kind,
+        rows=rows,
+        roles=dict(Counter(row.role for row in rows)),
+        neurons=sum(row.neurons or 0 for row in rows),
+        parameters=_parameters(graph),
+        metadata=metadata,
+    )
+
+
+def _graph(model: onnx.ModelProto, kind: str, states: set[str]) -> Graph:
+    """The graph as it stands: nothing cleaned, but in an opset whose operators are known."""
+    if kind == "source":
+        return Source(model, "", []).graph()
+    defaults = [tensor for tensor in model.graph.initializer if tensor.name in states]
+    for tensor in defaults:  # with them, the states would be constants
+        model.graph.initializer.remove(tensor)
+    return from_model(model)
+
+
+def _row(
+    node: Node, varying: set[int], states: set[str], layers: Mapping[str, Any]
+) -> InspectionRow:
+    role, reason = _role(node, varying, states)
+    layer = layers.get(node.name, {})
+    output = node.outputs[0]
+    fires = role is Role.NEURON or reason == RECTIFIER
+    return InspectionRow(
+        name=node.name,
+        operator=node.op,
+        role=role.value,
+        reason=reason,
+        shape=None if output.shape is None else list(output.shape),
+        neurons=_size(output.shape) if fires else None,
+        threshold=_threshold(node) if role is Role.NEURON else None,
+        p=layer.get("p"),
+        omega=layer.get("omega"),
+    )
+
+
+def _role(node: Node, varying: set[int], states: set[str]) -> tuple[Role, str]:
+    if node.inputs and all(constant(t) is not None or t.is_empty() for t in node.inputs):
+        return Role.CONSTANT, "it depends on constants only"
+    what = fate(node, varying)
+    if what.role is not Role.NEURON and any(tensor.name in states for tensor in node.inputs):
+        return Role.STATE, ""
+    if what.role is Role.COMPENSATED and not any(id(t) in varying for t in node.inputs):
+        return Role.STATIC, "no neuron is before it"
+    return what.role, what.reason
+
+
+def _size(shape: list[int | str | None] | None) -> int | None:
+    if shape is None or not all(isinstance(size, int) for size in shape[1:]):
+        return None
+    return math.prod(size for size in shape[1:] if isinstance(size, int))
+
+
+def _threshold(node: Node) -> float | None:
+    values = constant(node.inputs[1])
+    unset = values is None or values.max() >= UNSET_THRESHOLD
+    return None if values is None or unset else float(values.mean())
+
+
+def _parameters(graph: Graph) -> int:
+    constants = {id(t): t for node in graph.nodes for t in node.inputs if constant(t) is not None}
+    theta = {id(node.inputs[1]) for node in graph.nodes if node.domain == functions.DOMAIN}
+    return sum(
+        tensor.values.size
+        for key, tensor in constants.items()
+        if key not in theta and tensor.values.dtype.kind == "f"
+    )

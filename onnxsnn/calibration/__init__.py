@@ -1,0 +1,1 @@
+"""Statistics of every spiking layer's input, from data or from none."""

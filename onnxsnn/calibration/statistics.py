@@ -1,0 +1,129 @@
+"""Streaming statistics per channel: a histogram whose range grows with the data.
+
+Bin i of channel c counts the values in `(i * width_c, (i+1) * width_c]`, `width_c` a power
+of two. When a value lies beyond the last bin, pairs of bins merge and the width doubles;
+as all edges are multiples of powers of two, nothing is moved to a wrong bin, and the
+histograms of channels, and of batches, add up exactly.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxsnn.arrays import Floats
+from onnxsnn.errors import DataError
+
+__all__ = ["BINS", "ChannelStatistics"]
+
+BINS = 1024
+_EMPTY = np.iinfo(np.int32).min  # the exponent of a channel without positive values
+
+
+class ChannelStatistics:
+    """Statistics of one layer's pre-activation z, per channel.
+
+    Attributes:
+        counts: positive values per bin, float64 [C, BINS].
+        exponent: `width = 2 ** exponent`, int [C].
+        maximum: the greatest value, at least 0, float64 [C].
+        total: number of values per channel, the others than positive counted.
+        sum: sum of z, float64 [C]; `sum_of_squares` likewise.
+    """
+
+    def __init__(self, channels: int) -> None:
+        self.counts = np.zeros((channels, BINS))
+        self.exponent = np.full(channels, _EMPTY, np.int32)
+        self.maximum = np.zeros(channels)
+        self.total = 0
+        self.sum = np.zeros(channels)
+        self.sum_of_squares = np.zeros(channels)
+
+    @property
+    def channels(self) -> int:
+        """Number of channels C."""
+        return len(self.counts)
+
+    @property
+    def active(self) -> npt.NDArray[np.bool_]:
+        """Which channels have seen a positive value, [C]."""
+        active: npt.NDArray[np.bool_] = self.exponent != _EMPTY
+        return active
+
+    @property
+    def width(self) -> Floats:
+        """Width of the bins, [C]; 1 for a channel that has seen nothing."""
+        return np.ldexp(1.0, np.where(self.active, self.exponent, 0))
+
+    @property
+    def centres(self) -> Floats:
+        """The activation that stands for each bin, [C, BINS]."""
+        return (np.arange(BINS) + 0.5) * self.width[:, None]
+
+    @property
+    def mean(self) -> Floats:
+        """Mean of z, [C]."""
+        return self.sum / max(self.total, 1)
+
+    @property
+    def std(self) -> Floats:
+        """Standard deviation of z, [C]."""
+        variance = self.sum_of_squares / max(self.total, 1) - self.mean**2
+        return np.sqrt(np.maximum(variance, 0.0))
+
+    def update(self, values: Floats) -> None:
+        """Count values, [C, any number].
+
+        Raises:
+            DataError: a value is not finite.
+        """
+        highest = values.max(axis=1, initial=0.0)
+        lowest = values.min(axis=1, initial=0.0)
+        if not (np.isfinite(highest).all() and np.isfinite(lowest).all()):
+            raise DataError("the network's activations overflow or are NaN on these data")
+        self.maximum = np.maximum(self.maximum, highest)
+        self.total += values.shape[1]
+        self.sum += values.sum(axis=1, dtype=np.float64)
+        self.sum_of_squares += np.einsum("cn,cn->c", values, values, dtype=np.float64)
+        self._grow(highest)
+        self._count(values)
+
+    def merged(self) -> ChannelStatistics:
+        """The statistics of all channels as one: a layer's."""
+        layer = ChannelStatistics(1)
+        layer.maximum[0] = self.maximum.max()
+        layer.total = self.total * self.channels
+        layer.sum[0], layer.sum_of_squares[0] = self.sum.sum(), self.sum_of_squares.sum()
+        if self.active.any():
+            aligned = self._copy()
+            aligned._widen(np.full(self.channels, self.exponent.max()))
+            layer.exponent[0] = self.exponent.max()
+            layer.counts[0] = aligned.counts[self.active].sum(axis=0)
+        return layer
+
+    def _copy(self) -> ChannelStatistics:
+        copy = ChannelStatistics(self.channels)
+        copy.counts, copy.exponent = self.counts.copy(), self.exponent.copy()
+        return copy
+
+    def _grow(self, highest: Floats) -> None:
+        """Widen the bins of the channels in which `highest` lies beyond the last bin."""
+        needed = np.frexp(highest)[1] - int(np.log2(BINS))  # the range is 2**exponent * BINS
+        needed = np.where(highest > 0, needed, _EMPTY)
+        self._widen(np.maximum(self.exponent, needed))
+
+    def _widen(self, exponent: npt.NDArray[np.int32]) -> None:
+        fresh = ~self.active
+        self.exponent[fresh] = exponent[fresh]
+        while (narrow := exponent > self.exponent).any():
+            counts = self.counts[narrow]
+            self.counts[narrow] = 0.0
+            self.counts[narrow, : BINS // 2] = counts[:, ::2] + counts[:, 1::2]
+            self.exponent[narrow] += 1
+
+    def _count(self, values: Floats) -> None:
+        bins = values * np.ldexp(1.0, -np.where(self.active, self.exponent, 0))[:, None]
+        channel, _ = np.nonzero(values > 0)
+        positive = np.minimum(bins[values > 0].astype(np.int64), BINS - 1)
+        flat = np.bincount(channel * BINS + positive, minlength=self.counts.size)
+        self.counts += flat.reshape(self.counts.shape)

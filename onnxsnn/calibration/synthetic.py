@@ -1,0 +1,65 @@
+"""Calibration without data: noise where BatchNorm says how a tensor is distributed.
+
+A BatchNorm's beta and |gamma| are the mean and standard deviation of its output over the
+training data, so the tensor behind each one is replaced by Gaussian noise of those moments,
+and the rest of the network computes what follows from it (METHODS section 2, `gaussian`).
+Half of the variance is common to a whole channel and half is each position's own: what
+averages over positions then neither loses nor keeps all of its spread. Where nothing is
+normalized, only the input itself can be noise, and that says little: a warning is due.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from onnxsnn.arrays import Array
+from onnxsnn.errors import UnsupportedError
+from onnxsnn.graph import Graph, Tensor, is_static_shape
+from onnxsnn.passes.fold_normalization import Moments
+
+__all__ = ["SAMPLES", "cut_at_normalized", "noise"]
+
+SAMPLES = 256
+_BATCH = 16
+
+
+def cut_at_normalized(graph: Graph, moments: Mapping[str, Moments]) -> Graph:
+    """A copy of `graph` in which every tensor named in `moments` is an input."""
+    cut = graph.copy()
+    for name, tensor in cut.tensors().items():
+        if name in moments and tensor.inputs and is_static_shape(tensor.shape):
+            tensor.inputs.clear()
+            cut.inputs.append(tensor)
+    cut.outputs = [node.outputs[0] for node in cut.nodes if node.op == "RateNorm"]
+    cut.cleanup(remove_unused_graph_inputs=True)
+    return cut
+
+
+def noise(graph: Graph, moments: Mapping[str, Moments]) -> Iterator[dict[str, Array]]:
+    """Batches of Gaussian noise for every input of `graph`, always the same.
+
+    Raises:
+        UnsupportedError: an input has an axis, beside the batch, of unknown size.
+    """
+    generator = np.random.default_rng(0)
+    for tensor in graph.inputs:
+        if not is_static_shape(tensor.shape):
+            raise UnsupportedError(
+                f"input {tensor.name!r} has shape {tensor.shape}, which cannot be resolved "
+                "without data; give some with --data"
+            )
+    for _ in range(SAMPLES // _BATCH):
+        yield {t.name: _sample(generator, t, moments.get(t.name)) for t in graph.inputs}
+
+
+def _sample(generator: np.random.Generator, tensor: Tensor, moments: Moments | None) -> Array:
+    shape = (_BATCH, *tensor.shape[1:])
+    if moments is None:
+        return np.asarray(generator.standard_normal(shape), tensor.dtype)
+    common = generator.standard_normal(
+        (_BATCH, *np.broadcast_shapes(moments.std.shape, (1,) * len(shape))[1:])
+    )
+    own = generator.standard_normal(shape)
+    return np.asarray(moments.mean + moments.std * (common + own) / np.sqrt(2.0), np.float32)

@@ -1,0 +1,344 @@
+"""The command line: onnxsnn convert, inspect, run, evaluate, demo."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import numpy as np
+import onnx
+
+from onnxsnn import display
+from onnxsnn.analysis.evaluate import Evaluation, evaluate
+from onnxsnn.analysis.inspection import inspect
+from onnxsnn.arrays import Array
+from onnxsnn.convert import DEFAULT_TIMESTEPS, THRESHOLDS, convert
+from onnxsnn.data import Dataset, InputSpec, Preprocessing, load, parse_numbers, parse_scale
+from onnxsnn.demo import compare
+from onnxsnn.errors import OnnxSnnError, UsageError
+from onnxsnn.files import check_writable, write_bytes, write_model
+from onnxsnn.model import SpikingModel
+from onnxsnn.neurons import IntegrateAndFire
+from onnxsnn.runtime import BACKENDS, Runner
+from onnxsnn.source import load_source
+
+__all__ = ["main"]
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_BATCH = 50
+
+
+class _Group(click.Group):
+    """Turns our errors into one line on standard error, and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except OnnxSnnError as error:
+            raise _Failure(error) from error
+
+
+class _Failure(click.ClickException):
+    """How click shows one of our errors."""
+
+    def __init__(self, error: OnnxSnnError) -> None:
+        super().__init__(str(error))
+        self.exit_code = error.exit_code  # type: ignore[misc]  # click reads the instance's
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="onnxsnn")
+def main() -> None:
+    """Turn a trained ONNX network into a spiking neural network, as ONNX, and run it."""
+
+
+_MODEL = click.Path(path_type=Path)
+
+_DATA_OPTIONS = [
+    click.option("--labels", type=_MODEL, help="Labels: .npy, .npz, idx(.gz), or text."),
+    click.option("--array", help="Name of the samples' array in an .npz."),
+    click.option("--label-array", help="Name of the labels' array in an .npz."),
+    click.option("--scale", help="Multiply the values, e.g. 1/255."),
+    click.option("--mean", help="Subtract after scaling: one number, or a,b,c per channel."),
+    click.option("--std", help="Divide after that: one number, or a,b,c per channel."),
+    click.option("--layout", type=click.Choice(["nchw", "nhwc"]), help="Layout in the file."),
+    click.option("--limit", type=click.IntRange(min=1), help="Use the first so many samples."),
+]
+
+
+def _data_options(command: _Command) -> _Command:
+    for option in reversed(_DATA_OPTIONS):
+        command = option(command)
+    return command
+
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+_timesteps = click.option("-T", "--timesteps", type=int, help="Number of timesteps to run.")
+_data = click.option(
+    "--data", type=_MODEL, required=True, help=".npy, .npz, idx(.gz), or a folder of class folders."
+)
+
+
+@main.command("convert")
+@click.argument("model", type=_MODEL)
+@click.option("-o", "--output", type=_MODEL, help="Where to write; NAME.snn.onnx here by default.")
+@click.option("--data", type=_MODEL, help="Samples to calibrate on; labels are not needed.")
+@click.option(
+    "-T", "--timesteps", type=int, default=DEFAULT_TIMESTEPS, show_default=True,
+    help="Number of timesteps that will be run.",
+)  # fmt: skip
+@click.option("--threshold", type=click.Choice(THRESHOLDS), help="Threshold method.")
+@click.option(
+    "--initial-potential", type=click.FloatRange(0.0, 1.0), default=0.5, show_default=True,
+    help="Membrane potential before the first step, in thresholds.",
+)  # fmt: skip
+@click.option("--per-layer", is_flag=True, help="One threshold per layer, not one per channel.")
+@click.option("--keep-intermediate", is_flag=True, help="Write the graph after every pass.")
+@click.option("--verify", is_flag=True, help="Compare outputs before and after every pass.")
+@_data_options
+@_json
+def _convert(
+    model: Path,
+    output: Path | None,
+    data: Path | None,
+    timesteps: int,
+    threshold: str | None,
+    initial_potential: float,
+    per_layer: bool,
+    keep_intermediate: bool,
+    verify: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Convert MODEL, a trained network, into an SNN.
+
+    Without data, thresholds come from training where the graph has them, else from its
+    BatchNormalizations, else from random input.
+    """
+    output = output or Path(f"{model.stem}.snn.onnx")
+    if output.resolve() == model.resolve():
+        raise UsageError(f"{output}: is the model itself; choose another --output")
+    source = load_source(model)
+    check_writable(output)
+    samples = _load(data, source.inputs, options) if data else None
+    with display.progress("calibrating") as progress:
+        conversion = convert(
+            source,
+            samples,
+            timesteps=timesteps,
+            threshold=threshold,
+            neuron=IntegrateAndFire(initial_potential),
+            per_layer=per_layer,
+            verify=verify,
+            keep=_Keeper(output) if keep_intermediate else None,
+            progress=progress,
+        )
+    conversion.snn.save(output)
+    display.warn(conversion.warnings)
+    if as_json:
+        _print_json(
+            {
+                "output": str(output),
+                "passes": [asdict(report) for report in conversion.reports],
+                "differences": conversion.differences,
+                "layers": [asdict(layer) for layer in conversion.snn.layers],
+                **conversion.snn.metadata,
+            }
+        )
+    else:
+        display.show_conversion(conversion, str(output))
+
+
+class _Keeper:
+    """Writes every intermediate model into a folder beside the SNN."""
+
+    def __init__(self, output: Path) -> None:
+        self._folder = output.with_suffix(".passes")
+        self._count = 0
+
+    def __call__(self, name: str, model: onnx.ModelProto) -> None:
+        self._count += 1
+        self._folder.mkdir(exist_ok=True)
+        write_model(model, self._folder / f"{self._count}-{name}.onnx")
+
+
+@main.command("inspect")
+@click.argument("file", type=_MODEL)
+@_json
+def _inspect(file: Path, as_json: bool) -> None:
+    """Say what is in FILE: a source model, an intermediate or an SNN."""
+    inspection = inspect(file)
+    if as_json:
+        _print_json(asdict(inspection))
+    else:
+        display.show_inspection(inspection)
+
+
+@main.command("run")
+@click.argument("snn", type=_MODEL)
+@_data
+@_timesteps
+@click.option(
+    "-o", "--output", type=_MODEL, help="Write the outputs: .npz, or .npy for one output."
+)
+@click.option("--every-step", is_flag=True, help="Write the outputs after each step, [T, N, ...].")
+@click.option(
+    "--backend", type=click.Choice(list(BACKENDS)), default="onnxruntime", show_default=True
+)
+@_data_options
+@_json
+def _run(
+    snn: Path,
+    data: Path,
+    timesteps: int | None,
+    output: Path | None,
+    every_step: bool,
+    backend: str,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Run SNN on data, and write its outputs after the last timestep."""
+    network = SpikingModel.load(snn)
+    samples = _load(data, network.inputs, options)
+    if output is not None:
+        _check_output(output, network)
+    runner = Runner(network, backend, rates=True)
+    pieces: list[dict[str, Array]] = []
+    spikes: dict[str, float] = {}
+    steps = network.timesteps if timesteps is None else timesteps
+    with display.progress("running") as progress:
+        for feeds, _ in samples.batches(_BATCH):
+            result = runner.run(feeds, steps, every_step=every_step)
+            pieces.append(_stacked(result.every_step) if every_step else result.outputs)
+            for layer, counts in result.spikes.items():
+                spikes[layer] = spikes.get(layer, 0.0) + float(counts.sum())
+            progress(min(len(pieces) * _BATCH, len(samples)), len(samples))
+    axis = 1 if every_step else 0
+    outputs = {name: np.concatenate([p[name] for p in pieces], axis) for name in network.outputs}
+    if output is not None:
+        _write_arrays(outputs, output)
+    count = len(samples)
+    rates = {name: total / (count * steps * runner.neurons[name]) for name, total in spikes.items()}
+    if as_json:
+        shapes = {name: list(values.shape) for name, values in outputs.items()}
+        _print_json(
+            {"samples": count, "timesteps": steps, "outputs": shapes, "rates": rates,
+             "spikes_per_sample": sum(spikes.values()) / count}
+        )  # fmt: skip
+        return
+    display.show_rates(rates)
+    for name, values in outputs.items():
+        click.echo(f"{name}: {list(values.shape)} {values.dtype}")
+    click.echo(
+        f"{count} samples, T = {steps}, {sum(spikes.values()) / count:,.0f} spikes per sample"
+    )
+
+
+@main.command("evaluate")
+@click.argument("snn", type=_MODEL)
+@_data
+@click.option("--ann", type=_MODEL, help="The trained network, to compare with.")
+@_timesteps
+@click.option(
+    "--backend", type=click.Choice(list(BACKENDS)), default="onnxruntime", show_default=True
+)
+@click.option("--csv", "csv_file", type=_MODEL, help="Write the table as CSV.")
+@_data_options
+@_json
+def _evaluate(
+    snn: Path,
+    data: Path,
+    ann: Path | None,
+    timesteps: int | None,
+    backend: str,
+    csv_file: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Accuracy of SNN at each timestep, and its agreement with the ANN."""
+    network = SpikingModel.load(snn)
+    source = load_source(ann) if ann else None
+    if csv_file is not None:
+        check_writable(csv_file)
+    samples = _load(data, network.inputs, options)
+    with display.progress("evaluating") as progress:
+        result = evaluate(
+            network, samples, ann=source, timesteps=timesteps, backend=backend, progress=progress
+        )
+    if csv_file is not None:
+        write_bytes(_as_csv(result).encode(), csv_file)
+    if as_json:
+        _print_json(asdict(result))
+    else:
+        display.show_evaluation(result)
+
+
+@main.command("demo")
+@_json
+def _demo(as_json: bool) -> None:
+    """Convert the network that comes with the package, and show its accuracy over timesteps."""
+    with display.progress("converting and running") as progress:
+        comparison = compare(progress=progress)
+    if as_json:
+        _print_json(asdict(comparison))
+    else:
+        display.show_comparison(comparison)
+
+
+def _load(path: Path, inputs: list[InputSpec], options: dict[str, Any]) -> Dataset:
+    """The data that the options describe."""
+    preprocessing = Preprocessing(
+        scale=parse_scale(options["scale"]) if options["scale"] else None,
+        mean=parse_numbers(options["mean"]) if options["mean"] else (),
+        std=parse_numbers(options["std"]) if options["std"] else (),
+        layout=options["layout"],
+    )
+    samples = load(
+        path,
+        inputs,
+        labels=options["labels"],
+        preprocessing=preprocessing,
+        array=options["array"],
+        label_array=options["label_array"],
+    )
+    return samples if options["limit"] is None else samples.take(options["limit"])
+
+
+def _check_output(output: Path, network: SpikingModel) -> None:
+    if output.suffix not in (".npy", ".npz"):
+        raise UsageError(f"{output}: the outputs are written as .npy or .npz")
+    if output.suffix == ".npy" and len(network.outputs) > 1:
+        raise UsageError(f"{output}: the SNN has {len(network.outputs)} outputs; write an .npz")
+    check_writable(output)
+
+
+def _stacked(steps: list[dict[str, Array]]) -> dict[str, Array]:
+    return {name: np.stack([outputs[name] for outputs in steps]) for name in steps[0]}
+
+
+def _write_arrays(outputs: dict[str, Array], path: Path) -> None:
+    buffer = io.BytesIO()
+    if path.suffix == ".npy":
+        np.save(buffer, next(iter(outputs.values())))
+    else:
+        np.savez(buffer, **outputs)  # type: ignore[arg-type]
+    write_bytes(buffer.getvalue(), path)
+
+
+def _as_csv(result: Evaluation) -> str:
+    text = io.StringIO()
+    rows = [asdict(row) for row in result.rows]
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2))

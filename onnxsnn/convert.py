@@ -1,0 +1,291 @@
+"""The conversion, from a trained network to a spiking one: the passes by name, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from onnxsnn.analysis.omega import omega, threshold_ratio
+from onnxsnn.arrays import Array
+from onnxsnn.calibration.observe import Statistics, calibrate
+from onnxsnn.calibration.synthetic import SAMPLES, cut_at_normalized, noise
+from onnxsnn.data import Dataset
+from onnxsnn.errors import ModelError, UnsupportedError, UsageError
+from onnxsnn.graph import Graph, to_model
+from onnxsnn.model import Layer, SpikingModel, write_metadata
+from onnxsnn.neurons import IntegrateAndFire, Neuron
+from onnxsnn.operators import refuse_unsupported
+from onnxsnn.passes.absorb_scales import absorb_scales
+from onnxsnn.passes.clean import clean
+from onnxsnn.passes.fold_normalization import Moments, fold_normalization
+from onnxsnn.passes.free_batch import free_batch
+from onnxsnn.passes.relu_to_ratenorm import rate_norms, relu_to_ratenorm, threshold_of
+from onnxsnn.passes.report import Report
+from onnxsnn.passes.set_thresholds import set_thresholds
+from onnxsnn.passes.spike import spike
+from onnxsnn.session import Session
+from onnxsnn.source import Source, load_source
+from onnxsnn.thresholds import METHODS
+
+__all__ = ["DEFAULT_TIMESTEPS", "THRESHOLDS", "Conversion", "Keep", "Progress", "convert"]
+
+DEFAULT_TIMESTEPS = 16
+THRESHOLDS = (*METHODS, "trained")
+_ACTIVATIONS = 2**26  # values per calibration batch: 256 MiB
+_LARGEST_BATCH = 32
+_TOLERANCE = 1e-3
+
+Progress = Callable[[int, int], None]
+"""Called during calibration with the samples done and the samples in all."""
+
+Keep = Callable[[str, onnx.ModelProto], None]
+"""Called with the name of a pass and the model that it made."""
+
+
+@dataclass
+class Conversion:
+    """What a conversion gives.
+
+    Attributes:
+        snn: the spiking network.
+        reports: what each pass did, in order.
+        warnings: what the user should know, each once.
+        differences: with `verify`, by pass, the greatest difference of outputs that it made,
+            relative to the greatest output.
+    """
+
+    snn: SpikingModel
+    reports: list[Report]
+    warnings: list[str]
+    differences: dict[str, float] = field(default_factory=dict)
+
+
+def convert(
+    model: str | Path | Source,
+    data: Dataset | None = None,
+    *,
+    timesteps: int = DEFAULT_TIMESTEPS,
+    threshold: str | None = None,
+    neuron: Neuron | None = None,
+    per_layer: bool = False,
+    verify: bool = False,
+    keep: Keep | None = None,
+    progress: Progress = lambda _done, _all: None,
+) -> Conversion:
+    """Turn a trained network into a spiking one.
+
+    Args:
+        model: an ONNX file, or what `load_source` made of one.
+        data: samples to calibrate on; without any, thresholds come from training where the
+            graph has them, else from its BatchNorms, else from random input.
+        timesteps: the number T of steps that will be run.
+        threshold: a name in THRESHOLDS; None chooses: `fit` where there are data.
+        neuron: the neuron model; None for integrate-and-fire that starts at theta / 2.
+        per_layer: one threshold per layer instead of one per channel.
+        verify: compare the outputs before and after every pass that should keep them.
+        keep: called with every intermediate model, and the name of the pass that made it.
+        progress: called during calibration.
+
+    Raises:
+        UsageError: an argument makes no sense.
+        ModelError: the model cannot be read, or a pass failed its verification.
+        UnsupportedError: the model holds something that cannot be converted.
+        DataError: the data do not fit the model.
+    """
+    _check_arguments(timesteps, threshold, data)
+    neuron = neuron or IntegrateAndFire()
+    source = model if isinstance(model, Source) else load_source(model)
+    line = _Pipeline(keep)
+
+    graph = line.did(*clean(source.graph()))
+    refuse_unsupported(graph)
+    graph = line.did(*free_batch(graph))
+    if verify:
+        line.verify_on(next(data.batches(1))[0] if data else _random_feeds(graph), graph)
+    folded = fold_normalization(graph)
+    graph = line.did(graph, folded)
+    graph = line.did(graph, relu_to_ratenorm(graph))
+
+    method = _method(threshold, data, graph, folded.moments)
+    statistics, origin = _observe(graph, data, folded.moments, line, progress)
+    thresholds = set_thresholds(
+        graph,
+        statistics,
+        (method, METHODS[method]),
+        neuron,
+        timesteps,
+        per_layer=per_layer,
+        keep_trained=threshold == "trained" or (threshold is None and data is None),
+    )
+    layers = line.layers = _layers(graph, statistics, thresholds.origins)
+    graph = line.did(graph, thresholds)
+    graph = line.did(graph, absorb_scales(graph))
+    spiking = spike(graph, neuron)
+    line.did(graph, spiking)
+
+    metadata = {
+        "timesteps": timesteps,
+        "threshold": threshold or method,
+        "per_layer": per_layer,
+        "statistics": origin,
+        "neuron": {"model": neuron.name, "initial_potential": neuron.initial_potential},
+        "bits_per_spike": neuron.bits_per_spike,
+        "source_sha256": source.digest,
+        "warnings": line.warnings,
+    }
+    snn = SpikingModel.build(graph, spiking.states, metadata, layers)
+    return Conversion(snn, line.reports, line.warnings, line.differences)
+
+
+class _Pipeline:
+    """Keeps the reports, and verifies and hands out the graph after every pass."""
+
+    def __init__(self, keep: Keep | None) -> None:
+        self.layers: list[Layer] = []
+        self.reports: list[Report] = []
+        self.warnings: list[str] = []
+        self.differences: dict[str, float] = {}
+        self._keep = keep
+        self._feeds: Mapping[str, Array] | None = None
+        self._outputs: dict[str, Array] = {}
+
+    def verify_on(self, feeds: Mapping[str, Array], graph: Graph) -> None:
+        """From here on, compare the outputs for these feeds."""
+        self._feeds = feeds
+        self._outputs = Session(to_model(graph)).run(feeds)
+
+    def did(self, graph: Graph, report: Report) -> Graph:
+        """Note what a pass did to the graph, which is given back."""
+        self.reports.append(report)
+        self.warnings += report.warnings
+        if report.name == "spike":  # what it made is not a model without its states' defaults
+            return graph
+        if self._feeds is not None:
+            self._verify(graph, report)
+        if self._keep is not None:
+            model = to_model(graph)
+            write_metadata(model, {"layers": [asdict(layer) for layer in self.layers]})
+            self._keep(report.name, model)
+        return graph
+
+    def _verify(self, graph: Graph, report: Report) -> None:
+        assert self._feeds is not None
+        outputs = Session(to_model(graph)).run(self._feeds)
+        difference = max(_difference(self._outputs[name], outputs[name]) for name in outputs)
+        self._outputs = outputs
+        if not report.preserves_values:
+            return
+        self.differences[report.name] = difference
+        if not difference <= _TOLERANCE:
+            raise ModelError(
+                f"pass {report.name!r} changed the outputs by {difference:.2g} of their greatest "
+                "value, and should not: this is a defect of onnxsnn; please report it"
+            )
+
+
+def _difference(before: Array, after: Array) -> float:
+    if not np.issubdtype(before.dtype, np.floating):
+        return float(np.mean(before != after))
+    scale = float(np.abs(before).max(initial=0.0)) or 1.0
+    return float(np.abs(before - after).max(initial=0.0)) / scale
+
+
+def _check_arguments(timesteps: int, threshold: str | None, data: Dataset | None) -> None:
+    if timesteps < 1:
+        raise UsageError(f"timesteps must be 1 or more, and is {timesteps}")
+    if threshold is not None and threshold not in THRESHOLDS:
+        raise UsageError(f"threshold {threshold!r} is none of {', '.join(THRESHOLDS)}")
+    if threshold in ("gaussian", "trained") and data is not None:
+        raise UsageError(f"threshold {threshold!r} takes no data; leave the data out")
+
+
+def _method(
+    threshold: str | None, data: Dataset | None, graph: Graph, moments: Mapping[str, Moments]
+) -> str:
+    """The method for every threshold that is not kept as it was trained."""
+    if threshold == "gaussian" and not moments:
+        raise UnsupportedError(
+            "threshold 'gaussian' needs a BatchNormalization, and the model has none; "
+            "give data with --data, or choose another threshold"
+        )
+    if threshold == "trained":
+        unset = [node.name for node in rate_norms(graph) if threshold_of(node) is None]
+        if unset:
+            raise UnsupportedError(
+                f"threshold 'trained' needs every rectifier clipped, and node {unset[0]!r} and "
+                f"{len(unset) - 1} more are not; give data with --data, or choose another threshold"
+            )
+        return "fit"
+    if threshold is not None:
+        return threshold
+    return "gaussian" if data is None and moments else "fit"
+
+
+def _observe(
+    graph: Graph,
+    data: Dataset | None,
+    moments: Mapping[str, Moments],
+    line: _Pipeline,
+    progress: Progress,
+) -> tuple[Statistics, str]:
+    """Statistics of every RateNorm's input, and what they come from."""
+    if data is not None:
+        batch = _batch_size(graph)
+        feeds: Iterator[dict[str, Array]] = (inputs for inputs, _ in data.batches(batch))
+        return calibrate(graph, feeds, progress=_counter(progress, len(data))), "data"
+    cut = cut_at_normalized(graph, moments)
+    names = {tensor.name for tensor in graph.inputs} & {tensor.name for tensor in cut.inputs}
+    untrained = any(threshold_of(node) is None for node in rate_norms(graph))
+    if names and untrained:
+        line.warnings.append(
+            f"thresholds come from random input ({', '.join(sorted(names))}), which says little "
+            "of real data; accuracy wants data: give some with --data"
+        )
+    statistics = calibrate(cut, noise(cut, moments), progress=_counter(progress, SAMPLES))
+    return statistics, "batchnorm" if moments else "random input"
+
+
+def _counter(progress: Progress, total: int) -> Callable[[int], None]:
+    done = 0
+
+    def count(samples: int) -> None:
+        nonlocal done
+        done = min(done + samples, total)
+        progress(done, total)
+
+    return count
+
+
+def _batch_size(graph: Graph) -> int:
+    """As many samples as keep the activations of a batch within bounds."""
+    shapes: Iterable[list[object]] = (n.inputs[0].shape for n in rate_norms(graph))
+    values = sum(int(np.prod([s for s in shape[1:] if isinstance(s, int)])) for shape in shapes)
+    return max(1, min(_LARGEST_BATCH, _ACTIVATIONS // max(values, 1)))
+
+
+def _random_feeds(graph: Graph) -> dict[str, Array]:
+    batch = next(noise(graph, {}))
+    return {name: values[:1] for name, values in batch.items()}
+
+
+def _layers(graph: Graph, statistics: Statistics, origins: Mapping[str, str]) -> list[Layer]:
+    layers = []
+    for node in rate_norms(graph):
+        theta, seen = node.inputs[1].values, statistics[node.name]
+        layers.append(
+            Layer(
+                name=node.name,
+                channels=theta.size,
+                threshold=float(theta.mean()),
+                lowest=float(theta.min()),
+                highest=float(theta.max()),
+                p=threshold_ratio(seen, theta),
+                omega=omega(seen, theta),
+                origin=origins[node.name],
+            )
+        )
+    return layers

@@ -1,0 +1,184 @@
+"""Tables for people, and progress bars, on the command line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from onnxsnn.analysis.evaluate import Evaluation
+from onnxsnn.analysis.inspection import Inspection
+from onnxsnn.convert import Conversion
+from onnxsnn.convert import Progress as Report
+from onnxsnn.demo import Comparison
+
+__all__ = [
+    "progress",
+    "show_comparison",
+    "show_conversion",
+    "show_evaluation",
+    "show_inspection",
+    "show_rates",
+    "warn",
+]
+
+_WIDE = 160  # for pipes and files, where rich would take 80 and cut names
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False)
+
+
+def warn(warnings: Sequence[str]) -> None:
+    """Print each warning once, on standard error."""
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    for warning in dict.fromkeys(warnings):
+        console.print(f"[yellow]warning:[/] {_plain(warning)}")
+
+
+@contextmanager
+def progress(task: str) -> Iterator[Report]:
+    """A progress bar on standard error; nothing where that is no terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal,
+        transient=True,
+    ) as bar:  # fmt: skip
+        identity = bar.add_task(task, total=None)
+        yield lambda done, total: bar.update(identity, completed=done, total=total)
+
+
+def show_conversion(conversion: Conversion, target: str) -> None:
+    """What each pass did, the layers, and where the SNN is."""
+    console = _console()
+    passes = _table("Pass", "What it did", "Verified")
+    for report in conversion.reports:
+        done = ", ".join(f"{action} ({count})" for action, count in report.actions.items())
+        difference = conversion.differences.get(report.name)
+        verified = "" if difference is None else f"{difference:.1e}"
+        passes.add_row(report.name, done or "nothing to do", verified)
+    if not conversion.differences:
+        passes.columns.pop()
+    console.print(passes)
+    layers = _table("Spiking layer", "Channels", "Threshold", "p", "Omega", "From")
+    for layer in conversion.snn.layers:
+        layers.add_row(
+            _plain(layer.name),
+            str(layer.channels),
+            f"{layer.threshold:.4g}",
+            _number(layer.p),
+            _number(layer.omega),
+            layer.origin,
+        )
+    console.print(layers)
+    timesteps = conversion.snn.timesteps
+    console.print(f"{_plain(target)}: thresholds for T = {timesteps}", soft_wrap=True)
+
+
+def show_inspection(inspection: Inspection) -> None:
+    """One row per node, and the totals."""
+    console = _console()
+    table = _table("Node", "Operator", "Role", "Shape", "Neurons", "Threshold", "p", "Omega")
+    for row in inspection.rows:
+        shape = (
+            "?" if row.shape is None else "x".join("?" if s is None else str(s) for s in row.shape)
+        )
+        table.add_row(
+            _plain(row.name),
+            row.operator,
+            row.role,
+            shape,
+            "" if row.neurons is None else f"{row.neurons:,}",
+            _number(row.threshold),
+            _number(row.p),
+            _number(row.omega),
+        )
+    console.print(table)
+    roles = ", ".join(f"{role} {count}" for role, count in inspection.roles.items())
+    console.print(f"{inspection.kind}: {len(inspection.rows)} nodes ({roles})", soft_wrap=True)
+    console.print(
+        f"{inspection.neurons:,} neurons per sample, {inspection.parameters:,} parameters"
+    )
+    for row in inspection.rows:
+        if row.role == "refused":
+            console.print(
+                f"refused: {_plain(row.name)} ({row.operator}): {_plain(row.reason)}",
+                soft_wrap=True,
+            )
+    for key, value in inspection.metadata.items():
+        if key not in ("states", "format"):
+            console.print(f"{key}: {_plain(str(value))}", soft_wrap=True)
+
+
+def show_evaluation(evaluation: Evaluation) -> None:
+    """Accuracy over timesteps, and the firing rates of the layers."""
+    console = _console()
+    table = _table("T", "Accuracy", "Agreement", "Error", "Firing rate", "Spikes per sample")
+    for row in evaluation.rows:
+        table.add_row(
+            str(row.timesteps),
+            _percent(row.accuracy),
+            _percent(row.agreement),
+            _number(row.error),
+            f"{row.rate:.4f}",
+            f"{row.spikes:,.0f}",
+        )
+    console.print(table)
+    show_rates(evaluation.layer_rates)
+    ann = "" if evaluation.ann_accuracy is None else f", ANN {_percent(evaluation.ann_accuracy)}"
+    console.print(
+        f"{evaluation.samples:,} samples{ann}, {evaluation.bits_per_spike:g} bit per spike"
+    )
+
+
+def show_rates(rates: dict[str, float]) -> None:
+    """Firing rates per layer."""
+    table = _table("Spiking layer", "Firing rate")
+    for layer, rate in rates.items():
+        table.add_row(_plain(layer), f"{rate:.4f}")
+    _console().print(table)
+
+
+def show_comparison(comparison: Comparison) -> None:
+    """Accuracy by T and method."""
+    console = _console()
+    table = _table("T", *comparison.rows, "spikes per image (fit)")
+    for rows in zip(*comparison.rows.values(), strict=True):
+        accuracies = [_percent(row.accuracy) for row in rows]
+        table.add_row(str(rows[0].timesteps), *accuracies, f"{rows[-1].spikes:,.0f}")
+    console.print(table)
+    console.print(
+        f"ANN {_percent(comparison.ann_accuracy)}; {comparison.samples:,} test images of "
+        f"Fashion-MNIST; integrate-and-fire, {comparison.bits_per_spike:g} bit per spike; "
+        "each cell converted for its T on 256 unlabelled images",
+        soft_wrap=True,
+    )
+
+
+def _table(*columns: str) -> Table:
+    table = Table(header_style="bold")
+    for column in columns:
+        left = column in _WORDS
+        table.add_column(column, justify="left" if left else "right", overflow="fold")
+    return table
+
+
+_WORDS = {"Node", "Operator", "Role", "Pass", "What it did", "Spiking layer", "From", "Shape"}
+
+
+def _plain(text: str) -> str:
+    """Text in which brackets are no markup."""
+    return text.replace("[", r"\[")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.2f} %"

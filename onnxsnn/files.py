@@ -1,0 +1,95 @@
+"""Files in and out: models are read whole and checked, and nothing is left half-written."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx.external_data_helper import load_external_data_for_model
+
+from onnxsnn.errors import ModelError, OutputError
+
+__all__ = ["check_writable", "read_model", "write_bytes", "write_model"]
+
+
+def read_model(path: str | Path) -> onnx.ModelProto:
+    """Read an ONNX file, its external data with it, and check it.
+
+    Raises:
+        ModelError: the file is missing, is not ONNX, is cut short, lacks its external data,
+            or is not valid ONNX.
+    """
+    path = Path(path)
+    try:
+        model = onnx.load(path, format="protobuf", load_external_data=False)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except DecodeError as error:
+        raise ModelError(f"{path}: is not an ONNX file, or is cut short") from error
+    if not model.graph.node and not model.graph.output:
+        raise ModelError(f"{path}: is not an ONNX file, or is cut short: it holds no graph")
+    try:
+        load_external_data_for_model(model, str(path.parent))
+    except Exception as error:
+        raise ModelError(
+            f"{path}: its external data cannot be read: {error}; put the data file beside the model"
+        ) from error
+    try:
+        onnx.checker.check_model(model)
+    except Exception as error:  # the checker raises its own and C++'s errors
+        raise ModelError(f"{path}: is not valid ONNX: {error}") from error
+    return model
+
+
+def write_model(model: onnx.ModelProto, path: str | Path) -> None:
+    """Write a model; see `write_bytes`."""
+    try:
+        content = model.SerializeToString()
+    except Exception as error:
+        raise OutputError(f"{path}: the model is over protobuf's limit of 2 GiB") from error
+    write_bytes(content, path)
+
+
+def write_bytes(content: bytes, path: str | Path) -> None:
+    """Write a file whole or not at all: to a temporary file beside it, then renamed.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).replace(path)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def check_writable(path: str | Path) -> None:
+    """Fail before the work rather than after it.
+
+    Raises:
+        OutputError: a file cannot be written there.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise OutputError(f"{path}: cannot be written: it is a folder")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,208 @@
+"""The few helpers over onnx_graphsurgeon that the passes share."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from onnx_graphsurgeon.logger import G_LOGGER
+
+from onnxsnn import functions
+from onnxsnn.arrays import Array
+from onnxsnn.errors import ModelError, UnsupportedError
+
+__all__ = [
+    "Graph",
+    "Node",
+    "Tensor",
+    "channel_axis",
+    "constant",
+    "describe",
+    "from_model",
+    "infer_shapes",
+    "insert",
+    "is_static_shape",
+    "per_channel",
+    "rank",
+    "remove",
+    "replace_everywhere",
+    "sole_consumer",
+    "to_model",
+    "unique_name",
+]
+
+G_LOGGER.severity = G_LOGGER.CRITICAL  # what matters of its warnings, our own checks say
+
+Graph: TypeAlias = gs.Graph
+Node: TypeAlias = gs.Node
+Tensor: TypeAlias = gs.Tensor
+
+
+def from_model(model: onnx.ModelProto) -> Graph:
+    """The graph of a model, with every shape that onnx can infer.
+
+    Function bodies of the onnxsnn domain are left out: `to_model` writes them anew.
+    """
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=False, data_prop=True)
+    except Exception as error:
+        raise ModelError(f"shapes cannot be inferred: {error}") from error
+    own = [body for body in inferred.functions if body.domain == functions.DOMAIN]
+    for body in own:
+        inferred.functions.remove(body)
+    return gs.import_onnx(inferred)
+
+
+def to_model(graph: Graph) -> onnx.ModelProto:
+    """The model of a graph, with the body of every onnxsnn function that it calls."""
+    graph.toposort()
+    called = {node.op for node in graph.nodes if node.domain == functions.DOMAIN}
+    opsets = [onnx.helper.make_opsetid("", graph.opset)]
+    if called:
+        opsets.append(onnx.helper.make_opsetid(functions.DOMAIN, functions.VERSION))
+    model: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False, opset_imports=opsets)
+    model.ir_version = max(model.ir_version, functions.IR_VERSION)
+    model.functions.extend(functions.body(name, graph.opset) for name in sorted(called))
+    return model
+
+
+def infer_shapes(graph: Graph) -> Graph:
+    """The same graph with the shapes of its tensors inferred anew."""
+    for tensor in graph.tensors().values():
+        inner = isinstance(tensor, gs.Variable) and tensor.inputs
+        if inner and not any(tensor is output for output in graph.outputs):
+            tensor.shape = None
+    return from_model(to_model(graph))
+
+
+def constant(tensor: Tensor) -> Array | None:
+    """The values of a constant tensor; None for any other."""
+    return tensor.values if isinstance(tensor, gs.Constant) else None
+
+
+def rank(tensor: Tensor, node: Node) -> int:
+    """Number of axes of `tensor`; `node` is named where the rank is not known."""
+    if tensor.shape is None:
+        raise UnsupportedError(
+            f"{describe(node)}: the shape of {tensor.name!r} cannot be resolved; "
+            "export the model with fixed shapes, or run onnx's shape inference on it"
+        )
+    return len(tensor.shape)
+
+
+def is_static_shape(shape: Sequence[int | str | None] | None) -> bool:
+    """Whether every axis but the first, the batch, has a known size."""
+    return shape is not None and all(isinstance(size, int) for size in shape[1:])
+
+
+def describe(node: Node) -> str:
+    """How messages name a node."""
+    return f"node {node.name!r} ({node.op})"
+
+
+def sole_consumer(graph: Graph, tensor: Tensor) -> Node | None:
+    """The one node that reads `tensor`, once; None if it is an output or read elsewhere too."""
+    if len(tensor.outputs) != 1 or any(tensor is output for output in graph.outputs):
+        return None
+    return tensor.outputs[0]
+
+
+def per_channel(values: Array, axes: int, axis: int, channels: int) -> Array | None:
+    """`values`, broadcast against `axes` axes, as a vector [channels] along `axis`.
+
+    None where they vary along any other axis.
+    """
+    if values.ndim > axes:
+        return None
+    shape = (1,) * (axes - values.ndim) + values.shape
+    others = shape[:axis] + shape[axis + 1 :]
+    if any(size != 1 for size in others) or shape[axis] not in (1, channels):
+        return None
+    return np.broadcast_to(values.reshape(-1), (channels,))
+
+
+def channel_axis(tensor: Tensor) -> int:
+    """The axis of `tensor` that holds channels, or features: one threshold each.
+
+    It is found by walking back to the layer that made them: the last axis after a
+    matrix product or a normalization over the last axis, wherever a transposition moved
+    it, else axis 1.
+    """
+    if tensor.shape is not None and len(tensor.shape) <= 2:
+        return len(tensor.shape) - 1
+    if not tensor.inputs:
+        return 1
+    node = tensor.inputs[0]
+    if node.op in ("MatMul", "LayerNormalization"):
+        return len(tensor.shape) - 1 if tensor.shape is not None else -1
+    if node.op == "Transpose":
+        moved = channel_axis(node.inputs[0])
+        order = node.attrs.get("perm", list(reversed(range(len(node.inputs[0].shape or ())))))
+        return list(order).index(moved) if moved in order else 1
+    if node.op in _ELEMENTWISE:
+        varying = [source for source in node.inputs if constant(source) is None]
+        if varying and _same_rank(varying[0], tensor):
+            return channel_axis(varying[0])
+    return 1
+
+
+_ELEMENTWISE = {"Add", "Sub", "Mul", "Div", "Relu", "Clip", "RateNorm", "Identity", "Cast"}
+
+
+def _same_rank(left: Tensor, right: Tensor) -> bool:
+    return (
+        left.shape is not None and right.shape is not None and len(left.shape) == len(right.shape)
+    )
+
+
+def unique_name(graph: Graph, base: str) -> str:
+    """`base`, with a number behind it where a tensor or a node has that name already."""
+    taken = {tensor.name for tensor in graph.tensors().values()}
+    taken |= {tensor.name for tensor in [*graph.inputs, *graph.outputs]}
+    taken |= {node.name for node in graph.nodes}
+    candidates = itertools.chain([base], (f"{base}_{number}" for number in itertools.count(1)))
+    return next(name for name in candidates if name not in taken)
+
+
+def insert(
+    graph: Graph,
+    operator: str,
+    inputs: Iterable[Tensor],
+    output: Tensor,
+    *more_outputs: Tensor,
+    attrs: dict[str, Any] | None = None,
+) -> Node:
+    """Add a node that writes `output`, named after it; onnxsnn's own operators get its domain."""
+    node = gs.Node(
+        operator,
+        name=unique_name(graph, f"{output.name}/{operator}"),
+        attrs=attrs,
+        inputs=list(inputs),
+        outputs=[output, *more_outputs],
+        domain=functions.DOMAIN if operator in functions.BODIES else None,
+    )
+    graph.nodes.append(node)
+    return node
+
+
+def remove(graph: Graph, node: Node) -> None:
+    """Take a node out, with its edges."""
+    node.inputs.clear()
+    node.outputs.clear()
+    graph.nodes = [other for other in graph.nodes if other is not node]
+
+
+def replace_everywhere(graph: Graph, old: Tensor, new: Tensor) -> None:
+    """Let everything that reads `old` read `new`; a graph output keeps its name."""
+    for consumer in {id(node): node for node in old.outputs}.values():
+        for position, tensor in enumerate(consumer.inputs):
+            if tensor is old:
+                consumer.inputs[position] = new
+    for position, output in enumerate(graph.outputs):
+        if output is old:
+            graph.outputs[position] = new
+            old.name, new.name = unique_name(graph, f"{old.name}.old"), old.name

@@ -1,0 +1,233 @@
+"""The SNN as an object: the step graph, its states and its metadata, loaded and saved.
+
+The file is one ONNX model of one timestep. Its inputs and outputs are the source model's,
+followed by one of each per state. A state input has a default initializer, so that the
+first call feeds the source model's inputs alone; each later call feeds back the states.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnxsnn import functions
+from onnxsnn.data import InputSpec
+from onnxsnn.errors import ModelError
+from onnxsnn.files import read_model, write_model
+from onnxsnn.graph import Graph, from_model, to_model
+from onnxsnn.neurons import NEURONS
+from onnxsnn.passes.spike import State
+
+__all__ = ["FORMAT", "Layer", "SpikingModel", "input_specs", "is_spiking", "kind_of"]
+
+FORMAT = 1
+_PREFIX = "onnxsnn."
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One spiking layer, as the metadata describe it.
+
+    Attributes:
+        name: the node's name.
+        channels: number of thresholds.
+        threshold: the mean threshold, in units of the activation; `lowest` and `highest`
+            are the extremes over channels.
+        p: threshold over the greatest activation seen, mean over channels; None if unseen.
+        omega: `||r||_1 / ||r||_2^2` of the layer's rates over the calibration data (Ding et
+            al. 2021, theorem 2); the fit curve stays below `2 * omega / t`. None if unseen.
+        origin: where the threshold comes from: a method's name, or `trained`.
+    """
+
+    name: str
+    channels: int
+    threshold: float
+    lowest: float
+    highest: float
+    p: float | None
+    omega: float | None
+    origin: str
+
+
+@dataclass
+class SpikingModel:
+    """An SNN.
+
+    Attributes:
+        model: the step graph, complete with functions, default initializers and metadata.
+        states: what is carried from step to step.
+        metadata: `timesteps`, `threshold`, `statistics`, `neuron`, `source_sha256`, ....
+        layers: the spiking layers.
+    """
+
+    model: onnx.ModelProto
+    states: list[State]
+    metadata: dict[str, Any]
+    layers: list[Layer]
+
+    @classmethod
+    def build(
+        cls,
+        graph: Graph,
+        states: Sequence[State],
+        metadata: Mapping[str, Any],
+        layers: Sequence[Layer],
+    ) -> SpikingModel:
+        """Put the step graph together: defaults for the states, and the metadata."""
+        model = to_model(graph)
+        _set_defaults(model, states)
+        pairs = [{"input": s.input, "output": s.output, "role": s.role} for s in states]
+        write_metadata(
+            model,
+            {
+                "format": FORMAT,
+                **metadata,
+                "states": pairs,
+                "layers": [asdict(layer) for layer in layers],
+            },
+        )
+        try:
+            onnx.checker.check_model(model, full_check=True)
+        except Exception as error:
+            raise ModelError(f"the SNN is not valid ONNX: {error}") from error
+        return cls(model, list(states), dict(metadata), list(layers))
+
+    @classmethod
+    def load(cls, path: str | Path) -> SpikingModel:
+        """Read an SNN that `save` wrote.
+
+        Raises:
+            ModelError: the file cannot be read, or holds no SNN of this format.
+        """
+        model = read_model(path)
+        if not is_spiking(model):
+            raise ModelError(f"{path}: is no SNN but an ANN; convert it first: onnxsnn convert")
+        metadata = read_metadata(model)
+        version = metadata.pop("format")
+        if version != FORMAT:
+            raise ModelError(
+                f"{path}: is an SNN of format {version}, and this onnxsnn reads {FORMAT}; "
+                "convert the model again"
+            )
+        defaults = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+        try:
+            states = [
+                State(**pair, default=defaults[pair["input"]]) for pair in metadata.pop("states")
+            ]
+            layers = [Layer(**layer) for layer in metadata.pop("layers")]
+        except (KeyError, TypeError) as error:
+            raise ModelError(
+                f"{path}: its metadata are damaged; convert the model again"
+            ) from error
+        return cls(model, states, metadata, layers)
+
+    def save(self, path: str | Path) -> None:
+        """Write the SNN, whole or not at all.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        write_model(self.model, path)
+
+    @property
+    def timesteps(self) -> int:
+        """The number of timesteps that the thresholds were chosen for."""
+        return int(self.metadata["timesteps"])
+
+    @property
+    def inputs(self) -> list[InputSpec]:
+        """The source model's inputs."""
+        return input_specs(self.model)  # a state has an initializer, and is none
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the source model's outputs."""
+        states = {state.output for state in self.states}
+        return [t.name for t in self.model.graph.output if t.name not in states]
+
+    @property
+    def spikes(self) -> dict[str, str]:
+        """By layer, the name of the tensor that holds its spikes."""
+        return {node.name: node.output[0] for node in _neurons(self.model)}
+
+    def graph(self) -> Graph:
+        """The step graph for the passes: the states are plain inputs there."""
+        stripped = onnx.ModelProto()
+        stripped.CopyFrom(self.model)
+        states = {state.input for state in self.states}
+        kept = [t for t in stripped.graph.initializer if t.name not in states]
+        del stripped.graph.initializer[:]
+        stripped.graph.initializer.extend(kept)
+        return from_model(stripped)
+
+
+def input_specs(model: onnx.ModelProto) -> list[InputSpec]:
+    """The inputs of a model that have no initializer.
+
+    Raises:
+        ModelError: an input has no shape.
+    """
+    known = {tensor.name for tensor in model.graph.initializer}
+    return [_spec(tensor) for tensor in model.graph.input if tensor.name not in known]
+
+
+def _spec(tensor: onnx.ValueInfoProto) -> InputSpec:
+    kind = tensor.type.tensor_type
+    if not kind.HasField("shape"):
+        raise ModelError(
+            f"input {tensor.name!r} has no shape, so none can be resolved; "
+            "export the model with its input's shape"
+        )
+    shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim)
+    return InputSpec(tensor.name, shape, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
+
+
+def is_spiking(model: onnx.ModelProto) -> bool:
+    """Whether a model is an SNN of ours."""
+    return kind_of(model) == "snn"
+
+
+def kind_of(model: onnx.ModelProto) -> str:
+    """`snn`, `intermediate` (rewritten, not yet spiking) or `source`."""
+    if f"{_PREFIX}format" in {entry.key for entry in model.metadata_props}:
+        return "snn"
+    ours = any(node.domain == functions.DOMAIN for node in model.graph.node)
+    return "intermediate" if ours else "source"
+
+
+def write_metadata(model: onnx.ModelProto, values: Mapping[str, Any]) -> None:
+    """Set `metadata_props`: each value as JSON, under our prefix."""
+    kept = {e.key: e.value for e in model.metadata_props if not e.key.startswith(_PREFIX)}
+    own = {f"{_PREFIX}{key}": json.dumps(value) for key, value in values.items()}
+    onnx.helper.set_model_props(model, {**kept, **own})
+
+
+def read_metadata(model: onnx.ModelProto) -> dict[str, Any]:
+    """What `write_metadata` wrote."""
+    return {
+        entry.key.removeprefix(_PREFIX): json.loads(entry.value)
+        for entry in model.metadata_props
+        if entry.key.startswith(_PREFIX)
+    }
+
+
+def _neurons(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    operators = {neuron.operator for neuron in NEURONS.values()}
+    return [
+        node
+        for node in model.graph.node
+        if node.domain == functions.DOMAIN and node.op_type in operators
+    ]
+
+
+def _set_defaults(model: onnx.ModelProto, states: Sequence[State]) -> None:
+    model.graph.initializer.extend(
+        onnx.numpy_helper.from_array(np.asarray(state.default, np.float32), state.input)
+        for state in states
+    )

@@ -1,0 +1,57 @@
+"""The integrate-and-fire neuron with soft reset: binary spikes, nothing lost at a reset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from onnxsnn.arrays import Floats
+
+__all__ = ["IntegrateAndFire"]
+
+
+@dataclass(frozen=True)
+class IntegrateAndFire:
+    r"""Integrate-and-fire with soft reset (Ding et al., IJCAI 2021, section 2).
+
+        u = v + z;    s = 1 if u >= theta else 0;    v = u - theta * s
+
+    Summed over T steps, the mean of `theta * s` is the mean of `z` less `(v_T - v_0) / T`.
+
+    Attributes:
+        initial_potential: `v_0` as a fraction of theta. One half turns the floor of the
+            static response into a round; zero is the founding paper's.
+    """
+
+    initial_potential: float = 0.5
+
+    name: ClassVar[str] = "if"
+    operator: ClassVar[str] = "IntegrateAndFire"
+    bits_per_spike: ClassVar[float] = 1.0
+    body: ClassVar[str] = """
+    IntegrateAndFire (x, theta, v) => (s, v_next) {
+        u = Add (v, x)
+        below = Less (u, theta)
+        fires = Not (below)
+        s = Cast <to: int = 1> (fires)
+        charge = Mul (theta, s)
+        v_next = Sub (u, charge)
+    }
+    """
+
+    def response(self, activation: Floats, threshold: Floats, timesteps: int) -> Floats:
+        """Static response `q_T = theta/T * clip(floor(a*T/theta + v_0/theta), 0, T)`.
+
+        `activation` and `threshold` broadcast; the result is in the units of both.
+        """
+        spikes = np.floor(activation * timesteps / threshold + self.initial_potential)
+        response: Floats = threshold / timesteps * np.clip(spikes, 0, timesteps)
+        return response
+
+    def step(self, current: Floats, threshold: Floats, potential: Floats) -> tuple[Floats, Floats]:
+        """One timestep: spikes in {0, 1} and the membrane potential after the reset."""
+        charged = potential + current
+        spikes = (charged >= threshold).astype(charged.dtype)
+        return spikes, charged - threshold * spikes

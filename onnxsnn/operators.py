@@ -1,0 +1,235 @@
+"""One table: what becomes of every ONNX operator in a spiking network.
+
+A tensor is *static* where it is the same at every timestep (it depends on constants and on
+the constant input current only), and *varying* behind the first neuron. What an operator
+does to a varying tensor decides its fate, so the table decides per node, not per name: Mul
+by a static tensor is linear, the Mul of two varying ones is not.
+
+    linear        per timestep, exact: the mean of its outputs is its output of the mean
+    shape         linear, and moves values only
+    rewritten     a pass turns it into something else: rectifiers, normalization
+    compensated   any other deterministic function: applied to the running mean of its input
+                  (expectation compensation, METHODS section 6; Huang et al. 2024)
+    refused       cannot be converted, with the reason
+
+Beside these, `neuron` and `state` are roles of onnxsnn's own operators, and `static` and
+`constant` of nodes that no neuron is before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+from onnxsnn import functions
+from onnxsnn.errors import UnsupportedError
+from onnxsnn.graph import Graph, Node, constant, describe
+
+__all__ = [
+    "RECTIFIER",
+    "TABLE",
+    "Fate",
+    "Role",
+    "Row",
+    "Varying",
+    "fate",
+    "refuse_unsupported",
+    "varying_tensors",
+]
+
+
+RECTIFIER = "it rectifies, and becomes a neuron"
+
+
+class Role(str, Enum):
+    """What becomes of an operator."""
+
+    LINEAR = "linear"
+    SHAPE = "shape"
+    REWRITTEN = "rewritten"
+    COMPENSATED = "compensated"
+    REFUSED = "refused"
+    NEURON = "neuron"
+    STATE = "state"
+    STATIC = "static"
+    CONSTANT = "constant"
+
+
+class Varying(Enum):
+    """Which inputs of a linear operator may vary over time, at once."""
+
+    ANY = "any"  # jointly linear
+    ONE = "one"  # linear in each, so only while the others are static
+    FIRST = "first"  # linear in the first; the others say how
+    SECOND_AND_THIRD = "second and third"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One operator's row in the table.
+
+    Attributes:
+        role: its fate where the inputs that vary are those of `varying`.
+        varying: for linear and shape operators; others are compensated, whatever varies.
+        homogeneous: f(c x) = c f(x) for c >= 0, so that it may be applied to running sums.
+        reason: for refused operators.
+    """
+
+    role: Role
+    varying: Varying = Varying.FIRST
+    homogeneous: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What becomes of one node, and why."""
+
+    role: Role
+    reason: str = ""
+    homogeneous: bool = False
+
+
+def _rows(names: str, row: Row) -> dict[str, Row]:
+    return dict.fromkeys(names.split(), row)
+
+
+TABLE: dict[str, Row] = {
+    **_rows("Add Sub Sum Mean", Row(Role.LINEAR, Varying.ANY)),
+    **_rows("Mul MatMul Gemm Conv ConvTranspose Einsum", Row(Role.LINEAR, Varying.ONE)),
+    **_rows(
+        "AveragePool Cast CastLike CumSum DFT Div GlobalAveragePool GridSample Neg "
+        "ReduceMean ReduceSum Resize RotaryEmbedding STFT Upsample",
+        Row(Role.LINEAR),
+    ),
+    **_rows("BatchNormalization", Row(Role.REWRITTEN)),
+    **_rows("Concat", Row(Role.SHAPE, Varying.ANY)),
+    **_rows("Where", Row(Role.SHAPE, Varying.SECOND_AND_THIRD)),
+    **_rows(
+        "CenterCropPad Col2Im Compress DepthToSpace Expand Flatten Gather GatherElements "
+        "GatherND Identity Pad Reshape ReverseSequence Slice SpaceToDepth Split Squeeze Tile "
+        "Transpose Trilu Unsqueeze",
+        Row(Role.SHAPE),
+    ),
+    **_rows("Scatter ScatterElements ScatterND TensorScatter", Row(Role.COMPENSATED)),
+    **_rows("Relu", Row(Role.REWRITTEN)),
+    **_rows(
+        "Abs GlobalMaxPool LeakyRelu MaxPool ReduceMax ReduceMin",
+        Row(Role.COMPENSATED, homogeneous=True),
+    ),
+    **_rows(
+        "Acos Acosh AffineGrid And ArgMax ArgMin Asin Asinh Atan Atanh Attention BitCast "
+        "BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor BlackmanWindow Ceil Celu Clip "
+        "Constant ConstantOfShape Cos Cosh CumProd DeformConv Det Elu Equal Erf Exp EyeLike "
+        "Floor Gelu GlobalLpPool Greater GreaterOrEqual GroupNormalization HammingWindow "
+        "HannWindow HardSigmoid HardSwish Hardmax InstanceNormalization IsInf IsNaN LRN "
+        "LayerNormalization Less LessOrEqual LinearAttention Log LogSoftmax LpNormalization "
+        "LpPool Max MaxRoiPool MaxUnpool MeanVarianceNormalization MelWeightMatrix Min Mish "
+        "Mod NegativeLogLikelihoodLoss NonMaxSuppression NonZero Not OneHot Or PRelu Pow "
+        "RMSNormalization Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp "
+        "ReduceProd ReduceSumSquare RoiAlign Round Selu Shape Shrink Sigmoid Sign Sin Sinh "
+        "Size Softmax SoftmaxCrossEntropyLoss Softplus Softsign Sqrt SwiGLU Swish Tan Tanh "
+        "ThresholdedRelu TopK Unique Xor",
+        Row(Role.COMPENSATED),
+    ),
+    **_rows(
+        "Bernoulli Dropout Multinomial RandomNormal RandomNormalLike RandomUniform "
+        "RandomUniformLike",
+        Row(Role.REFUSED, reason="it draws random numbers; export the model for inference"),
+    ),
+    **_rows(
+        "GRU LSTM RNN CausalConvWithState",
+        Row(Role.REFUSED, reason="it has a time axis and a state of its own"),
+    ),
+    **_rows("If Loop Scan SequenceMap", Row(Role.REFUSED, reason="it holds a sub-graph")),
+    **_rows(
+        "ConvInteger DequantizeLinear DynamicQuantizeLinear MatMulInteger QLinearConv "
+        "QLinearMatMul QuantizeLinear",
+        Row(Role.REFUSED, reason="the model is quantized; convert the float32 model instead"),
+    ),
+    **_rows(
+        "ConcatFromSequence ImageDecoder Optional OptionalGetElement OptionalHasElement "
+        "RegexFullMatch SequenceAt SequenceConstruct SequenceEmpty SequenceErase SequenceInsert "
+        "SequenceLength SplitToSequence StringConcat StringNormalizer StringSplit TfIdfVectorizer",
+        Row(Role.REFUSED, reason="it works on sequences, strings or files, not on tensors"),
+    ),
+}
+
+_STATES = {"RunningSum", "RunningMean", "SumIncrement", "MeanIncrement"}
+
+
+def varying_tensors(graph: Graph) -> set[int]:
+    """id() of every tensor that varies over time: those behind a rectifier or a neuron.
+
+    The graph must be in topological order. A shape is static, whatever it is the shape of.
+    """
+    varying: set[int] = set()
+    for node in graph.nodes:
+        fires = _rectifies(node) or fate(node, ()).role is Role.NEURON
+        reads = node.op not in ("Shape", "Size") and any(id(t) in varying for t in node.inputs)
+        if fires or reads:
+            varying.update(id(tensor) for tensor in node.outputs)
+    return varying
+
+
+def refuse_unsupported(graph: Graph) -> None:
+    """Refuse a graph that holds what cannot be converted.
+
+    Raises:
+        UnsupportedError: naming the first such node, its operator, and why.
+    """
+    for node in graph.nodes:
+        what = fate(node, ())
+        if what.role is Role.REFUSED:
+            raise UnsupportedError(f"{describe(node)} cannot be converted: {what.reason}")
+
+
+def fate(node: Node, varying: Collection[int]) -> Fate:
+    """What becomes of `node`; `varying` holds the id() of every tensor that varies over time."""
+    if node.domain == functions.DOMAIN:
+        return Fate(Role.STATE if node.op in _STATES else Role.NEURON)
+    if node.domain not in (None, "", "ai.onnx"):
+        return Fate(Role.REFUSED, f"its domain {node.domain!r} is not ONNX's own")
+    row = TABLE.get(node.op)
+    if row is None:
+        return Fate(Role.REFUSED, "the operator is not known")
+    if _rectifies(node):
+        return Fate(Role.REWRITTEN, RECTIFIER)
+    if row.role is Role.LINEAR or row.role is Role.SHAPE or node.op == "BatchNormalization":
+        return _linear_fate(node, row, varying)
+    return Fate(row.role, row.reason, row.homogeneous)
+
+
+def _linear_fate(node: Node, row: Row, varying: Collection[int]) -> Fate:
+    moving = [position for position, t in enumerate(node.inputs) if id(t) in varying]
+    allowed = {
+        Varying.ANY: True,
+        Varying.ONE: len(moving) <= 1,
+        Varying.FIRST: moving in ([], [0]),
+        Varying.SECOND_AND_THIRD: 0 not in moving,
+    }[row.varying]
+    if not allowed:
+        return Fate(Role.COMPENSATED, "it is not linear in all that varies over time")
+    if node.op in ("Cast", "CastLike") and moving and not _both_float(node):
+        return Fate(Role.COMPENSATED, "it rounds")
+    return Fate(row.role)
+
+
+def _both_float(node: Node) -> bool:
+    dtypes = [node.inputs[0].dtype, node.outputs[0].dtype]
+    return all(d is not None and np.issubdtype(np.dtype(d), np.floating) for d in dtypes)
+
+
+def _rectifies(node: Node) -> bool:
+    """Whether relu_to_ratenorm rewrites the node."""
+    if node.op == "Relu":
+        return True
+    if node.op == "Clip" and len(node.inputs) > 1:
+        low = constant(node.inputs[1])
+        return low is not None and not np.any(low)
+    if node.op == "Max" and len(node.inputs) == 2:
+        return any(value is not None and not np.any(value) for value in map(constant, node.inputs))
+    return False

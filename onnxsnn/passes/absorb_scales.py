@@ -1,0 +1,207 @@
+"""Move the thresholds' factors into the weights that read the spikes.
+
+Behind every rate stands `Mul(rate, theta)`. In topological order, a node whose input is
+such a product may
+
+1. take the factor into its weights: Conv, ConvTranspose, Gemm, MatMul, if the factor is
+   per input channel;
+2. let it through, unchanged or moved, if it works within channels or moves values only:
+   pooling, Pad, Transpose, Reshape, Flatten, Squeeze, Unsqueeze, Mul and Div by a
+   constant, and Concat;
+3. demand it: then the product is computed in front of the node, once for all that demand.
+
+What rates drive directly is thus 0/1 in the SNN, except where case 3 applies.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxsnn.arrays import Array
+from onnxsnn.graph import (
+    Graph,
+    Node,
+    Tensor,
+    constant,
+    insert,
+    is_static_shape,
+    per_channel,
+    unique_name,
+)
+from onnxsnn.passes.report import Report
+from onnxsnn.weights import weight_layer
+
+__all__ = ["absorb_scales"]
+
+
+def absorb_scales(graph: Graph) -> Report:
+    """Fold the factor behind every rate into weights; value-preserving up to rounding."""
+    report = Report("absorb_scales")
+    graph.toposort()
+    pending: dict[int, tuple[Tensor, Array]] = {}  # tensor -> (its unscaled twin, the factor)
+    for node in list(graph.nodes):
+        if _scales_rates(node):
+            pending[id(node.outputs[0])] = (node.inputs[0], node.inputs[1].values)
+        elif any(id(tensor) in pending for tensor in node.inputs):
+            _visit(graph, node, pending, report)
+    graph.cleanup()
+    return report
+
+
+def _scales_rates(node: Node) -> bool:
+    source = node.inputs[0].inputs if node.op == "Mul" else []
+    return bool(source) and source[0].op == "RateNorm" and constant(node.inputs[1]) is not None
+
+
+_Pending = dict[int, tuple[Tensor, Array]]
+
+
+def _visit(graph: Graph, node: Node, pending: _Pending, report: Report) -> None:
+    if _absorb(graph, node, pending):
+        report.actions["thresholds folded into weights"] += 1
+        return
+    carried = _carry(node, pending)
+    if carried is None:
+        report.actions["thresholds kept as Mul"] += 1
+        for tensor in node.inputs:
+            _materialise(graph, tensor, pending)
+        return
+    _let_through(graph, node, carried, pending)
+
+
+def _absorb(graph: Graph, node: Node, pending: _Pending) -> bool:
+    layer = weight_layer(graph, node)
+    if layer is None:
+        return False
+    twin, factor = pending[id(node.inputs[0])]
+    axes = len(twin.shape or ())
+    vector = per_channel(factor, axes, layer.input_axis(axes), layer.inputs)
+    if vector is None:
+        return False
+    layer.scale_input(vector)
+    node.inputs[0] = twin
+    return True
+
+
+def _let_through(graph: Graph, node: Node, factor: Array, pending: _Pending) -> None:
+    """Put a twin of `node` that reads unscaled tensors beside it; later nodes may read that."""
+    inputs = [pending[id(t)][0] if id(t) in pending else t for t in node.inputs]
+    output = node.outputs[0]
+    if node.op in ("Mul", "Div"):
+        twin = next(t for t in inputs if constant(t) is None)
+    else:
+        twin = gs.Variable(unique_name(graph, f"{output.name}.rate"), output.dtype, output.shape)
+        insert(graph, node.op, inputs, twin, attrs=dict(node.attrs))
+    pending[id(output)] = (twin, factor)
+    if any(output is tensor for tensor in graph.outputs):
+        _materialise(graph, output, pending)
+
+
+def _materialise(graph: Graph, tensor: Tensor, pending: _Pending) -> None:
+    """Let `tensor` be the product of its unscaled twin and the factor."""
+    if id(tensor) not in pending or _scales_rates(tensor.inputs[0]):
+        return
+    twin, factor = pending[id(tensor)]
+    already = tensor.inputs[0]
+    if already.op == "Mul" and already.inputs[0] is twin:
+        return
+    tensor.inputs.clear()
+    theta = gs.Constant(unique_name(graph, f"{tensor.name}.theta"), factor.astype(np.float32))
+    insert(graph, "Mul", [twin, theta], tensor)
+
+
+def _carry(node: Node, pending: _Pending) -> Array | None:
+    """The factor of the output if the inputs come without theirs; None where it has none."""
+    rule = _RULES.get(node.op)
+    shape = node.outputs[0].shape
+    if rule is None or shape is None or sum(bool(t.name) for t in node.outputs) > 1:
+        return None
+    factors = []
+    for tensor in node.inputs:
+        twin, factor = pending.get(id(tensor), (tensor, np.ones(1, np.float32)))
+        if twin.shape is None:
+            return None
+        axes = len(twin.shape)
+        factors.append(factor.reshape((1,) * (axes - factor.ndim) + factor.shape))
+    return rule(node, factors)
+
+
+def _within_channels(node: Node, factors: list[Array]) -> Array | None:  # noqa: ARG001
+    """Pooling works on the axes behind the second."""
+    factor = factors[0]
+    return factor if all(size == 1 for size in factor.shape[2:]) else None
+
+
+def _moved_by_shape(node: Node, factors: list[Array]) -> Array | None:
+    """Reshape, Flatten and their kin: the factor of a sample, laid out like the sample."""
+    before, after = node.inputs[0].shape, node.outputs[0].shape
+    if not (is_static_shape(before) and is_static_shape(after)):
+        return None
+    if math.prod(before[1:]) != math.prod(after[1:]) or factors[0].shape[0] != 1:
+        return None  # the batch axis does not stay what it is
+    spread: Array = np.broadcast_to(factors[0], (1, *before[1:])).reshape(1, *after[1:])
+    return spread
+
+
+def _padded(node: Node, factors: list[Array]) -> Array | None:
+    """Pad with zeros, or with what is there, along axes on which the factor does not vary."""
+    pads = constant(node.inputs[1]) if len(node.inputs) > 1 else None
+    value = constant(node.inputs[2]) if len(node.inputs) > 2 else np.zeros(1)
+    if pads is None or value is None or np.any(value) or len(node.inputs) > 3:
+        return None
+    padded = np.any(pads.reshape(2, -1), axis=0)
+    varies = np.array(factors[0].shape) > 1
+    return factors[0] if padded.size == varies.size and not np.any(padded & varies) else None
+
+
+def _transposed(node: Node, factors: list[Array]) -> Array | None:
+    return np.transpose(factors[0], node.attrs.get("perm"))
+
+
+def _concatenated(node: Node, factors: list[Array]) -> Array | None:
+    axis = int(node.attrs["axis"])
+    shapes = [tensor.shape for tensor in node.inputs]
+    axis = axis % len(shapes[0])
+    others = [np.delete(factor.shape, axis) for factor in factors]
+    if axis == 0 or any(np.any(sizes != 1) for sizes in others):
+        return None
+    if not all(isinstance(shape[axis], int) for shape in shapes):
+        return None
+    spread = []
+    for factor, shape in zip(factors, shapes, strict=True):
+        target = list(factor.shape)
+        target[axis] = shape[axis]
+        spread.append(np.broadcast_to(factor, target))
+    return np.concatenate(spread, axis)
+
+
+def _times_constant(node: Node, factors: list[Array]) -> Array | None:
+    left, right = (constant(tensor) for tensor in node.inputs)
+    if right is None and (left is None or node.op == "Div"):
+        return None
+    other = right if right is not None else left
+    assert other is not None
+    factor = factors[0 if right is not None else 1]
+    product = factor / other if node.op == "Div" else factor * other
+    return product if np.all(product > 0) else None
+
+
+_RULES: dict[str, Callable[[Node, list[Array]], Array | None]] = {
+    "MaxPool": _within_channels,
+    "AveragePool": _within_channels,
+    "GlobalMaxPool": _within_channels,
+    "GlobalAveragePool": _within_channels,
+    "Pad": _padded,
+    "Reshape": _moved_by_shape,
+    "Flatten": _moved_by_shape,
+    "Squeeze": _moved_by_shape,
+    "Unsqueeze": _moved_by_shape,
+    "Transpose": _transposed,
+    "Concat": _concatenated,
+    "Mul": _times_constant,
+    "Div": _times_constant,
+}

@@ -1,0 +1,132 @@
+"""Bring a graph as an exporter wrote it into the canonical form that the other passes read.
+
+1. Nodes without a name, or with another's, get one of their own.
+2. What depends on constants only becomes a constant (weights that are graph inputs with
+   an initializer are constants from the import on).
+3. Identity, and Dropout and Cast where they change nothing, go.
+4. Gemm has alpha = beta = 1, no transposed left operand and a bias vector; a MatMul of two
+   axes by a constant is a Gemm. (The Add behind it is folded with the normalizations.)
+5. What no output needs goes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxsnn.arrays import Array
+from onnxsnn.errors import ModelError
+from onnxsnn.graph import (
+    Graph,
+    Node,
+    constant,
+    infer_shapes,
+    remove,
+    replace_everywhere,
+    unique_name,
+)
+from onnxsnn.passes.report import Report
+
+__all__ = ["clean"]
+
+
+def clean(graph: Graph) -> tuple[Graph, Report]:
+    """Canonical form; value-preserving. The graph is a new one, its shapes inferred anew."""
+    report = Report("clean")
+    _name_nodes(graph, report)
+    before = len(graph.nodes)
+    graph.toposort()
+    graph.fold_constants(partitioning="basic").cleanup()
+    if len(graph.nodes) < before:
+        report.actions["nodes folded into constants, or unused"] += before - len(graph.nodes)
+    _remove_no_ops(graph, report)
+    graph = infer_shapes(graph)
+    _canonical_products(graph, report)
+    graph.cleanup()
+    _check_finite(graph)
+    return graph, report
+
+
+def _name_nodes(graph: Graph, report: Report) -> None:
+    names = Counter(node.name for node in graph.nodes)
+    for node in graph.nodes:
+        if not node.name or names[node.name] > 1:
+            base = node.outputs[0].name if node.outputs else "node"
+            node.name = unique_name(graph, f"{base}/{node.op}")
+            report.actions["nodes named"] += 1
+
+
+def _remove_no_ops(graph: Graph, report: Report) -> None:
+    for node in list(graph.nodes):
+        if not _does_nothing(node):
+            continue
+        source, output = node.inputs[0], node.outputs[0]
+        is_output = any(output is tensor for tensor in graph.outputs)
+        if is_output and (not source.inputs or any(source is t for t in graph.outputs)):
+            continue  # an output that is an input, a constant or another output keeps its node
+        remove(graph, node)
+        replace_everywhere(graph, output, source)
+        report.actions[f"{node.op} removed"] += 1
+
+
+def _does_nothing(node: Node) -> bool:
+    if node.op == "Identity":
+        return True
+    if node.op == "Cast":
+        before, after = node.inputs[0].dtype, node.outputs[0].dtype
+        return None not in (before, after) and np.dtype(before) == np.dtype(after)
+    if node.op == "Dropout":
+        training = constant(node.inputs[2]) if len(node.inputs) > 2 else np.array(False)
+        mask_is_read = len(node.outputs) > 1 and bool(node.outputs[1].outputs)
+        return training is not None and not training.any() and not mask_is_read
+    return False
+
+
+def _canonical_products(graph: Graph, report: Report) -> None:
+    for node in list(graph.nodes):
+        if node.op == "MatMul" and _is_gemm(node):
+            node.op = "Gemm"
+            report.actions["MatMul written as Gemm"] += 1
+        if node.op == "Gemm":
+            _canonical_gemm(graph, node)
+
+
+def _is_gemm(node: Node) -> bool:
+    left, right = node.inputs
+    weight = constant(right)
+    two_axes = left.shape is not None and len(left.shape) == 2
+    return two_axes and constant(left) is None and weight is not None and weight.ndim == 2
+
+
+def _canonical_gemm(graph: Graph, node: Node) -> None:
+    alpha, beta = node.attrs.pop("alpha", 1.0), node.attrs.pop("beta", 1.0)
+    weight = constant(node.inputs[1])
+    bias = constant(node.inputs[2]) if len(node.inputs) > 2 else np.zeros(1, np.float32)
+    if weight is None or bias is None or (bias.ndim == 2 and bias.shape[0] != 1):
+        node.attrs |= {"alpha": alpha, "beta": beta}
+        return
+    outputs = weight.shape[0 if node.attrs.get("transB", 0) else 1]
+    if alpha != 1.0:
+        node.inputs[1] = _new_constant(graph, node, "weight", weight * np.float32(alpha))
+    if len(node.inputs) > 2 and (beta != 1.0 or bias.shape != (outputs,)):
+        vector = np.broadcast_to(bias.reshape(-1) * np.float32(beta), (outputs,))
+        node.inputs[2] = _new_constant(graph, node, "bias", np.ascontiguousarray(vector))
+
+
+def _new_constant(graph: Graph, node: Node, role: str, values: Array) -> gs.Constant:
+    return gs.Constant(unique_name(graph, f"{node.name}.{role}"), values)
+
+
+def _check_finite(graph: Graph) -> None:
+    for node in graph.nodes:
+        for tensor in node.inputs:
+            values = constant(tensor)
+            if values is None or not np.issubdtype(values.dtype, np.floating):
+                continue
+            if np.isnan(values).any():
+                raise ModelError(
+                    f"weight {tensor.name!r} of node {node.name!r} ({node.op}) holds NaN; "
+                    "export the model again from a checkpoint that is sound"
+                )

@@ -1,0 +1,102 @@
+"""Give every RateNorm its threshold: a method's, for a neuron and a number of timesteps.
+
+1. A channel gets what the method says of its statistics.
+2. A channel that was never active gets what the method says of its layer.
+3. Where the graph was trained with a threshold (ReLU6, RNL, QCFS), no threshold exceeds it.
+4. With `per_layer`, all channels of a layer get what the method says of the layer.
+5. Without a method, trained thresholds stay as they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxsnn.arrays import Array
+from onnxsnn.calibration.observe import Statistics
+from onnxsnn.calibration.statistics import ChannelStatistics
+from onnxsnn.graph import Graph, Node, describe, unique_name
+from onnxsnn.neurons import Neuron
+from onnxsnn.passes.relu_to_ratenorm import rate_norms, threshold_of
+from onnxsnn.passes.report import Report
+from onnxsnn.thresholds import ThresholdMethod
+
+__all__ = ["ThresholdReport", "set_thresholds"]
+
+
+@dataclass
+class ThresholdReport(Report):
+    """The report of the pass; `origins` holds, by node name, whence its threshold came."""
+
+    origins: dict[str, str] = field(default_factory=dict)
+
+
+def set_thresholds(
+    graph: Graph,
+    statistics: Statistics,
+    method: tuple[str, ThresholdMethod],
+    neuron: Neuron,
+    timesteps: int,
+    *,
+    per_layer: bool = False,
+    keep_trained: bool = False,
+) -> ThresholdReport:
+    """Set the threshold of every RateNorm, and of the product behind it.
+
+    Args:
+        graph: a graph with RateNorm nodes.
+        statistics: by node name, from `calibrate`.
+        method: a threshold method and its name.
+        neuron: the neuron that will run.
+        timesteps: the number of steps that will be run.
+        per_layer: one threshold for all channels of a layer.
+        keep_trained: leave thresholds that the graph was trained with.
+    """
+    name, choose = method
+    report = ThresholdReport("set_thresholds", preserves_values=False)
+    for node in rate_norms(graph):
+        trained = threshold_of(node)
+        if trained is not None and keep_trained:
+            report.origins[node.name] = "trained"
+            report.actions["trained thresholds kept"] += 1
+            continue
+        observed = statistics[node.name]
+        if not observed.active.any():
+            report.warnings.append(f"{describe(node)} was never active during calibration")
+        values = _choose(choose, observed, neuron, timesteps, per_layer)
+        _set(graph, node, _limited(values, trained, node))
+        report.origins[node.name] = name
+        report.actions[f"thresholds set by {name}"] += 1
+    return report
+
+
+def _choose(
+    choose: ThresholdMethod,
+    observed: ChannelStatistics,
+    neuron: Neuron,
+    timesteps: int,
+    per_layer: bool,
+) -> Array:
+    """Thresholds [C], positive; 1 for a layer that was never active."""
+    layer = observed.merged()
+    whole = choose(layer, neuron, timesteps)[0] if layer.active.any() else 1.0
+    if per_layer:
+        return np.full(observed.channels, whole)
+    values = choose(observed, neuron, timesteps)
+    return np.where(observed.active & (values > 0), values, whole)
+
+
+def _limited(values: Array, trained: Array | None, node: Node) -> Array:
+    shape = node.inputs[1].values.shape
+    values = values.reshape(shape)
+    return values if trained is None else np.minimum(values, trained)
+
+
+def _set(graph: Graph, node: Node, values: Array) -> None:
+    theta = gs.Constant(unique_name(graph, f"{node.name}.theta"), values.astype(np.float32))
+    old = node.inputs[1]
+    for reader in list(old.outputs):
+        reader.inputs[list(reader.inputs).index(old)] = theta
+    theta.name, old.name = old.name, theta.name

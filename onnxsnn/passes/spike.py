@@ -1,0 +1,266 @@
+"""From rates to spikes: RateNorm becomes a neuron, and every tensor is given its form in time.
+
+A tensor of the ANN that varies over time takes one of three forms in the SNN, after step t:
+
+    current   x_t, what arrives in this step
+    sum       x_1 + ... + x_t
+    mean      (x_1 + ... + x_t) / t, the running estimate of the ANN's tensor
+
+A *static* tensor, which depends on the input current and constants only, is the same in
+every step, and is current and mean at once.
+
+1. A neuron reads a current and writes one (its spikes).
+2. A linear node works on currents; on means, if all that it reads are means, or if no
+   neuron follows: the read-out is applied to the running mean.
+3. A compensated node f works on means; the current that it gives is the increment
+   `t f(mean_t) - (t-1) f(mean_(t-1))`, whose running mean is exactly f of the mean
+   (expectation compensation; Huang et al. 2024). A positively homogeneous f of one input,
+   MaxPool above all, works on sums, so that of 0/1 spikes it gives 0/1 again.
+4. A graph output is a mean: the running estimate of the ANN's output.
+
+Each change of form is a node of the onnxsnn domain, with a state where it needs one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxsnn.arrays import Array
+from onnxsnn.errors import UnsupportedError
+from onnxsnn.graph import Graph, Node, Tensor, describe, insert, rank, unique_name
+from onnxsnn.neurons import Neuron
+from onnxsnn.operators import Fate, Role, fate, refuse_unsupported, varying_tensors
+from onnxsnn.passes.report import Report
+
+__all__ = ["SpikeReport", "State", "spike"]
+
+
+@dataclass(frozen=True)
+class State:
+    """What the SNN carries from one timestep to the next.
+
+    Attributes:
+        input: name of the graph input that takes it.
+        output: name of the graph output that gives it.
+        role: `potential`, `sum`, `last` or `step`.
+        default: its value before the first step, broadcastable to its shape.
+    """
+
+    input: str
+    output: str
+    role: str
+    default: Array
+
+
+@dataclass
+class SpikeReport(Report):
+    """The report of the pass, and the states that it made, in the order of the graph's inputs."""
+
+    states: list[State] = field(default_factory=list)
+
+
+class _Form(Enum):
+    STATIC = auto()
+    CURRENT = auto()
+    SUM = auto()
+    MEAN = auto()
+
+
+def spike(graph: Graph, neuron: Neuron) -> SpikeReport:
+    """Turn a graph of RateNorm nodes into the step graph: one timestep of the SNN.
+
+    Raises:
+        UnsupportedError: an operator cannot be converted, or there is nothing to convert.
+    """
+    graph.toposort()
+    refuse_unsupported(graph)
+    if not any(node.op == "RateNorm" for node in graph.nodes):
+        raise UnsupportedError(
+            "the model has no rectifier (Relu, or Clip from 0), so nothing in it would spike; "
+            "run the ANN as it is"
+        )
+    return _Spiker(graph, neuron).run()
+
+
+class _Spiker:
+    """The pass at work: the form of each tensor, and the conversions made so far."""
+
+    def __init__(self, graph: Graph, neuron: Neuron) -> None:
+        self.graph = graph
+        self.neuron = neuron
+        self.report = SpikeReport("spike")
+        self.forms: dict[int, _Form] = {}
+        self.converted: dict[tuple[int, _Form], Tensor] = {}
+        self.before_neuron = _before_neurons(graph)
+        self.step: Tensor | None = None
+        self.state_outputs: list[Tensor] = []
+
+    def run(self) -> SpikeReport:
+        nodes = list(self.graph.nodes)
+        varying = varying_tensors(self.graph)
+        for node in nodes:
+            self._place(node, fate(node, varying))
+        for position, output in enumerate(self.graph.outputs[:]):
+            self._place_output(position, output)
+        self.graph.outputs.extend(self.state_outputs)
+        self.graph.toposort()
+        return self.report
+
+    def _form(self, tensor: Tensor) -> _Form:
+        return self.forms.get(id(tensor), _Form.STATIC)
+
+    def _place(self, node: Node, what: Fate) -> None:
+        """Choose the form in which a node works, and bring its inputs into it."""
+        if node.op == "RateNorm":
+            self._place_neuron(node)
+            return
+        moving = [tensor for tensor in node.inputs if self._form(tensor) is not _Form.STATIC]
+        if not moving or node.op in ("Shape", "Size"):
+            return
+        form = self._working_form(node, what, moving)
+        self._bring_inputs(node, form)
+        self.forms.update((id(tensor), form) for tensor in node.outputs)
+        if what.role is Role.COMPENSATED and id(node) in self.before_neuron:
+            self.report.actions[f"{node.op} compensated"] += 1
+
+    def _working_form(self, node: Node, what: Fate, moving: list[Tensor]) -> _Form:
+        if id(node) not in self.before_neuron:
+            return _Form.MEAN
+        if what.role is Role.COMPENSATED:
+            one_output = sum(bool(tensor.outputs) for tensor in node.outputs) <= 1
+            return _Form.SUM if what.homogeneous and one_output else _Form.MEAN
+        if all(self._form(tensor) is _Form.MEAN for tensor in moving):
+            return _Form.MEAN
+        return _Form.CURRENT
+
+    def _bring_inputs(self, node: Node, form: _Form) -> None:
+        for position, tensor in enumerate(node.inputs):
+            if self._form(tensor) not in (_Form.STATIC, form):
+                node.inputs[position] = self._convert(tensor, form, node)
+
+    def _place_neuron(self, node: Node) -> None:
+        self._bring_inputs(node, _Form.CURRENT)
+        theta = node.inputs[1].values
+        default = (theta * self.neuron.initial_potential).astype(np.float32)
+        shape = node.outputs[0].shape
+        before, after = self._state(node.name, "potential", default, shape)
+        node.op = self.neuron.operator
+        node.inputs.append(before)
+        node.outputs.append(after)
+        self.forms[id(node.outputs[0])] = _Form.CURRENT
+        self.report.actions[f"RateNorm turned into {self.neuron.operator}"] += 1
+
+    def _place_output(self, position: int, output: Tensor) -> None:
+        """Let a graph output be a mean under its own name."""
+        if self._form(output) in (_Form.STATIC, _Form.MEAN):
+            return
+        name = output.name
+        output.name = unique_name(self.graph, f"{name}.spiking")
+        mean = self._convert(output, _Form.MEAN, output.inputs[0])
+        mean.name = name
+        self.graph.outputs[position] = mean
+
+    def _convert(self, tensor: Tensor, form: _Form, node: Node) -> Tensor:
+        """`tensor` in another form; each is made once."""
+        key = (id(tensor), form)
+        if key not in self.converted:
+            if tensor.dtype is not None and np.dtype(tensor.dtype) != np.float32:
+                raise UnsupportedError(
+                    f"{describe(node)} reads {tensor.name!r}, which varies over time and is of "
+                    f"type {np.dtype(tensor.dtype)}; only float32 can be carried by spikes"
+                )
+            self.converted[key] = _CONVERSIONS[self._form(tensor), form](self, tensor, node)
+            self.forms[id(self.converted[key])] = form
+        return self.converted[key]
+
+    def _running_sum(self, tensor: Tensor, node: Node) -> Tensor:
+        before, after = self._zero_state(tensor, "sum", node)
+        insert(self.graph, "RunningSum", [tensor, before], after)
+        return after
+
+    def _running_mean(self, tensor: Tensor, node: Node) -> Tensor:
+        before, after = self._zero_state(tensor, "sum", node)
+        mean = self._like(tensor, "mean")
+        insert(self.graph, "RunningMean", [tensor, before, self._steps()], mean, after)
+        return mean
+
+    def _sum_increment(self, tensor: Tensor, node: Node) -> Tensor:
+        before, after = self._zero_state(tensor, "last", node)
+        current = self._like(tensor, "current")
+        insert(self.graph, "SumIncrement", [tensor, before], current, after)
+        return current
+
+    def _mean_increment(self, tensor: Tensor, node: Node) -> Tensor:
+        before, after = self._zero_state(tensor, "last", node)
+        current = self._like(tensor, "current")
+        insert(self.graph, "MeanIncrement", [tensor, before, self._steps()], current, after)
+        return current
+
+    def _sum_to_mean(self, tensor: Tensor, node: Node) -> Tensor:  # noqa: ARG002
+        mean = self._like(tensor, "mean")
+        insert(self.graph, "Div", [tensor, self._steps()], mean)
+        return mean
+
+    def _mean_to_sum(self, tensor: Tensor, node: Node) -> Tensor:  # noqa: ARG002
+        total = self._like(tensor, "sum")
+        insert(self.graph, "Mul", [tensor, self._steps()], total)
+        return total
+
+    def _like(self, tensor: Tensor, role: str) -> Tensor:
+        name = unique_name(self.graph, f"{tensor.name}.{role}")
+        return gs.Variable(name, np.float32, tensor.shape)
+
+    def _steps(self) -> Tensor:
+        """The number of steps so far, this one counted: a scalar."""
+        if self.step is None:
+            before, self.step = self._state("step", "step", np.zeros((), np.float32), [])
+            one = gs.Constant(unique_name(self.graph, "one"), np.ones((), np.float32))
+            insert(self.graph, "Add", [before, one], self.step)
+        return self.step
+
+    def _zero_state(self, tensor: Tensor, role: str, node: Node) -> tuple[Tensor, Tensor]:
+        default = np.zeros((1,) * rank(tensor, node), np.float32)
+        return self._state(tensor.name, role, default, tensor.shape)
+
+    def _state(
+        self, base: str, role: str, default: Array, shape: list[int | str] | None
+    ) -> tuple[Tensor, Tensor]:
+        """The input and the output of a new state.
+
+        The input's sizes are left open where the default's and the state's differ.
+        """
+        name = unique_name(self.graph, base if base == role else f"{base}.{role}")
+        sizes = shape if shape is not None else [None] * default.ndim
+        open_sizes = [
+            mine if mine == its else None for mine, its in zip(default.shape, sizes, strict=True)
+        ]
+        before = gs.Variable(name, np.float32, open_sizes)
+        after = gs.Variable(f"{name}.next", np.float32, shape)
+        self.graph.inputs.append(before)
+        self.report.states.append(State(name, after.name, role, default))
+        self.state_outputs.append(after)
+        return before, after
+
+
+_CONVERSIONS = {
+    (_Form.CURRENT, _Form.SUM): _Spiker._running_sum,
+    (_Form.CURRENT, _Form.MEAN): _Spiker._running_mean,
+    (_Form.SUM, _Form.CURRENT): _Spiker._sum_increment,
+    (_Form.MEAN, _Form.CURRENT): _Spiker._mean_increment,
+    (_Form.SUM, _Form.MEAN): _Spiker._sum_to_mean,
+    (_Form.MEAN, _Form.SUM): _Spiker._mean_to_sum,
+}
+
+
+def _before_neurons(graph: Graph) -> set[int]:
+    """id() of every node from which a RateNorm can be reached."""
+    found: set[int] = set()
+    for node in reversed(graph.nodes):
+        readers = [reader for tensor in node.outputs for reader in tensor.outputs]
+        if any(reader.op == "RateNorm" or id(reader) in found for reader in readers):
+            found.add(id(node))
+    return found

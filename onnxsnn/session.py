@@ -1,0 +1,82 @@
+"""ONNX Runtime as a function from feeds to outputs: what passes, calibration and backends run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from onnxsnn.arrays import Array
+from onnxsnn.errors import ModelError
+
+__all__ = ["Session", "make_session"]
+
+_ERRORS_ONLY = 3  # ORT would warn of every state that has a default initializer
+
+
+def make_session(model: onnx.ModelProto, threads: int | None = None) -> ort.InferenceSession:
+    """An ONNX Runtime session on the CPU; `threads` of None lets ONNX Runtime choose.
+
+    Raises:
+        ModelError: ONNX Runtime does not take the model.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        return ort.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:
+        raise ModelError(f"ONNX Runtime does not take the model: {error}") from error
+
+
+class Session:
+    """A model that is run without state, any number of samples at a time.
+
+    A model whose batch axis is fixed is run as often as the samples need, the last time
+    on a batch that is filled up with copies of its last sample.
+    """
+
+    def __init__(self, model: onnx.ModelProto, threads: int | None = None) -> None:
+        self._session = make_session(model, threads)
+        self.inputs: list[str] = [tensor.name for tensor in self._session.get_inputs()]
+        self.outputs: list[str] = [tensor.name for tensor in self._session.get_outputs()]
+        self._batch = fixed_batch([tensor.shape for tensor in self._session.get_inputs()])
+
+    def run(
+        self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None
+    ) -> dict[str, Array]:
+        """Outputs by name, all or those named, for feeds by name."""
+        names = list(self.outputs if outputs is None else outputs)
+        pieces = [
+            dict(zip(names, self._session.run(names, dict(piece)), strict=True))
+            for piece in split(feeds, self._batch)
+        ]
+        return join(pieces, len(next(iter(feeds.values()))))
+
+
+def fixed_batch(shapes: Sequence[Sequence[int | str | None]]) -> int | None:
+    """The size of the first axis if all inputs have it fixed; None where it is symbolic."""
+    sizes = {shape[0] for shape in shapes if shape}
+    size = sizes.pop() if len(sizes) == 1 else None
+    return size if isinstance(size, int) else None
+
+
+def split(feeds: Mapping[str, Array], size: int | None) -> list[dict[str, Array]]:
+    """Feeds in batches of `size` samples, the last one filled up; as they are for None."""
+    count = len(next(iter(feeds.values())))
+    if size is None or count == size:
+        return [dict(feeds)]
+    rows = np.minimum(np.arange(-(-count // size) * size), count - 1).reshape(-1, size)
+    return [{name: values[row] for name, values in feeds.items()} for row in rows]
+
+
+def join(pieces: Sequence[Mapping[str, Array]], count: int) -> dict[str, Array]:
+    """The outputs of the batches of `split` as one, without what was filled up."""
+    if len(pieces) == 1:
+        return dict(pieces[0])
+    return {name: np.concatenate([p[name] for p in pieces])[:count] for name in pieces[0]}

@@ -1,0 +1,90 @@
+"""The source model: read, checked, and brought to an opset that the passes know."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnx.inliner
+from onnx import version_converter
+
+from onnxsnn.data import InputSpec
+from onnxsnn.errors import ModelError
+from onnxsnn.files import read_model
+from onnxsnn.functions import MINIMUM_OPSET
+from onnxsnn.graph import Graph, from_model
+from onnxsnn.model import input_specs, kind_of
+from onnxsnn.session import make_session
+
+__all__ = ["Source", "load_source"]
+
+_OLDEST_OPSET = 7
+
+
+@dataclass(frozen=True)
+class Source:
+    """A trained model as it was given.
+
+    Attributes:
+        model: the model.
+        digest: SHA-256 of the file, hexadecimal.
+        inputs: what it is fed; weights that are graph inputs are not among them.
+    """
+
+    model: onnx.ModelProto
+    digest: str
+    inputs: list[InputSpec]
+
+    def graph(self) -> Graph:
+        """The model as a graph: functions inlined, opset 13 or newer, shapes inferred.
+
+        Raises:
+            ModelError: onnx cannot bring the model to that opset, or infer its shapes.
+        """
+        model = onnx.inliner.inline_local_functions(self.model)
+        opset = opset_of(model)
+        if opset < MINIMUM_OPSET:
+            try:
+                model = version_converter.convert_version(model, MINIMUM_OPSET)
+            except Exception as error:
+                raise ModelError(
+                    f"onnx cannot convert the model from opset {opset} to {MINIMUM_OPSET} "
+                    f"({_first_line(error)}); export it again with opset {MINIMUM_OPSET} or newer"
+                ) from error
+        return from_model(model)
+
+
+def load_source(path: str | Path) -> Source:
+    """Read a trained model.
+
+    Raises:
+        ModelError: the file cannot be read, is not valid, is too old, is an SNN already, or
+            ONNX Runtime does not run it.
+    """
+    model = read_model(path)
+    kind = kind_of(model)
+    if kind != "source":
+        raise ModelError(f"{path}: is converted already ({kind}); give the trained ANN instead")
+    if opset_of(model) < _OLDEST_OPSET:
+        raise ModelError(
+            f"{path}: is of opset {opset_of(model)}, older than {_OLDEST_OPSET}; "
+            f"export it again with opset {MINIMUM_OPSET} or newer"
+        )
+    try:
+        make_session(model)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return Source(model, digest, input_specs(model))
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """The version of ONNX's own operators that a model uses."""
+    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    return versions[0] if versions else onnx.defs.onnx_opset_version()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,31 @@
+"""Threshold methods: one file each, one signature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from onnxsnn.arrays import Floats
+from onnxsnn.calibration.statistics import ChannelStatistics
+from onnxsnn.neurons import Neuron
+from onnxsnn.thresholds.bound import bound
+from onnxsnn.thresholds.fit import fit
+from onnxsnn.thresholds.gaussian import gaussian
+from onnxsnn.thresholds.maximum import maximum
+from onnxsnn.thresholds.percentile import percentile
+
+__all__ = ["METHODS", "ThresholdMethod", "bound", "fit", "gaussian", "maximum", "percentile"]
+
+ThresholdMethod: TypeAlias = Callable[[ChannelStatistics, Neuron, int], Floats]
+"""Statistics of C channels, the neuron and the timesteps that will run -> thresholds [C].
+
+A channel that has seen no positive value may get any value: it is replaced by its layer's.
+"""
+
+METHODS: dict[str, ThresholdMethod] = {
+    "fit": fit,
+    "max": maximum,
+    "percentile": percentile,
+    "bound": bound,
+    "gaussian": gaussian,
+}

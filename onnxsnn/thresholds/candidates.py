@@ -1,0 +1,35 @@
+"""The candidates among which `fit`, `bound` and `gaussian` search, in units of a bin's width.
+
+As bins are of equal width within a channel, an error that scales with the activation is
+the same function of (bin, candidate / width) in every channel: one matrix serves all.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxsnn.arrays import Floats
+from onnxsnn.calibration.statistics import BINS
+
+__all__ = ["CANDIDATES", "CENTRES", "expected_error"]
+
+from onnxsnn.neurons import Neuron
+
+CENTRES: Floats = np.arange(BINS) + 0.5
+CANDIDATES: Floats = np.geomspace(BINS / 128, BINS, 512)  # 1 % apart
+
+
+def expected_error(weights: Floats, neuron: Neuron, timesteps: int) -> Floats:
+    """Squared error of the neuron's static response, summed over bins.
+
+    Args:
+        weights: of each bin, [C, BINS].
+        neuron: the neuron that will run.
+        timesteps: the number of steps that will be run.
+
+    Returns:
+        In units of the squared width, [C, candidates].
+    """
+    response = neuron.response(CENTRES, CANDIDATES[:, None], timesteps)
+    squared: Floats = (response - CENTRES) ** 2  # [candidates, BINS]
+    return weights @ squared.T

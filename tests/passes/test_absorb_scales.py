@@ -1,0 +1,195 @@
+"""absorb_scales: thresholds' factors enter weights, pass through, or are demanded."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onnxsnn.passes.absorb_scales import absorb_scales
+from onnxsnn.passes.clean import clean
+from onnxsnn.passes.relu_to_ratenorm import rate_norms, relu_to_ratenorm
+from tests.models import Builder, assert_same, outputs_of, uniform
+
+
+def rated(b, *outputs):
+    """The model's graph with RateNorm nodes of random thresholds, one per channel."""
+    graph, _ = clean(b.graph(*outputs))
+    relu_to_ratenorm(graph)
+    random = np.random.default_rng(1)
+    for node in rate_norms(graph):
+        shape = node.inputs[1].values.shape
+        node.inputs[1].values = random.uniform(0.2, 2.0, shape).astype(np.float32)
+    return graph
+
+
+def absorbed(b, *outputs, shape=(3, 8, 8)):
+    """The graph after the pass, checked to compute what it did before."""
+    graph = rated(b, *outputs)
+    x = 2 * uniform(3, *shape)
+    before = outputs_of(graph, x=x)
+    absorb_scales(graph)
+    assert_same(before, outputs_of(graph, x=x), 1e-5)
+    return graph
+
+
+def multiplications(graph):
+    return sum(node.op == "Mul" for node in graph.nodes)
+
+
+@pytest.mark.parametrize("layer", ["conv", "grouped conv", "conv_transpose", "gemm", "matmul"])
+def test_weights_take_the_factor(layer):
+    b = Builder((3, 8, 8)) if layer != "matmul" else Builder((5, 6))
+    match layer:
+        case "conv":
+            b.relu()
+            b.conv(4)
+        case "grouped conv":
+            b.relu()
+            b.conv(6, group=3)
+        case "conv_transpose":
+            b.conv(4)
+            b.relu()
+            b.conv_transpose(6, group=2)
+        case "gemm":
+            b.op("Flatten")
+            b.relu()
+            b.gemm(4, inputs=192)
+        case "matmul":
+            b.op("MatMul", "x", b.normal(6, 7))
+            b.relu()
+            b.op("MatMul", b.last, b.normal(7, 3))
+    graph = absorbed(b, shape=(5, 6) if layer == "matmul" else (3, 8, 8))
+    assert multiplications(graph) == 0
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        ("MaxPool", {"kernel_shape": [2, 2], "strides": [2, 2]}),
+        ("AveragePool", {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}),
+        ("GlobalAveragePool", {}),
+        ("GlobalMaxPool", {}),
+    ],
+)
+def test_pooling_lets_the_factor_through(between):
+    b = Builder((3, 8, 8))
+    b.relu()
+    b.op(between[0], **between[1])
+    b.conv(4, kernel=1)
+    assert multiplications(absorbed(b)) == 0
+
+
+def test_flatten_lets_the_factor_through_to_gemm():
+    b = Builder((3, 8, 8))
+    b.relu()
+    b.op("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
+    b.op("Flatten")
+    b.gemm(4, inputs=48)
+    assert multiplications(absorbed(b)) == 0
+
+
+def test_reshape_transpose_and_squeeze_let_the_factor_through():
+    b = Builder((3, 8, 8))
+    b.relu()
+    b.op("Transpose", perm=[0, 2, 3, 1])
+    b.op("Reshape", b.last, b.constant([0, 1, 192], np.int64))
+    b.op("Squeeze", b.last, b.constant([1], np.int64))
+    b.gemm(4, inputs=192)
+    assert multiplications(absorbed(b)) == 0
+
+
+def test_padding_with_zeros_lets_the_factor_through_and_with_ones_does_not():
+    for value, expected in ((0.0, 0), (1.0, 1)):
+        b = Builder((3, 8, 8))
+        b.relu()
+        b.op("Pad", b.last, b.constant([0, 0, 1, 1, 0, 0, 1, 1], np.int64), b.constant(value))
+        b.conv(4, pads=[0, 0, 0, 0])
+        assert multiplications(absorbed(b)) == expected
+
+
+def test_concat_lets_different_factors_through():
+    b = Builder((3, 8, 8))
+    first = b.relu()
+    b.conv(4)
+    second = b.relu()
+    b.op("Concat", first, second, "x", axis=1)
+    b.channels = 10
+    b.conv(5)
+    assert multiplications(absorbed(b)) == 0
+
+
+def test_mul_by_a_constant_merges():
+    b = Builder((3, 8, 8))
+    b.relu()
+    b.op("Mul", b.last, b.constant(np.array([1.0, 2.0, 3.0]).reshape(3, 1, 1)))
+    b.op("Div", b.last, b.constant(4.0))
+    b.conv(4)
+    assert multiplications(absorbed(b)) == 0
+
+
+def test_residual_add_demands_both_factors():
+    b = Builder((3, 8, 8))
+    first = b.relu()
+    b.conv(3)
+    second = b.relu()
+    b.op("Add", first, second)
+    b.conv(2)
+    graph = absorbed(b)
+    assert multiplications(graph) == 2
+
+
+def test_factor_is_taken_by_one_reader_and_demanded_by_another():
+    b = Builder((3, 8, 8))
+    pooled = b.op("MaxPool", b.relu(), kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+    body = b.conv(3)
+    b.op("Add", pooled, body)
+    b.op("Add", b.last, b.op("Sigmoid", pooled))
+    graph = absorbed(b)
+    assert multiplications(graph) == 1  # once for both that demand it
+
+
+def test_output_is_the_activation_not_the_rate():
+    b = Builder((3, 8, 8))
+    pooled = b.op("GlobalAveragePool", b.relu())
+    absorbed(b, pooled)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(["conv", "relu", "max", "avg", "add", "cat", "pad", "mul"]),
+        min_size=1,
+        max_size=9,
+    ),
+    st.integers(0, 1000),
+)
+def test_any_network_keeps_its_values(steps, seed):
+    b = Builder((3, 8, 8), seed)
+    made = [("x", 3)]
+    for step in steps:
+        match step:
+            case "conv":
+                b.conv(4)
+            case "relu":
+                b.relu()
+            case "max":
+                b.op("MaxPool", kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+            case "avg":
+                b.op("AveragePool", kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+            case "add":
+                same = [name for name, channels in made if channels == b.channels]
+                if same:
+                    b.op("Add", b.last, same[seed % len(same)])
+            case "cat":
+                name, channels = made[seed % len(made)]
+                b.op("Concat", b.last, name, axis=1)
+                b.channels += channels
+            case "pad":
+                b.op("Slice", b.op("Pad", b.last, b.constant([0, 0, 1, 1, 0, 0, 1, 1], np.int64)),
+                     b.constant([0, 0], np.int64), b.constant([8, 8], np.int64),
+                     b.constant([2, 3], np.int64))  # fmt: skip
+            case "mul":
+                b.op("Mul", b.last, b.constant(2.0))
+        made.append((b.last, b.channels))
+    b.head()
+    absorbed(b)

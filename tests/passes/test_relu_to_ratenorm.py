@@ -1,0 +1,170 @@
+"""relu_to_ratenorm: every form of a rectifier, and what is left alone."""
+
+import numpy as np
+import pytest
+
+from onnxsnn.errors import UnsupportedError
+from onnxsnn.passes.clean import clean
+from onnxsnn.passes.relu_to_ratenorm import rate_norms, relu_to_ratenorm, threshold_of
+from tests.models import Builder, assert_same, outputs_of, uniform
+
+
+def rewritten(b, *outputs):
+    graph, _ = clean(b.graph(*outputs))
+    report = relu_to_ratenorm(graph)
+    return graph, report
+
+
+def check(b, shape=(3, 6, 6)):
+    """The graph after the pass, checked to compute exactly what the model does."""
+    graph, report = rewritten(b)
+    x = 4 * uniform(3, *shape)
+    assert_same(outputs_of(b.model(), x=x), outputs_of(graph, x=x), 1e-7)
+    return graph, report
+
+
+def test_relu_has_no_threshold_yet_and_one_value_per_channel():
+    b = Builder((3, 6, 6))
+    b.conv(4)
+    b.relu()
+    graph, report = check(b)
+    (norm,) = rate_norms(graph)
+    assert norm.inputs[1].values.shape == (1, 4, 1, 1)
+    assert threshold_of(norm) is None
+    assert report.preserves_values
+
+
+def test_max_with_zero_is_a_rectifier():
+    b = Builder((3, 6, 6))
+    b.op("Max", b.constant(0.0), "x")
+    assert len(rate_norms(check(b)[0])) == 1
+
+
+def test_max_with_another_number_is_none():
+    b = Builder((3, 6, 6))
+    b.op("Max", b.constant(0.5), "x")
+    assert not rate_norms(check(b)[0])
+
+
+@pytest.mark.parametrize(
+    "order", ["clip", "min of max", "max of min", "min of relu", "relu of min"]
+)
+def test_clipped_rectifier_brings_its_threshold(order):
+    b = Builder((3, 6, 6))
+    zero, high = b.constant(0.0), b.constant(1.5)
+    match order:
+        case "clip":
+            b.op("Clip", "x", zero, high)
+        case "min of max":
+            b.op("Min", b.op("Max", "x", zero), high)
+        case "max of min":
+            b.op("Max", b.op("Min", high, "x"), zero)
+        case "min of relu":
+            b.op("Min", b.op("Relu", "x"), high)
+        case "relu of min":
+            b.op("Relu", b.op("Min", "x", high))
+    (norm,) = rate_norms(check(b)[0])
+    np.testing.assert_array_equal(threshold_of(norm).ravel(), [1.5] * 3)
+
+
+def test_threshold_per_channel_is_taken():
+    b = Builder((3, 6, 6))
+    b.op("Min", b.op("Relu", "x"), b.constant(np.array([1.0, 2.0, 3.0]).reshape(3, 1, 1)))
+    (norm,) = rate_norms(check(b)[0])
+    np.testing.assert_array_equal(threshold_of(norm).ravel(), [1.0, 2.0, 3.0])
+
+
+def test_clip_without_upper_bound_is_a_relu():
+    b = Builder((3, 6, 6))
+    b.op("Clip", "x", b.constant(0.0))
+    assert threshold_of(rate_norms(check(b)[0])[0]) is None
+
+
+@pytest.mark.parametrize("low", [-1.0, 0.5])
+def test_clip_from_another_number_is_left_alone(low):
+    b = Builder((3, 6, 6))
+    b.op("Clip", "x", b.constant(low), b.constant(1.0))
+    assert not rate_norms(check(b)[0])
+
+
+def test_min_that_others_read_keeps_its_place():
+    b = Builder((3, 6, 6))
+    rectified = b.relu()
+    b.op("Add", rectified, b.op("Min", rectified, b.constant(1.0)))
+    (norm,) = rate_norms(check(b)[0])
+    assert threshold_of(norm) is None
+
+
+def test_rate_norm_layer_is_recognised():
+    """x / theta, clipped to [0, 1]: Ding et al. 2021, equation 8."""
+    b = Builder((3, 6, 6))
+    b.op("Div", "x", b.constant(2.0))
+    b.clip(1.0)
+    (norm,) = rate_norms(check(b)[0])
+    np.testing.assert_array_equal(threshold_of(norm).ravel(), [1.0] * 3)
+
+
+def test_rounding_after_the_clip_is_dropped_as_qcfs_exports_it():
+    b, plain = Builder((3, 6, 6)), Builder((3, 6, 6))
+    levels = b.constant(4.0)
+    for model in (b, plain):
+        model.op("Div", "x", model.constant(2.0))
+        model.clip(1.0)
+    b.op("Mul", b.last, levels)
+    b.op("Add", b.last, b.constant(0.5))
+    b.op("Floor")
+    b.op("Div", b.last, levels)
+    graph, report = rewritten(b)
+    assert not report.preserves_values
+    assert "Floor" not in {node.op for node in graph.nodes}
+    x = 4 * uniform(3, 3, 6, 6)
+    after, expected = outputs_of(graph, x=x), outputs_of(plain.model(), x=x)
+    np.testing.assert_allclose(*(next(iter(o.values())) for o in (after, expected)), atol=1e-6)
+
+
+def test_rounding_before_the_clip_is_dropped():
+    b, plain = Builder((3, 6, 6)), Builder((3, 6, 6))
+    for model in (b, plain):
+        model.op("Mul", "x", model.constant(2.0))
+    b.op("Add", b.last, b.constant(0.5))
+    b.op("Floor")
+    b.clip(4.0)
+    plain.clip(4.0)
+    graph, report = rewritten(b)
+    assert not report.preserves_values
+    x = 4 * uniform(3, 3, 6, 6)
+    after, expected = outputs_of(graph, x=x), outputs_of(plain.model(), x=x)
+    np.testing.assert_allclose(*(next(iter(o.values())) for o in (after, expected)), atol=1e-6)
+
+
+def test_floor_that_does_not_round_to_the_nearest_stays():
+    b = Builder((3, 6, 6))
+    b.clip(4.0)
+    b.op("Floor")
+    graph, _ = check(b)
+    assert "Floor" in {node.op for node in graph.nodes}
+
+
+def test_channels_are_the_last_axis_behind_a_matrix_product():
+    b = Builder((5, 6))
+    b.op("MatMul", "x", b.normal(6, 7))
+    b.relu()
+    (norm,) = rate_norms(check(b, (5, 6))[0])
+    assert norm.inputs[1].values.shape == (1, 1, 7)
+
+
+def test_channels_follow_a_transposition():
+    b = Builder((3, 6, 6))
+    b.conv(4)
+    b.op("Transpose", perm=[0, 2, 3, 1])
+    b.op("Add", b.last, b.normal(4))
+    b.relu()
+    (norm,) = rate_norms(check(b)[0])
+    assert norm.inputs[1].values.shape == (1, 1, 1, 4)
+
+
+def test_unknown_number_of_channels_is_refused_by_name():
+    b = Builder(("C", 6, 6))
+    b.relu()
+    with pytest.raises(UnsupportedError, match=r"relu0.*channels.*cannot be resolved"):
+        rewritten(b)
