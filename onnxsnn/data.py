@@ -325,7 +325,7 @@ def _decode(file: Path, channels: int, sizes: list[int]) -> Array:
 
 def _read_labels(path: Path, names: _Names) -> Array:
     """Labels of a file of their own."""
-    reader = _LABEL_READERS.get(path.suffix, lambda file, _: _read_idx(file))
+    reader = _LABEL_READERS.get(path.suffix, _read_idx_labels)
     try:
         return reader(path, names)
     except DataError:
@@ -341,12 +341,22 @@ def _read_npz_labels(path: Path, names: _Names) -> Array:
         return labels
 
 
+def _read_idx_labels(path: Path, names: _Names) -> Array:  # noqa: ARG001
+    return _read_idx(path)
+
+
+def _read_npy_labels(path: Path, names: _Names) -> Array:  # noqa: ARG001
+    labels: Array = np.load(path, allow_pickle=False)
+    return labels
+
+
 def _read_text_labels(path: Path, names: _Names) -> Array:  # noqa: ARG001
-    return np.loadtxt(path, dtype=np.int64, ndmin=1)
+    labels: Array = np.loadtxt(path, dtype=np.int64, ndmin=1)
+    return labels
 
 
 _LABEL_READERS: dict[str, Callable[[Path, _Names], Array]] = {
-    ".npy": lambda path, _: np.asarray(np.load(path, allow_pickle=False)),
+    ".npy": _read_npy_labels,
     ".npz": _read_npz_labels,
     ".txt": _read_text_labels,
     ".csv": _read_text_labels,

@@ -159,13 +159,15 @@ class Runner:
         self.steps_done += 1
         for layer in self._layers:
             self._count(layer, [outputs for outputs, _ in results])
-        return join([outputs for outputs, _ in results], self._samples)
+        shapes = {_counters(layer)[1] for layer in self._layers}
+        kept = [{n: v for n, v in outputs.items() if n not in shapes} for outputs, _ in results]
+        return join(kept, self._samples)
 
     def _count(self, layer: str, results: list[dict[str, Array]]) -> None:
         """Take a layer's counters out of the outputs of a step, and add them up."""
         count, shape = _counters(layer)
         counts = np.concatenate([values.pop(count) for values in results])[: self._samples]
-        self.neurons[layer] = int([values.pop(shape)[1] for values in results][0])
+        self.neurons[layer] = int(next(values[shape][1] for values in results))
         self.spikes[layer] = self.spikes.get(layer, 0.0) + counts.astype(np.float64)
 
     def _named(self, inputs: Array | Mapping[str, Array]) -> dict[str, Array]:

@@ -1,0 +1,70 @@
+"""Calibration without data: noise at the normalizations."""
+
+import numpy as np
+import pytest
+
+from onnxsnn.calibration.observe import calibrate
+from onnxsnn.calibration.synthetic import cut_at_normalized, noise
+from onnxsnn.errors import UnsupportedError
+from onnxsnn.passes.clean import clean
+from onnxsnn.passes.fold_normalization import fold_normalization
+from onnxsnn.passes.relu_to_ratenorm import relu_to_ratenorm
+from tests.models import Builder
+
+
+def prepared(b):
+    graph, _ = clean(b.graph())
+    moments = fold_normalization(graph).moments
+    relu_to_ratenorm(graph)
+    return graph, moments
+
+
+def test_statistics_behind_a_batchnorm_are_its_beta_and_gamma():
+    b = Builder((3, 8, 8))
+    b.conv(2)
+    gamma, beta = b.constant([2.0, -0.5]), b.constant([0.5, -1.0])
+    b.op("BatchNormalization", b.last, gamma, beta, b.constant([3, 4]), b.constant([5, 6]))
+    b.relu()
+    graph, moments = prepared(b)
+    cut = cut_at_normalized(graph, moments)
+    assert len(cut.inputs) == 1  # the model's own input is not needed any more
+    (statistics,) = calibrate(cut, noise(cut, moments)).values()
+    np.testing.assert_allclose(statistics.mean, [0.5, -1.0], atol=0.15)
+    np.testing.assert_allclose(statistics.std, [2.0, 0.5], rtol=0.1)
+
+
+def test_layers_without_batchnorm_see_what_follows_from_those_with():
+    b = Builder((3, 8, 8))
+    b.conv(4)
+    b.batchnorm()
+    first = b.relu()
+    b.conv(4)
+    b.batchnorm()
+    b.op("Add", b.last, first)
+    b.relu()
+    graph, moments = prepared(b)
+    statistics = calibrate(cut := cut_at_normalized(graph, moments), noise(cut, moments))
+    assert len(statistics) == 2
+    assert all(each.active.any() for each in statistics.values())
+
+
+def test_noise_is_always_the_same():
+    graph, moments = prepared(relu())
+    first, second = (list(noise(graph, moments)) for _ in range(2))
+    for left, right in zip(first, second, strict=True):
+        np.testing.assert_array_equal(left["x"], right["x"])
+
+
+def relu():
+    b = Builder((3,))
+    b.relu()
+    return b
+
+
+def test_input_of_unknown_size_needs_data():
+    b = Builder((3, "H", "W"))
+    b.conv(4)
+    b.relu()
+    graph, moments = prepared(b)
+    with pytest.raises(UnsupportedError, match=r"'x'.*cannot be resolved.*--data"):
+        next(noise(graph, moments))

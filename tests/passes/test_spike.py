@@ -1,0 +1,192 @@
+"""spike: the forms of tensors in time, and the step graph."""
+
+import numpy as np
+import onnx
+import pytest
+
+from onnxsnn.errors import UnsupportedError
+from onnxsnn.graph import to_model
+from onnxsnn.neurons import IntegrateAndFire
+from onnxsnn.passes.clean import clean
+from onnxsnn.passes.relu_to_ratenorm import rate_norms, relu_to_ratenorm
+from onnxsnn.passes.spike import spike
+from tests.models import Builder, outputs_of, uniform
+
+
+def spiking(b, *outputs, theta=1.0, v0=0.5):
+    """The step graph of a model, every threshold `theta`, and the report."""
+    graph, _ = clean(b.graph(*outputs))
+    relu_to_ratenorm(graph)
+    for node in rate_norms(graph):
+        node.inputs[1].values = np.full_like(node.inputs[1].values, theta)
+    return graph, spike(graph, IntegrateAndFire(v0))
+
+
+def run(graph, report, x, timesteps):
+    """Outputs after each step, stepping the model by hand."""
+    model = to_model(graph)
+    states = {s.input: np.repeat(s.default, len(x), 0) if s.default.ndim else s.default
+              for s in report.states}  # fmt: skip
+    history = []
+    for _ in range(timesteps):
+        values = outputs_of(model, x=x, **states)
+        states = {state.input: values[state.output] for state in report.states}
+        history.append(values)
+    return history
+
+
+def operators(graph):
+    return [node.op for node in graph.nodes]
+
+
+def test_neuron_reads_a_current_and_the_output_is_a_running_mean():
+    b = Builder((4,))
+    name = b.relu()
+    graph, report = spiking(b)
+    x = np.array([[0.3, 0.8, -1.0, 5.0]], np.float32)
+    history = run(graph, report, x, 4)
+    np.testing.assert_array_equal(history[0][name], [[0, 1, 0, 1]])
+    np.testing.assert_array_equal(history[3][name], [[0.25, 0.75, 0, 1]])
+    assert graph.outputs[0].name == name
+
+
+def test_states_have_defaults_of_broadcastable_shape():
+    b = Builder((3, 6, 6))
+    b.relu()
+    b.head()
+    _, report = spiking(b, theta=0.5)
+    by_role = {state.role: state for state in report.states}
+    assert set(by_role) == {"potential", "sum", "step"}
+    np.testing.assert_array_equal(by_role["potential"].default, np.full((1, 3, 1, 1), 0.25))
+    assert by_role["sum"].default.shape == (1, 1, 1, 1)
+    assert by_role["step"].default.shape == ()
+
+
+def test_initial_potential_of_zero_is_zero():
+    b = Builder((3,))
+    b.relu()
+    _, report = spiking(b, v0=0.0)
+    assert not next(s for s in report.states if s.role == "potential").default.any()
+
+
+def test_max_pooling_of_spikes_gives_spikes():
+    b = Builder((2, 4, 4))
+    b.relu()
+    b.op("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
+    b.relu()
+    graph, report = spiking(b)
+    assert "SumIncrement" in operators(graph)
+    tensor = next(n.outputs[0] for n in graph.nodes if n.op == "SumIncrement")
+    graph.outputs.append(tensor)
+    x = 2 * uniform(3, 2, 4, 4)
+    currents = [values[tensor.name] for values in run(graph, report, x, 12)]
+    assert set(np.unique(currents)) <= {0.0, 1.0}
+
+
+@pytest.mark.parametrize("operator", ["Sigmoid", "Tanh", "Exp", "Softplus", "MaxPool"])
+def test_compensated_operator_is_exact_on_the_mean(operator):
+    """The mean of its currents is f of the mean of its input, whatever the spikes did."""
+    b = Builder((2, 4, 4))
+    spikes = b.relu()
+    f = b.op(operator, **({"kernel_shape": [2, 2]} if operator == "MaxPool" else {}))
+    b.conv(3, kernel=1)
+    b.relu()
+    graph, report = spiking(b, spikes, f, b.last)
+    history = run(graph, report, uniform(3, 2, 4, 4), 7)[-1]
+    plain = Builder((2, 4, 4))
+    plain.op(operator, **({"kernel_shape": [2, 2]} if operator == "MaxPool" else {}))
+    expected = outputs_of(plain.model(), x=history[spikes])
+    np.testing.assert_allclose(history[f], next(iter(expected.values())), atol=1e-6)
+
+
+def test_what_follows_the_last_neuron_is_applied_to_the_running_mean():
+    b = Builder((3,))
+    spikes = b.relu()
+    b.gemm(4)
+    out = b.op("Softmax", axis=1)
+    graph, report = spiking(b, spikes, out)
+    last = run(graph, report, uniform(2, 3), 5)[-1]
+    assert "MeanIncrement" not in operators(graph)
+    logits = last[spikes] @ graph.nodes[operators(graph).index("Gemm")].inputs[1].values.T
+    logits = logits + graph.nodes[operators(graph).index("Gemm")].inputs[2].values
+    exps = np.exp(logits - logits.max(1, keepdims=True))
+    np.testing.assert_allclose(last[out], exps / exps.sum(1, keepdims=True), atol=1e-5)
+
+
+def test_product_of_two_varying_tensors_is_compensated():
+    b = Builder((4,))
+    left = b.relu()
+    b.gemm(4)
+    right = b.op("Relu", b.last)
+    product = b.op("Mul", left, right)
+    b.gemm(3)
+    b.relu()
+    graph, report = spiking(b, left, right, product, b.last)
+    last = run(graph, report, uniform(5, 4), 9)[-1]
+    np.testing.assert_allclose(last[product], last[left] * last[right], atol=1e-5)
+
+
+def test_static_operators_before_the_first_neuron_stay_as_they_are():
+    b = Builder((3, 4, 4))
+    b.op("Sigmoid")
+    b.op("MaxPool", kernel_shape=[2, 2])
+    b.relu()
+    graph, _ = spiking(b)
+    assert not {"RunningSum", "SumIncrement", "MeanIncrement"} & set(operators(graph))
+
+
+def test_running_mean_is_made_once_for_all_its_readers():
+    b = Builder((3,))
+    spikes = b.relu()
+    left, right = b.op("Sigmoid", spikes), b.op("Tanh", spikes)
+    graph, _ = spiking(b, left, right, spikes)
+    assert operators(graph).count("RunningMean") == 1
+
+
+def test_inner_tensor_that_is_an_output_is_a_running_mean_under_its_name():
+    b = Builder((3,))
+    inner = b.relu()
+    b.gemm(4)
+    out = b.relu()
+    graph, report = spiking(b, inner, out)
+    assert [t.name for t in graph.outputs][:2] == [inner, out]
+    last = run(graph, report, np.full((1, 3), 0.5, np.float32), 4)[-1]
+    np.testing.assert_array_equal(last[inner], [[0.5, 0.5, 0.5]])
+
+
+def test_step_graph_is_valid_onnx():
+    b = Builder((3, 8, 8))
+    b.conv(4)
+    b.relu()
+    b.op("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
+    b.conv(4)
+    b.relu()
+    b.head()
+    graph, _ = spiking(b)
+    onnx.checker.check_model(to_model(graph), full_check=True)
+
+
+def test_model_without_rectifier_is_refused():
+    b = Builder((3,))
+    b.gemm(4)
+    with pytest.raises(UnsupportedError, match="no rectifier"):
+        spiking(b)
+
+
+def test_unsupported_operator_is_refused_by_name():
+    b = Builder((3,))
+    b.relu()
+    b.op("RandomNormalLike")
+    with pytest.raises(UnsupportedError, match=r"randomnormallike1.*RandomNormalLike.*random"):
+        spiking(b)
+
+
+def test_integers_that_vary_over_time_cannot_feed_a_neuron_s_current():
+    b = Builder((3,))
+    b.relu()
+    b.op("ArgMax", axis=1, keepdims=1)
+    b.op("Cast", to=onnx.TensorProto.FLOAT)
+    b.relu()
+    graph, report = spiking(b)  # the integers stay on the mean; their float is a current
+    assert "MeanIncrement" in operators(graph)
+    assert run(graph, report, uniform(2, 3), 2)

@@ -1,0 +1,161 @@
+"""The Runner: steps, resets, batches, rates, taps, backends."""
+
+import numpy as np
+import pytest
+
+from onnxsnn import Runner, convert
+from onnxsnn.errors import DataError, ModelError, UsageError
+from onnxsnn.runtime import BACKENDS
+from tests.models import Builder, dataset, uniform
+from tests.networks import residual_network
+
+X = uniform(7, 3, 8, 8)
+
+
+@pytest.fixture(scope="module")
+def snn(tmp_path_factory):
+    path = residual_network().save(tmp_path_factory.mktemp("runner") / "model.onnx")
+    return convert(path, dataset(x=X), timesteps=6).snn
+
+
+def only(outputs):
+    (values,) = outputs.values()
+    return values
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_steps_are_a_run(snn, backend):
+    runner = Runner(snn, backend)
+    by_hand = [only(runner.step(X)) for _ in range(6)]
+    result = runner.run(X, 6, every_step=True)
+    for mine, its in zip(by_hand, result.every_step, strict=True):
+        np.testing.assert_array_equal(mine, only(its))
+    np.testing.assert_array_equal(only(result.outputs), by_hand[-1])
+
+
+def test_steps_is_a_generator(snn):
+    runner = Runner(snn)
+    generator = runner.steps(X, 1000)
+    next(generator)
+    next(generator)
+    assert runner.steps_done == 2
+
+
+def test_timesteps_are_those_converted_for_unless_told(snn):
+    runner = Runner(snn)
+    runner.run(X)
+    assert runner.steps_done == 6
+
+
+def test_reset_forgets(snn):
+    runner = Runner(snn)
+    first = only(runner.step(X))
+    runner.step(X)
+    runner.reset()
+    np.testing.assert_array_equal(only(runner.step(X)), first)
+
+
+def test_a_state_goes_on_where_it_stopped(snn):
+    whole, parts = Runner(snn), Runner(snn)
+    expected = only(whole.run(X, 5).outputs)
+    for _ in range(2):
+        parts.step(X)
+    for _ in range(3):
+        last = only(parts.step(X))
+    np.testing.assert_array_equal(last, expected)
+
+
+def test_samples_do_not_see_each_other(snn):
+    together = only(Runner(snn).run(X, 5).outputs)
+    alone = [only(Runner(snn).run(X[i : i + 1], 5).outputs) for i in range(len(X))]
+    np.testing.assert_allclose(together, np.concatenate(alone), atol=1e-5)
+
+
+def test_backends_agree(snn):
+    left, right = (only(Runner(snn, backend).run(X, 6).outputs) for backend in BACKENDS)
+    np.testing.assert_allclose(left, right, atol=1e-4)
+
+
+def test_rates_are_the_mean_of_the_spikes(snn):
+    taps = list(snn.spikes.values())
+    runner = Runner(snn, rates=True, taps=taps)
+    totals = dict.fromkeys(taps, 0.0)
+    for outputs in runner.steps(X, 6):
+        for name in taps:
+            totals[name] = totals[name] + outputs[name]
+    rates = runner.rates()
+    for layer, name in snn.spikes.items():
+        assert rates[layer] == pytest.approx(totals[name].mean() / 6, rel=1e-5)
+        per_sample = totals[name].reshape(len(X), -1).sum(axis=1)
+        np.testing.assert_allclose(runner.spikes[layer], per_sample, rtol=1e-6)
+
+
+def test_counters_are_not_among_the_outputs(snn):
+    result = Runner(snn, rates=True).run(X, 2)
+    assert list(result.outputs) == snn.outputs
+    assert set(result.rates) == set(snn.spikes)
+
+
+def test_fixed_batch_is_run_in_pieces(tmp_path):
+    """A batch that the graph mixes stays fixed; the Runner fills and cuts."""
+    b = Builder((4,), batch=2)
+    b.op("Sub", "x", b.op("ReduceMean", "x", axes=[0], keepdims=1))
+    b.relu()
+    b.gemm(3)
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=uniform(6, 4)), timesteps=4).snn
+    x = uniform(5, 4)
+    runner = Runner(snn, rates=True)
+    values = only(runner.run(x, 4).outputs)
+    filled = np.concatenate([x, x[-1:]])
+    pieces = [only(Runner(snn).run(filled[i : i + 2], 4).outputs) for i in (0, 2, 4)]
+    np.testing.assert_array_equal(values, np.concatenate(pieces)[:5])
+    assert len(runner.spikes["relu2"]) == 5
+
+
+def test_inputs_by_name_are_taken(snn):
+    np.testing.assert_array_equal(
+        only(Runner(snn).run({"x": X}, 3).outputs), only(Runner(snn).run(X, 3).outputs)
+    )
+
+
+def test_doubles_are_taken_as_floats(snn):
+    np.testing.assert_array_equal(
+        only(Runner(snn).run(X.astype(np.float64), 3).outputs), only(Runner(snn).run(X, 3).outputs)
+    )
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (np.zeros((2, 3, 8), np.float32), "takes shape"),
+        (np.zeros((2, 3, 9, 8), np.float32), "takes shape"),
+        (np.zeros((0, 3, 8, 8), np.float32), "samples"),
+        (np.zeros((2, 3, 8, 8), complex), "complex128 came"),
+        ({"y": X}, "'y'"),
+        ({"x": X, "y": X}, "'y'"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused(snn, inputs, message):
+    with pytest.raises(DataError, match=message):
+        Runner(snn).run(inputs, 2)
+
+
+def test_another_batch_in_mid_run_is_refused(snn):
+    runner = Runner(snn)
+    runner.step(X)
+    with pytest.raises(DataError, match="reset first"):
+        runner.step(X[:2])
+
+
+def test_timesteps_backend_and_tap_that_are_none_are_refused(snn):
+    with pytest.raises(UsageError, match="1 or more"):
+        Runner(snn).run(X, 0)
+    with pytest.raises(UsageError, match="backend"):
+        Runner(snn, "abacus")
+    with pytest.raises(UsageError, match="no tensor 'gone'"):
+        Runner(snn, taps=["gone"])
+
+
+def test_ann_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="convert it first"):
+        Runner(residual_network().save(tmp_path / "m.onnx"))

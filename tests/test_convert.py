@@ -1,0 +1,278 @@
+"""convert: the pipeline whole, its choices, and the laws that an SNN obeys."""
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from onnxsnn import IntegrateAndFire, Runner, SpikingModel, convert, load_source
+from onnxsnn.errors import ModelError, UnsupportedError, UsageError
+from onnxsnn.session import Session
+from onnxsnn.thresholds import METHODS
+from tests.models import Builder, dataset, uniform
+from tests.networks import networks, residual_network
+
+X = uniform(24, 3, 8, 8)
+quick = settings(
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+
+
+@pytest.fixture
+def source(tmp_path):
+    return load_source(residual_network().save(tmp_path / "model.onnx"))
+
+
+def ann(b, x):
+    return Session(b.model()).run({"x": x})[b.last]
+
+
+def relative_error(values, expected):
+    return np.linalg.norm(values - expected) / np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_converges_or_clips_little(source, method):
+    data = None if method == "gaussian" else dataset(x=X)
+    snn = convert(source, data, timesteps=64, threshold=method).snn
+    outputs = Runner(snn).run(X).outputs
+    (values,) = outputs.values()
+    assert relative_error(values, ann(residual_network(), X)) < (
+        0.6 if method == "gaussian" else 0.3
+    )
+
+
+def test_file_runs_in_stock_onnxruntime_with_nothing_of_ours(source, tmp_path):
+    convert(source, dataset(x=X), timesteps=8).snn.save(tmp_path / "snn.onnx")
+
+    session = ort.InferenceSession(str(tmp_path / "snn.onnx"))
+    states = [tensor.name for tensor in session.get_overridable_initializers()]
+    names = [tensor.name for tensor in session.get_outputs()]
+    feeds = {"x": X}
+    for _ in range(8):
+        outputs = dict(zip(names, session.run(None, feeds), strict=True))
+        feeds = {"x": X} | {state: outputs[f"{state}.next"] for state in states}
+
+    ours = Runner(tmp_path / "snn.onnx").run(X, 8).outputs
+    (name,) = ours
+    np.testing.assert_array_equal(outputs[name], ours[name])
+
+
+def test_file_is_valid_in_full(source, tmp_path):
+    convert(source, dataset(x=X)).snn.save(tmp_path / "snn.onnx")
+    onnx.checker.check_model(tmp_path / "snn.onnx", full_check=True)
+
+
+def test_inputs_and_outputs_are_the_source_s_followed_by_the_states(source):
+    snn = convert(source, dataset(x=X)).snn
+    for mine, its in ((snn.model.graph.input, source.model.graph.input),
+                      (snn.model.graph.output, source.model.graph.output)):  # fmt: skip
+        assert mine[0].name == its[0].name
+        assert mine[0].type.tensor_type.elem_type == its[0].type.tensor_type.elem_type
+        assert len(mine) == 1 + len(snn.states)
+
+
+def test_spikes_are_zeros_and_ones(source):
+    snn = convert(source, dataset(x=X), timesteps=4).snn
+    runner = Runner(snn, taps=list(snn.spikes.values()))
+    for outputs in runner.steps(X, 4):
+        for name in snn.spikes.values():
+            assert set(np.unique(outputs[name])) <= {0.0, 1.0}
+
+
+def test_thresholds_are_folded_into_weights_but_for_the_residual_add(source):
+    snn = convert(source, dataset(x=X)).snn
+    assert sum(node.op_type == "Mul" for node in snn.model.graph.node) == 1
+
+
+def test_initial_potential_and_timesteps_are_in_the_metadata(source):
+    snn = convert(source, dataset(x=X), timesteps=5, neuron=IntegrateAndFire(0.0)).snn
+    assert snn.timesteps == 5
+    assert snn.metadata["neuron"] == {"model": "if", "initial_potential": 0.0}
+    assert snn.metadata["source_sha256"] == source.digest
+    assert snn.metadata["bits_per_spike"] == 1
+
+
+def test_per_layer_thresholds_are_equal_within_a_layer(source):
+    layers = convert(source, dataset(x=X), per_layer=True).snn.layers
+    assert all(layer.lowest == layer.highest for layer in layers)
+
+
+def test_verify_reports_every_pass_that_keeps_values(source):
+    differences = convert(source, dataset(x=X), verify=True).differences
+    assert set(differences) >= {"fold_normalization", "relu_to_ratenorm", "absorb_scales"}
+    assert max(differences.values()) < 1e-5
+
+
+def test_verify_names_the_pass_that_does_not(source, monkeypatch):
+    from onnxsnn import convert as module
+
+    def spoil(graph):
+        report = module_absorb(graph)
+        weight = next(n for n in graph.nodes if n.op == "Conv").inputs[1]
+        weight.values = weight.values * 1.5
+        return report
+
+    pipeline = __import__("sys").modules["onnxsnn.convert"]
+    module_absorb = pipeline.absorb_scales
+    monkeypatch.setattr(pipeline, "absorb_scales", spoil)
+    with pytest.raises(ModelError, match="absorb_scales"):
+        module(source, dataset(x=X), verify=True)
+
+
+def test_every_intermediate_model_runs(source):
+    kept = {}
+    convert(source, dataset(x=X), keep=kept.__setitem__)
+    assert list(kept) == [
+        "clean", "free_batch", "fold_normalization", "relu_to_ratenorm", "set_thresholds",
+        "absorb_scales",
+    ]  # fmt: skip
+    for model in kept.values():
+        assert Session(model).run({"x": X})
+
+
+def test_without_data_thresholds_come_from_batchnorm(source):
+    conversion = convert(source)
+    assert conversion.snn.metadata["statistics"] == "batchnorm"
+    assert {layer.origin for layer in conversion.snn.layers} == {"gaussian"}
+
+
+def test_without_data_or_batchnorm_random_input_is_used_with_a_warning(tmp_path):
+    b = Builder((3, 8, 8))
+    b.conv(4)
+    b.relu()
+    b.head()
+    conversion = convert(b.save(tmp_path / "m.onnx"))
+    assert conversion.snn.metadata["statistics"] == "random input"
+    assert "accuracy wants data" in conversion.warnings[0]
+
+
+def test_without_data_trained_thresholds_are_kept_and_nothing_is_warned_of(tmp_path):
+    b = Builder((3, 8, 8))
+    b.conv(4)
+    b.clip(0.7)
+    b.head()
+    conversion = convert(b.save(tmp_path / "m.onnx"))
+    (layer,) = conversion.snn.layers
+    assert layer.origin == "trained"
+    assert layer.threshold == pytest.approx(0.7)
+    assert not conversion.warnings
+
+
+def test_trained_is_refused_where_a_rectifier_is_not_clipped(source):
+    with pytest.raises(UnsupportedError, match="'trained' needs every rectifier clipped"):
+        convert(source, threshold="trained")
+
+
+def test_gaussian_is_refused_without_batchnorm(tmp_path):
+    b = Builder((3,))
+    b.relu()
+    with pytest.raises(UnsupportedError, match="BatchNormalization"):
+        convert(b.save(tmp_path / "m.onnx"), threshold="gaussian")
+
+
+@pytest.mark.parametrize("method", ["gaussian", "trained"])
+def test_methods_without_data_refuse_data(source, method):
+    with pytest.raises(UsageError, match="takes no data"):
+        convert(source, dataset(x=X), threshold=method)
+
+
+def test_unknown_threshold_and_timesteps_of_zero_are_refused(source):
+    with pytest.raises(UsageError, match="none of"):
+        convert(source, threshold="best")
+    with pytest.raises(UsageError, match="1 or more"):
+        convert(source, timesteps=0)
+
+
+def test_model_with_a_batch_of_one_takes_any_batch(tmp_path):
+    path = residual_network(batch=1).save(tmp_path / "m.onnx")
+    outputs = Runner(convert(path, dataset(x=X), timesteps=32).snn).run(X).outputs
+    (values,) = outputs.values()
+    assert relative_error(values, ann(residual_network(), X)) < 0.4
+
+
+def test_old_opset_is_brought_up(tmp_path):
+    b = Builder((3, 8, 8), opset=9)
+    b.conv(4)
+    b.batchnorm()
+    b.relu()
+    b.op("GlobalAveragePool")
+    b.op("Flatten")
+    b.gemm(3)
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=X), timesteps=64).snn
+    (values,) = Runner(snn).run(X).outputs.values()
+    assert relative_error(values, ann(b, X)) < 0.1
+
+
+@quick
+@given(networks(), st.sampled_from([0.0, 0.5]))
+def test_error_falls_as_one_over_t(tmp_path, b, v0):
+    """With nothing clipped, the error after T steps is at most a constant over T."""
+    x = uniform(8, 2, 6, 6)
+    source = load_source(b.save(tmp_path / "m.onnx"))
+    snn = convert(source, dataset(x=x), threshold="max", neuron=IntegrateAndFire(v0)).snn
+    expected = ann(b, x)
+    every = Runner(snn).run(x, 512, every_step=True).every_step
+    errors = {t: np.abs(every[t - 1][b.last] - expected).max() for t in (32, 128, 512)}
+    scale = np.abs(expected).max()
+    worst = max(errors[32], 0.02 * scale)
+    assert errors[512] <= worst * 32 / 512 * 4 + 1e-5 * scale  # four: errors jump within 1/T
+
+
+@quick
+@given(networks())
+def test_fit_curve_of_the_first_layer_stays_below_its_bound(tmp_path, b):
+    """Ding et al. 2021, theorem 2: K(t) < 2 * Omega / t, constant current, v0 = 0."""
+    x = uniform(8, 2, 6, 6)
+    source = load_source(b.save(tmp_path / "m.onnx"))
+    kept = {}
+    snn = convert(
+        source, dataset(x=x), timesteps=16, neuron=IntegrateAndFire(0.0), keep=kept.__setitem__
+    ).snn
+    layer, spikes = next(iter(snn.spikes.items()))
+    rates = firing_rates(kept["absorb_scales"], layer, x)
+    omega = np.abs(rates).sum() / np.square(rates).sum()
+    count = np.zeros_like(rates)
+    for step, outputs in enumerate(Runner(snn, taps=[spikes]).steps(x, 32), start=1):
+        count += outputs[spikes]
+        curve = np.square(count / step - rates).sum() / np.square(rates).sum()
+        assert curve < 2 * omega / step + 1e-6
+
+
+def firing_rates(model, layer, x):
+    """What the firing rates of a layer converge to: the output of its RateNorm."""
+    (name,) = (node.output[0] for node in model.graph.node if node.name == layer)
+    model.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
+    return Session(model).run({"x": x})[name]
+
+
+@quick
+@given(networks())
+def test_backends_give_the_same_spikes(tmp_path, b):
+    """On whole-number weights and thresholds, where rounding allows no difference."""
+    x = np.round(4 * uniform(3, 2, 6, 6))
+    source = load_source(b.save(tmp_path / "m.onnx"))
+    snn = whole_numbers(convert(source, dataset(x=x), timesteps=6).snn)
+    taps = list(snn.spikes.values())
+    runs = [
+        Runner(snn, backend, taps=taps).run(x, 6, every_step=True).every_step
+        for backend in ("onnxruntime", "numpy")
+    ]
+    for left, right in zip(*runs, strict=True):
+        for name in taps:
+            np.testing.assert_array_equal(left[name], right[name])
+
+
+def whole_numbers(snn):
+    """The same SNN with every float constant rounded to an eighth, thresholds at least that."""
+    for tensor in snn.model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            values = np.round(onnx.numpy_helper.to_array(tensor) * 8) / 8
+            if ".theta" in tensor.name:
+                values = np.maximum(values, 0.125)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float32), tensor.name))
+    return SpikingModel(snn.model, snn.states, snn.metadata, snn.layers)

@@ -1,0 +1,86 @@
+"""operators: every operator of ONNX has a row, and the row is decided per node."""
+
+import onnx
+import pytest
+
+from onnxsnn.operators import TABLE, Role, fate, varying_tensors
+from tests.models import Builder
+
+
+def test_every_operator_of_onnx_has_a_row():
+    known = {schema.name for schema in onnx.defs.get_all_schemas() if schema.domain == ""}
+    assert not known - set(TABLE)
+
+
+def test_every_row_is_an_operator_that_onnx_has_or_had():
+    known = {s.name for s in onnx.defs.get_all_schemas_with_history() if s.domain == ""}
+    assert not set(TABLE) - known
+
+
+def test_every_refusal_has_a_reason():
+    assert all(row.reason for row in TABLE.values() if row.role is Role.REFUSED)
+
+
+def last_fate(b, *outputs):
+    graph = b.graph(*outputs)
+    return fate(graph.nodes[-1], varying_tensors(graph))
+
+
+def test_product_with_a_constant_is_linear_and_of_two_varying_tensors_is_not():
+    linear, product = Builder((3,)), Builder((3,))
+    linear.op("Mul", linear.relu(), linear.constant(2.0))
+    rectified = product.relu()
+    product.op("Mul", rectified, rectified)
+    assert last_fate(linear).role is Role.LINEAR
+    assert last_fate(product).role is Role.COMPENSATED
+
+
+def test_product_with_a_static_tensor_is_linear():
+    b = Builder((3,))
+    b.op("Mul", b.relu(), b.op("Sigmoid", "x"))
+    assert last_fate(b).role is Role.LINEAR
+
+
+def test_division_is_linear_in_the_numerator_only():
+    for position, role in ((0, Role.LINEAR), (1, Role.COMPENSATED)):
+        b = Builder((3,))
+        operands = [b.constant(2.0), b.constant(2.0)]
+        operands[position] = b.relu()
+        b.op("Div", *operands)
+        assert last_fate(b).role is role
+
+
+def test_choice_by_a_varying_condition_is_not_linear():
+    b = Builder((3,))
+    rectified = b.relu()
+    condition = b.op("Greater", rectified, b.constant(0.5))
+    b.op("Where", condition, rectified, b.constant(0.0))
+    assert last_fate(b).role is Role.COMPENSATED
+
+
+def test_cast_to_an_integer_rounds():
+    b = Builder((3,))
+    b.relu()
+    b.op("Cast", to=onnx.TensorProto.INT64)
+    assert last_fate(b).role is Role.COMPENSATED
+
+
+def test_shape_of_a_varying_tensor_is_static():
+    b = Builder((3, 4))
+    b.relu()
+    shape = b.op("Shape")
+    graph = b.graph(shape)
+    assert id(graph.outputs[0]) not in varying_tensors(graph)
+
+
+@pytest.mark.parametrize("operator", ["LSTM", "Loop", "QLinearConv", "SequenceAt"])
+def test_refused_operators_say_why(operator):
+    assert TABLE[operator].role is Role.REFUSED
+
+
+def test_operator_of_another_domain_is_refused():
+    b = Builder((3,))
+    b.relu()
+    graph = b.graph()
+    graph.nodes[0].domain = "com.example"
+    assert fate(graph.nodes[0], ()).role is Role.REFUSED
