@@ -145,7 +145,7 @@ def _convert(
         _print_json(
             {
                 "output": str(output),
-                "passes": [asdict(report) for report in conversion.reports],
+                "passes": {report.name: dict(report.actions) for report in conversion.reports},
                 "differences": conversion.differences,
                 "layers": [asdict(layer) for layer in conversion.snn.layers],
                 **conversion.snn.metadata,

@@ -17,7 +17,7 @@ from onnxsnn.errors import DataError, UsageError
 
 __all__ = ["Dataset", "InputSpec", "Preprocessing", "load", "parse_numbers", "parse_scale"]
 
-_CHANNELS = (1, 3, 4)
+_CHANNELS = (1, 3)
 _SAMPLE_NAMES = ("x", "images", "data")
 _LABEL_NAMES = ("y", "labels", "label")
 

@@ -168,22 +168,13 @@ class SpikingModel:
 
 
 def input_specs(model: onnx.ModelProto) -> list[InputSpec]:
-    """The inputs of a model that have no initializer.
-
-    Raises:
-        ModelError: an input has no shape.
-    """
+    """The inputs of a model that have no initializer."""
     known = {tensor.name for tensor in model.graph.initializer}
     return [_spec(tensor) for tensor in model.graph.input if tensor.name not in known]
 
 
 def _spec(tensor: onnx.ValueInfoProto) -> InputSpec:
     kind = tensor.type.tensor_type
-    if not kind.HasField("shape"):
-        raise ModelError(
-            f"input {tensor.name!r} has no shape, so none can be resolved; "
-            "export the model with its input's shape"
-        )
     shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim)
     return InputSpec(tensor.name, shape, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
 

@@ -77,6 +77,6 @@ def split(feeds: Mapping[str, Array], size: int | None) -> list[dict[str, Array]
 
 def join(pieces: Sequence[Mapping[str, Array]], count: int) -> dict[str, Array]:
     """The outputs of the batches of `split` as one, without what was filled up."""
-    if len(pieces) == 1:
+    if len(pieces) == 1 and len(next(iter(pieces[0].values()))) == count:
         return dict(pieces[0])
     return {name: np.concatenate([p[name] for p in pieces])[:count] for name in pieces[0]}

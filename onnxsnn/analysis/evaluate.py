@@ -95,8 +95,7 @@ def evaluate(
 
     Raises:
         UsageError: timesteps below 1, or neither labels nor an ANN to compare with.
-        DataError: a label is no class of the model.
-        ModelError: ANN and SNN have other outputs.
+        DataError: a label is no class of the model, or ANN and SNN have other outputs.
     """
     steps = snn.timesteps if timesteps is None else timesteps
     if steps < 1:
@@ -104,7 +103,7 @@ def evaluate(
     if ann is None and data.labels is None:
         raise UsageError("there is nothing to compare with: give labels, or the ANN with --ann")
     runner = Runner(snn, backend, rates=True)
-    session = Session(ann.model) if ann is not None else None
+    session = _ann_session(ann, snn) if ann is not None else None
     totals = _Totals(steps)
     done = 0
     for feeds, labels in data.batches(_BATCH):
@@ -113,6 +112,16 @@ def evaluate(
         done += len(next(iter(feeds.values())))
         progress(done, len(data))
     return _summary(totals, runner, len(data), data.labels is not None, ann is not None)
+
+
+def _ann_session(ann: Source, snn: SpikingModel) -> Session:
+    session = Session(ann.model)
+    if not set(snn.outputs) <= set(session.outputs):
+        raise DataError(
+            f"the SNN's outputs are {snn.outputs}, and the ANN's {session.outputs}: "
+            "give the ANN that it was converted from"
+        )
+    return session
 
 
 def _add(

@@ -1,0 +1,105 @@
+"""evaluate: accuracy, agreement, error, rates and spikes at every timestep."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from onnxsnn import Dataset, Runner, convert, evaluate, load_source
+from onnxsnn.errors import DataError, UsageError
+from onnxsnn.session import Session
+from tests.models import Builder, dataset, uniform
+from tests.networks import residual_network
+
+X = uniform(120, 3, 8, 8)  # more than two batches
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """The SNN, its source, and the ANN's own classes as labels."""
+    path = residual_network().save(tmp_path_factory.mktemp("evaluate") / "model.onnx")
+    source = load_source(path)
+    snn = convert(source, dataset(x=X[:32]), timesteps=8).snn
+    labels = Session(source.model).run({"x": X})[snn.outputs[0]].argmax(axis=1)
+    return snn, source, labels
+
+
+def test_rows_are_what_a_run_gives(network):
+    snn, source, labels = network
+    wrong = np.where(np.arange(len(X)) < 30, (labels + 1) % 4, labels)
+    result = evaluate(snn, Dataset({"x": X}, wrong), ann=source)
+    assert [row.timesteps for row in result.rows] == list(range(1, 9))
+    assert result.samples == len(X)
+    assert result.ann_accuracy == pytest.approx(0.75)
+
+    runner = Runner(snn, rates=True)
+    every = runner.run(X, 8, every_step=True).every_step
+    expected = Session(source.model).run({"x": X})[snn.outputs[0]]
+    for row, outputs in zip(result.rows, every, strict=True):
+        values = outputs[snn.outputs[0]]
+        assert row.accuracy == pytest.approx(np.mean(values.argmax(1) == wrong))
+        assert row.agreement == pytest.approx(np.mean(values.argmax(1) == labels))
+        error = np.linalg.norm(values - expected) / np.linalg.norm(expected)
+        assert row.error == pytest.approx(error, rel=1e-4)
+    total = sum(counts.sum() for counts in runner.spikes.values())
+    assert result.rows[-1].spikes == pytest.approx(total / len(X))
+    for layer, rate in runner.rates().items():
+        assert result.layer_rates[layer] == pytest.approx(rate)
+
+
+def test_spikes_grow_and_error_shrinks(network):
+    snn, source, _ = network
+    rows = evaluate(snn, dataset(x=X), ann=source, timesteps=32).rows
+    assert all(a.spikes <= b.spikes for a, b in pairwise(rows))
+    assert rows[-1].error < rows[0].error
+    assert rows[0].accuracy is None
+
+
+def test_without_an_ann_there_is_accuracy_only(network):
+    snn, _, labels = network
+    row = evaluate(snn, Dataset({"x": X}, labels)).rows[-1]
+    assert row.accuracy is not None
+    assert row.agreement is None
+    assert row.error is None
+
+
+def test_outputs_without_classes_have_an_error_only(tmp_path):
+    b = Builder((3, 8, 8))
+    b.conv(4)
+    b.relu()
+    b.conv(2)
+    source = load_source(b.save(tmp_path / "m.onnx"))
+    snn = convert(source, dataset(x=X[:8])).snn
+    row = evaluate(snn, dataset(x=X[:8]), ann=source).rows[-1]
+    assert row.agreement is None
+    assert row.error > 0
+    with pytest.raises(DataError, match="one score per class"):
+        evaluate(snn, Dataset({"x": X[:8]}, np.zeros(8, np.int64)), ann=source)
+
+
+def test_label_that_is_no_class_is_refused(network):
+    snn, _, labels = network
+    with pytest.raises(DataError, match="label 9 is no class of the model, which has 4"):
+        evaluate(snn, Dataset({"x": X}, np.full_like(labels, 9)))
+
+
+def test_nothing_to_compare_with_is_refused(network):
+    with pytest.raises(UsageError, match="nothing to compare"):
+        evaluate(network[0], dataset(x=X))
+    with pytest.raises(UsageError, match="1 or more"):
+        evaluate(network[0], dataset(x=X), ann=network[1], timesteps=0)
+
+
+def test_progress_is_told(network):
+    seen = []
+    evaluate(network[0], dataset(x=X), ann=network[1], progress=lambda *a: seen.append(a))
+    assert seen == [(50, 120), (100, 120), (120, 120)]
+
+
+def test_ann_of_other_outputs_is_refused(network, tmp_path):
+    b = Builder((3, 8, 8))
+    b.conv(4)
+    b.relu()
+    other = load_source(b.save(tmp_path / "other.onnx"))
+    with pytest.raises(DataError, match="outputs"):
+        evaluate(network[0], dataset(x=X), ann=other)

@@ -1,0 +1,314 @@
+"""The command line: what it prints and writes, and one line for every mistake."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+
+from onnxsnn.cli import main
+from onnxsnn.model import SpikingModel
+from tests.models import Builder, uniform
+from tests.networks import residual_network
+
+X = uniform(20, 3, 8, 8)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working folder with a model, samples and labels."""
+    monkeypatch.chdir(tmp_path)
+    residual_network().save(tmp_path / "model.onnx")
+    np.save("x.npy", X)
+    np.savez("test.npz", x=X, y=np.arange(20) % 4)
+    return tmp_path
+
+
+def call(*arguments, code=0):
+    """Run the command line; the exit code is checked. Gives standard output."""
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    return result.stdout
+
+
+def fails(*arguments, code=1):
+    """The one line of a mistake; no traceback, nothing else on standard error."""
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    lines = result.stderr.strip().splitlines()
+    if code == 1:
+        assert len(lines) == 1
+    return lines[-1]
+
+
+@pytest.fixture
+def snn(folder):
+    call("convert", "model.onnx", "--data", "x.npy", "-T", 4)
+    return folder / "model.snn.onnx"
+
+
+def test_convert_alone_works(folder):
+    output = call("convert", "model.onnx")
+    assert "model.snn.onnx" in output
+    assert SpikingModel.load(folder / "model.snn.onnx").timesteps == 16
+
+
+def test_convert_takes_every_option(folder):
+    call(
+        "convert", "model.onnx", "--data", "x.npy", "--timesteps", 5, "--threshold", "percentile",
+        "--initial-potential", 0, "--per-layer", "--output", "mine.onnx", "--keep-intermediate",
+        "--verify", "--limit", 8, "--scale", "1/2", "--mean", "0.1", "--std", "0.5",
+        "--layout", "nchw",
+    )  # fmt: skip
+    metadata = SpikingModel.load("mine.onnx").metadata
+    assert metadata["threshold"] == "percentile"
+    assert metadata["per_layer"] is True
+    assert metadata["neuron"]["initial_potential"] == 0
+    names = sorted(path.name for path in (folder / "mine.passes").iterdir())
+    assert names == [
+        "1-clean.onnx", "2-free_batch.onnx", "3-fold_normalization.onnx",
+        "4-relu_to_ratenorm.onnx", "5-set_thresholds.onnx", "6-absorb_scales.onnx",
+    ]  # fmt: skip
+    for name in names:
+        onnx.checker.check_model(folder / "mine.passes" / name, full_check=True)
+
+
+@pytest.mark.usefixtures("folder")
+def test_convert_prints_json():
+    result = json.loads(call("convert", "model.onnx", "--data", "x.npy", "--json", "--verify"))
+    assert result["output"] == "model.snn.onnx"
+    assert len(result["layers"]) == 4
+    assert result["differences"]["absorb_scales"] < 1e-5
+
+
+def test_warning_is_printed_once_and_counted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    b = Builder((3,))
+    b.relu()
+    b.save(tmp_path / "m.onnx")
+    result = CliRunner().invoke(main, ["convert", "m.onnx", "--json"])
+    assert result.stderr.count("accuracy wants data") == 1
+    assert len(json.loads(result.stdout)["warnings"]) == 1
+
+
+@pytest.mark.parametrize("which", ["model.onnx", "model.snn.onnx", "passes"])
+def test_inspect_prints_every_kind_of_file(folder, which):
+    call("convert", "model.onnx", "--data", "x.npy", "--keep-intermediate")
+    path = folder / which
+    if which == "passes":
+        path = folder / "model.snn.passes" / "5-set_thresholds.onnx"
+    text, parsed = call("inspect", path), json.loads(call("inspect", path, "--json"))
+    assert "neurons per sample" in text
+    assert all(row["name"] in text for row in parsed["rows"])
+    assert parsed["neurons"] == 906
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "numpy"])
+def test_run_writes_the_outputs(folder, snn, backend):
+    call("run", snn, "--data", "x.npy", "--timesteps", 6, "-o", "y.npy", "--backend", backend)
+    assert np.load("y.npy").shape == (20, 4)
+    call("run", snn, "--data", "x.npy", "-o", "all.npz", "--every-step", "--backend", backend)
+    (name,) = np.load("all.npz").files
+    assert np.load("all.npz")[name].shape == (4, 20, 4)
+    assert folder.exists()
+
+
+def test_run_prints_rates(snn):
+    result = json.loads(call("run", snn, "--data", "x.npy", "--json"))
+    assert result["timesteps"] == 4
+    assert result["samples"] == 20
+    assert all(0 <= rate <= 1 for rate in result["rates"].values())
+    assert "spikes per sample" in call("run", snn, "--data", "x.npy")
+
+
+def test_evaluate_prints_a_table_json_and_csv(snn):
+    options = ("evaluate", snn, "--data", "test.npz", "--ann", "model.onnx", "--timesteps", 6)
+    text = call(*options, "--csv", "table.csv")
+    assert "Agreement" in text
+    parsed = json.loads(call(*options, "--json"))
+    rows = list(csv.DictReader(Path("table.csv").read_text().splitlines()))
+    assert len(rows) == len(parsed["rows"]) == 6
+    for row, expected in zip(rows, parsed["rows"], strict=True):
+        assert float(row["accuracy"]) == pytest.approx(expected["accuracy"])
+        assert float(row["error"]) == pytest.approx(expected["error"])
+
+
+def test_version_and_help_are_there():
+    assert "0." in call("--version")
+    for command in ("convert", "inspect", "run", "evaluate", "demo"):
+        assert command in call("--help")
+        assert call(command, "--help")
+
+
+def test_file_that_is_not_onnx(folder):
+    (folder / "text.onnx").write_text("This is no ONNX file, whatever its name says.")
+    assert "text.onnx: is not an ONNX file" in fails("convert", "text.onnx")
+    assert "text.onnx: is not an ONNX file" in fails("inspect", "text.onnx")
+
+
+def test_empty_file(folder):
+    (folder / "empty.onnx").touch()
+    assert "empty.onnx: is not an ONNX file, or is cut short" in fails("convert", "empty.onnx")
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9, 0.99])
+def test_truncated_file(folder, share):
+    content = (folder / "model.onnx").read_bytes()
+    (folder / "cut.onnx").write_bytes(content[: int(share * len(content))])
+    assert "cut.onnx: " in fails("convert", "cut.onnx")
+    assert not (folder / "cut.snn.onnx").exists()
+
+
+def test_missing_file(folder):
+    assert "gone.onnx: cannot be read: No such file" in fails("convert", "gone.onnx")
+    assert folder.exists()
+
+
+def test_folder_as_a_model(folder):
+    assert "cannot be read" in fails("convert", folder)
+
+
+def test_missing_external_data(folder):
+    model = residual_network().model()
+    onnx.save(
+        model, "external.onnx", save_as_external_data=True, location="weights.bin",
+        size_threshold=0,
+    )  # fmt: skip
+    call("convert", "external.onnx", "--data", "x.npy")
+    (folder / "weights.bin").unlink()
+    message = fails("convert", "external.onnx")
+    assert "external.onnx: its external data cannot be read" in message
+    assert "weights.bin" in message
+
+
+def test_unsupported_operator_is_named_with_its_node(folder):
+    b = Builder((3,))
+    b.relu()
+    b.op("RandomNormalLike")
+    b.save(folder / "m.onnx")
+    message = fails("convert", "m.onnx")
+    assert "randomnormallike1" in message
+    assert "RandomNormalLike" in message
+
+
+def test_operator_of_an_unknown_domain_is_refused(folder):
+    model = residual_network().model()
+    model.graph.node[0].domain = "com.example"
+    model.opset_import.append(onnx.helper.make_opsetid("com.example", 1))
+    onnx.save(model, folder / "m.onnx")
+    assert "m.onnx: ONNX Runtime does not take the model" in fails("convert", "m.onnx")
+
+
+def test_shape_that_cannot_be_resolved(folder):
+    b = Builder(("C", 8, 8))
+    b.relu()
+    b.save(folder / "m.onnx")
+    assert "cannot be resolved" in fails("convert", "m.onnx")
+    model = residual_network().model()
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    onnx.save(model, folder / "n.onnx")
+    assert "n.onnx: is not valid ONNX: Field 'shape'" in fails("convert", "n.onnx")
+
+
+def test_nan_weights(folder):
+    b = Builder((3,))
+    b.op("MatMul", "x", b.constant([[np.nan], [1.0], [2.0]]))
+    b.relu()
+    b.save(folder / "m.onnx")
+    assert "holds NaN" in fails("convert", "m.onnx")
+
+
+def test_old_opset(folder):
+    model = residual_network().model()
+    model.opset_import[0].version = 6
+    onnx.save(model, folder / "m.onnx")
+    message = fails("convert", "m.onnx")
+    assert "m.onnx: " in message
+
+
+def test_empty_data(folder):
+    np.save("none.npy", X[:0])
+    assert "none.npy: the data hold no samples" in fails(
+        "convert", "model.onnx", "--data", "none.npy"
+    )
+    assert not (folder / "model.snn.onnx").exists()
+
+
+def test_data_of_the_wrong_shape_or_dtype(folder):
+    np.save("small.npy", X[:, :, :4])
+    np.save("words.npy", np.array(["a", "b"]))
+    np.save("nan.npy", np.full_like(X, np.nan))
+    assert "[20, 3, 4, 8]" in fails("convert", "model.onnx", "--data", "small.npy")
+    assert "numbers are needed" in fails("convert", "model.onnx", "--data", "words.npy")
+    assert "NaN" in fails("convert", "model.onnx", "--data", "nan.npy")
+    assert folder.exists()
+
+
+def test_labels_that_do_not_match(snn):
+    np.save("few.npy", np.zeros(3, int))
+    np.save("big.npy", np.full(20, 77))
+    evaluate = ("evaluate", snn, "--data", "x.npy")
+    assert "20 samples and 3 labels" in fails(*evaluate, "--labels", "few.npy")
+    assert "label 77 is no class" in fails(*evaluate, "--labels", "big.npy")
+    assert "give labels, or the ANN" in fails(*evaluate, code=2)
+
+
+@pytest.mark.parametrize("steps", [0, -3])
+def test_timesteps_below_one(snn, steps):
+    for command in (
+        ("convert", "model.onnx"),
+        ("run", snn, "--data", "x.npy"),
+        ("evaluate", snn, "--data", "test.npz"),
+    ):
+        assert "1 or more" in fails(*command, "--timesteps", steps, code=2)
+
+
+def test_snn_given_to_convert_and_ann_to_run(snn):
+    assert "is converted already (snn)" in fails("convert", snn)
+    assert "is converted already (snn)" in fails(
+        "evaluate", snn, "--data", "test.npz", "--ann", snn
+    )
+    for command in ("run", "evaluate"):
+        message = fails(command, "model.onnx", "--data", "test.npz")
+        assert "is no SNN but an ANN" in message
+
+
+def test_output_that_cannot_be_written(folder, snn):
+    (folder / "taken").mkdir()
+    for target in ("taken", "gone/snn.onnx"):
+        assert "cannot be written" in fails("convert", "model.onnx", "-o", target)
+    assert "cannot be written" in fails("run", snn, "--data", "x.npy", "-o", "gone/y.npy")
+    assert "cannot be written" in fails(
+        "evaluate", snn, "--data", "test.npz", "--csv", "gone/t.csv"
+    )
+
+
+def test_output_over_the_model_itself(folder):
+    before = (folder / "model.onnx").read_bytes()
+    fails("convert", "model.onnx", "-o", "model.onnx", code=2)
+    assert (folder / "model.onnx").read_bytes() == before
+
+
+def test_outputs_in_a_format_that_is_none(snn):
+    assert ".npy or .npz" in fails("run", snn, "--data", "x.npy", "-o", "y.txt", code=2)
+
+
+def test_options_that_make_no_sense(folder):
+    for option, value in (("--scale", "half"), ("--mean", "a,b"), ("--std", "0"),
+                          ("--threshold", "best"), ("--initial-potential", "2"),
+                          ("--limit", "0"), ("--layout", "chwn")):  # fmt: skip
+        fails("convert", "model.onnx", "--data", "x.npy", option, value, code=2)
+    assert not (folder / "model.snn.onnx").exists()
+
+
+def test_nothing_is_left_half_written(folder, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("onnxsnn.files.os.fdopen", full)
+    assert "No space left" in fails("convert", "model.onnx", "--data", "x.npy")
+    assert sorted(path.name for path in folder.iterdir()) == ["model.onnx", "test.npz", "x.npy"]

@@ -1,0 +1,348 @@
+"""Data: every format, made to fit the model, and every way in which it may not."""
+
+import gzip
+import struct
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from onnxsnn.data import Dataset, InputSpec, Preprocessing, load, parse_numbers, parse_scale
+from onnxsnn.errors import DataError, UsageError
+
+FLOAT, INT = np.dtype(np.float32), np.dtype(np.int64)
+GRAY = InputSpec("x", (None, 1, 4, 5), FLOAT)
+RGB = InputSpec("x", (None, 3, 4, 5), FLOAT)
+NHWC = InputSpec("x", (None, 4, 5, 3), FLOAT)
+FLAT = InputSpec("x", (None, 20), FLOAT)
+TOKENS = InputSpec("ids", (None, None), INT)
+
+gray = np.arange(6 * 20, dtype=np.uint8).reshape(6, 4, 5)
+rgb = np.random.default_rng(0).integers(0, 255, (6, 3, 4, 5)).astype(np.uint8)
+
+
+def npy(folder, values, name="x.npy"):
+    np.save(folder / name, values)
+    return folder / name
+
+
+def npz(folder, **arrays):
+    np.savez(folder / "d.npz", **arrays)
+    return folder / "d.npz"
+
+
+def idx(path, values, kind=0x08, dtype="u1"):
+    values = np.asarray(values)
+    content = bytes([0, 0, kind, values.ndim]) + struct.pack(f">{values.ndim}i", *values.shape)
+    content += values.astype(dtype).tobytes()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+def whole(data):
+    """All samples as one feed."""
+    return next(data.batches(len(data)))[0]
+
+
+def test_npy_is_read_and_cast(tmp_path):
+    data = load(npy(tmp_path, rgb), [RGB])
+    feed = whole(data)["x"]
+    assert feed.dtype == np.float32
+    np.testing.assert_array_equal(feed, rgb)
+    assert data.labels is None
+
+
+def test_npz_arrays_have_their_usual_names(tmp_path):
+    data = load(npz(tmp_path, x=rgb, y=np.arange(6)), [RGB])
+    np.testing.assert_array_equal(data.labels, np.arange(6))
+    assert data.labels.dtype == np.int64
+
+
+def test_npz_arrays_may_be_named(tmp_path):
+    path = npz(tmp_path, train=rgb, test=rgb[::-1], right=np.arange(6), wrong=np.zeros(6, int))
+    data = load(path, [RGB], array="test", label_array="right")
+    np.testing.assert_array_equal(whole(data)["x"], rgb[::-1])
+    np.testing.assert_array_equal(data.labels, np.arange(6))
+
+
+def test_npz_with_one_array_beside_the_labels_needs_no_name(tmp_path):
+    assert len(load(npz(tmp_path, whatever=rgb, labels=np.zeros(6, int)), [RGB])) == 6
+
+
+def test_npz_serves_several_inputs_by_name(tmp_path):
+    mask = InputSpec("mask", (None, None), INT)
+    ids = np.arange(12).reshape(3, 4)
+    data = load(npz(tmp_path, ids=ids, mask=ids % 2), [TOKENS, mask])
+    assert set(whole(data)) == {"ids", "mask"}
+    assert whole(data)["ids"].dtype == np.int64
+
+
+def test_npz_without_a_usual_name_lists_what_is_there(tmp_path):
+    with pytest.raises(DataError, match="--array: a, b"):
+        load(npz(tmp_path, a=rgb, b=rgb), [RGB])
+    with pytest.raises(DataError, match="no array 'c', but a, b"):
+        load(npz(tmp_path, a=rgb, b=rgb), [RGB], array="c")
+
+
+def test_input_without_an_array_is_refused(tmp_path):
+    with pytest.raises(DataError, match="no array for input 'mask'"):
+        load(npz(tmp_path, ids=np.ones((2, 3), int)), [TOKENS, InputSpec("mask", (None, 3), INT)])
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_idx_finds_its_labels_beside_the_images(tmp_path, suffix):
+    path = idx(tmp_path / f"t10k-images-idx3-ubyte{suffix}", gray)
+    idx(tmp_path / f"t10k-labels-idx1-ubyte{suffix}", np.arange(6))
+    data = load(path, [GRAY])
+    np.testing.assert_array_equal(whole(data)["x"][:, 0], gray)
+    np.testing.assert_array_equal(data.labels, np.arange(6))
+
+
+def test_idx_without_labels_beside_has_none(tmp_path):
+    assert load(idx(tmp_path / "images", gray), [GRAY]).labels is None
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    st.sampled_from(
+        [(0x08, "u1"), (0x09, "i1"), (0x0B, ">i2"), (0x0C, ">i4"), (0x0D, ">f4"), (0x0E, ">f8")]
+    ),
+    st.lists(st.integers(1, 4), min_size=2, max_size=4),
+    st.integers(0, 99),
+)
+def test_idx_of_any_type_and_rank_is_read(tmp_path, kind, shape, seed):
+    values = np.random.default_rng(seed).integers(-100, 100, shape).astype(kind[1])
+    spec = InputSpec("x", (None, *shape[1:]), FLOAT)
+    data = load(idx(tmp_path / "any", values, *kind), [spec])
+    np.testing.assert_array_equal(whole(data)["x"], values.astype(np.float32))
+
+
+@pytest.mark.parametrize("cut", [2, 9, 40])
+def test_idx_cut_short_is_refused(tmp_path, cut):
+    path = idx(tmp_path / "images", gray)
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(DataError, match="images"):
+        load(path, [GRAY])
+
+
+def test_gzip_cut_short_is_refused(tmp_path):
+    path = idx(tmp_path / "images.gz", gray)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match="cannot be read"):
+        load(path, [GRAY])
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.bin"])
+def test_file_of_another_format_is_refused(tmp_path, name):
+    (tmp_path / name).write_bytes(b"this is no data at all")
+    with pytest.raises(DataError, match=name):
+        load(tmp_path / name, [GRAY])
+
+
+def test_missing_file_is_refused(tmp_path):
+    for name in ("gone.npy", "gone.npz", "gone"):
+        with pytest.raises(DataError, match=r"cannot be read: No such file"):
+            load(tmp_path / name, [GRAY])
+
+
+def images(folder, mode, count=2):
+    for label in ("cat", "dog"):
+        (folder / label).mkdir()
+        for number in range(count):
+            values = np.full((8, 10, 3), 40 * number + (100 if label == "dog" else 0), np.uint8)
+            Image.fromarray(values).convert(mode).save(folder / label / f"{number}.png")
+    return folder
+
+
+@pytest.mark.parametrize("spec", [GRAY, RGB, NHWC])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_image_folders_are_classes(tmp_path, spec, mode):
+    data = load(images(tmp_path, mode), [spec])
+    np.testing.assert_array_equal(data.labels, [0, 0, 1, 1])
+    feed = whole(data)["x"]
+    assert feed.shape == (4, *spec.shape[1:])
+    np.testing.assert_allclose(feed.mean(axis=(1, 2, 3)), [0, 40, 100, 140])
+
+
+def test_image_that_cannot_be_read_is_named(tmp_path):
+    images(tmp_path, "RGB")
+    (tmp_path / "cat" / "notes.txt").write_text("no image")
+    with pytest.raises(DataError, match=r"notes\.txt"):
+        load(tmp_path, [RGB])
+
+
+def test_folder_without_images_is_refused(tmp_path):
+    with pytest.raises(DataError, match="no class folders"):
+        load(tmp_path, [RGB])
+
+
+def test_images_need_an_input_of_known_size(tmp_path):
+    with pytest.raises(DataError, match="fixed size"):
+        load(images(tmp_path, "RGB"), [InputSpec("x", (None, 3, None, None), FLOAT)])
+
+
+def test_missing_pillow_names_the_extra(tmp_path, monkeypatch):
+    folder = images(tmp_path, "RGB")
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(DataError, match=r"onnxsnn\[images\]"):
+        load(folder, [RGB])
+
+
+def test_labels_of_a_file_of_their_own(tmp_path):
+    samples, labels = npy(tmp_path, rgb), np.array([3, 1, 4, 1, 5, 9])
+    (tmp_path / "y.txt").write_text("\n".join(map(str, labels)))
+    files = [
+        npy(tmp_path, labels, "y.npy"),
+        npy(tmp_path, labels[:, None], "column.npy"),
+        npy(tmp_path, labels.astype(float), "float.npy"),
+        npz(tmp_path, y=labels),
+        idx(tmp_path / "y.gz", labels),
+        tmp_path / "y.txt",
+    ]
+    for file in files:
+        np.testing.assert_array_equal(load(samples, [RGB], labels=file).labels, labels)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.arange(5), "6 samples and 5 labels"),
+        (np.arange(6) - 1, "one is -1"),
+        (np.arange(6) + 0.5, "whole numbers"),
+        (np.arange(12).reshape(6, 2), "one per sample"),
+        (np.array(list("abcdef")), "whole numbers"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(tmp_path, labels, message):
+    with pytest.raises(DataError, match=message):
+        load(npy(tmp_path, rgb), [RGB], labels=npy(tmp_path, labels, "y.npy"))
+
+
+def test_labels_that_cannot_be_read_are_refused(tmp_path):
+    (tmp_path / "y.txt").write_text("cat\ndog\n")
+    with pytest.raises(DataError, match="labels cannot be read"):
+        load(npy(tmp_path, rgb), [RGB], labels=tmp_path / "y.txt")
+
+
+def test_images_without_a_channel_axis_get_one(tmp_path):
+    assert whole(load(npy(tmp_path, gray), [GRAY]))["x"].shape == (6, 1, 4, 5)
+    last = InputSpec("x", (None, 4, 5, 1), FLOAT)
+    assert whole(load(npy(tmp_path, gray), [last]))["x"].shape == (6, 4, 5, 1)
+
+
+def test_flat_models_take_images(tmp_path):
+    np.testing.assert_array_equal(
+        whole(load(npy(tmp_path, gray), [FLAT]))["x"], gray.reshape(6, -1)
+    )
+
+
+def test_layout_of_the_file_is_transposed_to_the_model_s(tmp_path):
+    last, first = npy(tmp_path, rgb.transpose(0, 2, 3, 1), "last.npy"), npy(tmp_path, rgb)
+    for path, layout in ((last, "nhwc"), (first, "nchw")):
+        for spec, expected in ((RGB, rgb), (NHWC, rgb.transpose(0, 2, 3, 1))):
+            data = load(path, [spec], preprocessing=Preprocessing(layout=layout))
+            np.testing.assert_array_equal(whole(data)["x"], expected)
+
+
+def test_preprocessing_is_scale_then_mean_then_std(tmp_path):
+    preprocessing = Preprocessing(scale=1 / 255, mean=(0.1, 0.2, 0.3), std=(0.5, 1.0, 2.0))
+    feed = whole(load(npy(tmp_path, rgb), [RGB], preprocessing=preprocessing))["x"]
+    mean, std = (np.array(v).reshape(3, 1, 1) for v in (preprocessing.mean, preprocessing.std))
+    np.testing.assert_allclose(feed, (rgb / 255 - mean) / std, atol=1e-6)
+
+
+def test_preprocessing_is_per_channel_wherever_the_channels_are(tmp_path):
+    preprocessing = Preprocessing(mean=(1.0, 2.0, 3.0), layout="nchw")
+    feed = whole(load(npy(tmp_path, rgb), [NHWC], preprocessing=preprocessing))["x"]
+    np.testing.assert_allclose(feed, rgb.transpose(0, 2, 3, 1) - [1.0, 2.0, 3.0])
+
+
+def test_one_mean_serves_all_channels(tmp_path):
+    feed = whole(load(npy(tmp_path, rgb), [RGB], preprocessing=Preprocessing(mean=(5.0,))))["x"]
+    np.testing.assert_allclose(feed, rgb - 5.0)
+
+
+def test_integers_are_not_preprocessed(tmp_path):
+    ids = np.arange(12).reshape(3, 4)
+    data = load(npy(tmp_path, ids), [TOKENS], preprocessing=Preprocessing(scale=0.5))
+    np.testing.assert_array_equal(whole(data)["ids"], ids)
+
+
+def test_whole_doubles_serve_as_integers_and_others_do_not(tmp_path):
+    assert whole(load(npy(tmp_path, np.ones((2, 3))), [TOKENS]))["ids"].dtype == np.int64
+    with pytest.raises(DataError, match="whole numbers"):
+        load(npy(tmp_path, np.full((2, 3), 0.5)), [TOKENS])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.zeros((6, 3, 4, 6), np.float32), r"\[6, 3, 4, 6\].*\[N, 3, 4, 5\]"),
+        (np.zeros((6, 4, 5), np.float32), r"\[6, 4, 5\]"),
+        (np.zeros((0, 3, 4, 5), np.float32), "no samples"),
+        (np.zeros((2, 3, 4, 5), complex), "complex128"),
+        (np.full((2, 3, 4, 5), "a"), "numbers are needed"),
+    ],
+)
+def test_samples_that_do_not_fit_are_refused(tmp_path, values, message):
+    with pytest.raises(DataError, match=message):
+        load(npy(tmp_path, values), [RGB])
+
+
+def test_pickled_objects_are_refused(tmp_path):
+    with pytest.raises(DataError, match="cannot be read"):
+        load(npy(tmp_path, np.array([{}, []], object)), [RGB])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_samples_that_are_not_finite_are_refused(tmp_path, value):
+    data = load(npy(tmp_path, np.full((2, 3, 4, 5), value, np.float32)), [RGB])
+    with pytest.raises(DataError, match="NaN or infinity"):
+        whole(data)
+
+
+def test_mean_of_another_length_is_refused(tmp_path):
+    with pytest.raises(DataError, match="mean has 2 values, and input 'x' 3 channels"):
+        load(npy(tmp_path, rgb), [RGB], preprocessing=Preprocessing(mean=(1.0, 2.0)))
+
+
+def test_std_of_zero_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="0 cannot be divided by"):
+        load(npy(tmp_path, rgb), [RGB], preprocessing=Preprocessing(std=(0.0,)))
+
+
+def test_several_inputs_need_names(tmp_path):
+    with pytest.raises(DataError, match=r"several inputs; give an \.npz with x, ids"):
+        load(npy(tmp_path, rgb), [RGB, TOKENS])
+
+
+@given(st.integers(1, 40), st.integers(1, 50))
+def test_batches_are_the_whole_in_order(count, size):
+    data = Dataset({"x": np.arange(count)}, np.arange(count) * 2)
+    batches = list(data.batches(size))
+    np.testing.assert_array_equal(np.concatenate([f["x"] for f, _ in batches]), np.arange(count))
+    np.testing.assert_array_equal(np.concatenate([y for _, y in batches]), np.arange(count) * 2)
+    assert all(len(feed["x"]) <= size for feed, _ in batches)
+
+
+def test_take_is_the_first():
+    data = Dataset({"x": np.arange(9)}, np.arange(9)).take(4)
+    assert len(data) == 4
+    np.testing.assert_array_equal(data.labels, np.arange(4))
+
+
+def test_inputs_of_different_lengths_are_refused():
+    with pytest.raises(DataError, match="different numbers of samples"):
+        Dataset({"a": np.zeros(3), "b": np.zeros(4)})
+
+
+def test_scales_and_lists_are_parsed():
+    assert parse_scale("1/255") == pytest.approx(1 / 255)
+    assert parse_scale("0.5") == 0.5
+    assert parse_numbers("0.5,1,2e-1") == (0.5, 1.0, 0.2)
+    for parse, text in ((parse_scale, "1/0"), (parse_scale, "half"), (parse_numbers, "1;2")):
+        with pytest.raises(UsageError, match="is no number"):
+            parse(text)

@@ -1,0 +1,44 @@
+"""Session: batches that are fixed are split, filled and joined."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onnxsnn.errors import ModelError
+from onnxsnn.session import Session, fixed_batch, join, split
+from tests.models import Builder
+
+
+@given(st.integers(1, 30), st.none() | st.integers(1, 8))
+def test_joined_pieces_are_the_whole(count, size):
+    feeds = {"x": np.arange(count)}
+    pieces = split(feeds, size)
+    assert size is None or all(len(piece["x"]) == size for piece in pieces)
+    np.testing.assert_array_equal(join(pieces, count)["x"], feeds["x"])
+
+
+def test_batch_is_fixed_where_all_inputs_agree():
+    assert fixed_batch([[2, 3], [2]]) == 2
+    assert fixed_batch([["N", 3]]) is None
+    assert fixed_batch([[1, 3], [2]]) is None
+
+
+def test_model_of_a_fixed_batch_takes_any_number():
+    b = Builder((3,), batch=4)
+    b.gemm(2)
+    free = Builder((3,))
+    free.gemm(2)
+    x = np.random.default_rng(0).random((10, 3), np.float32)
+    for left, right in zip(Session(b.model()).run({"x": x}).values(),
+                           Session(free.model()).run({"x": x}).values(), strict=True):  # fmt: skip
+        np.testing.assert_allclose(left, right, atol=1e-6)
+
+
+def test_model_that_onnxruntime_does_not_take_is_refused():
+    model = Builder((3,))
+    model.gemm(2)
+    proto = model.model()
+    proto.graph.node[0].op_type = "NoSuchOperator"
+    with pytest.raises(ModelError, match="NoSuchOperator"):
+        Session(proto)
