@@ -1,18 +1,19 @@
 """Train the network that the demo converts, and write it with its data into the package.
 
-The network is a small ResNet for Fashion-MNIST: seven convolutions, each with batch
-normalization, two residual blocks whose Add is followed by ReLU, average pooling only.
-It takes images scaled to 0..1 and is exported in inference mode with BatchNormalization
-left in the graph, for the converter to fold. The weights of the last epoch are kept:
-the test images choose nothing.
+The network is a small ResNet for Fashion-MNIST: four convolutions, each with batch
+normalization, a residual block whose Add is followed by ReLU, average pooling only. It is
+shallow and wide rather than deep and thin, which suits few timesteps. It takes images
+scaled to 0..1 and is exported in inference mode with BatchNormalization left in the graph,
+for the converter to fold. The weights of the last epoch are kept: the test images choose
+nothing.
 
 Run it with the folder that holds the four idx.gz files of Fashion-MNIST:
 
     pip install onnxsnn[torch]
     python benchmarks/train_demo.py --data fashion-mnist
 
-It writes `model.onnx` and `data.npz` (1000 test images, 100 of each class, with labels;
-256 training images for calibration) and prints the accuracy that ONNX Runtime measures.
+It writes `model.onnx` and `data.npz` (every tenth test image, with its label; 256
+training images for calibration) and prints the accuracy that ONNX Runtime measures.
 """
 
 import argparse
@@ -31,7 +32,7 @@ Bytes = NDArray[np.uint8]
 
 DEMO = Path(__file__).parent.parent / "onnxsnn" / "demo"
 CLASSES = 10
-TEST_IMAGES_PER_CLASS = 100
+TEST_IMAGE_STEP = 10
 CALIBRATION_IMAGES = 256
 SIZE_LIMIT = 1_000_000  # bytes, both files together
 
@@ -71,18 +72,16 @@ class Residual(nn.Module):
 def network() -> nn.Sequential:
     """The demo's network: images [N, 1, 28, 28] in 0..1 to logits [N, 10]."""
     return nn.Sequential(
-        *convolution(1, 20, kernel=5, stride=2),  # [N, 20, 14, 14]
+        *convolution(1, 36),  # [N, 36, 28, 28]
         nn.ReLU(),
-        Residual(20),
-        nn.AvgPool2d(2),  # [N, 20, 7, 7]
-        *convolution(20, 48),
+        nn.AvgPool2d(2),
+        Residual(36),  # [N, 36, 14, 14]
+        nn.AvgPool2d(2),
+        *convolution(36, 96),  # [N, 96, 7, 7]
         nn.ReLU(),
-        Residual(48),
-        *convolution(48, 48, stride=2),  # [N, 48, 4, 4]
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
+        nn.AvgPool2d(3, stride=2),  # [N, 96, 3, 3]
         nn.Flatten(),
-        nn.Linear(48, CLASSES),
+        nn.Linear(96 * 9, CLASSES),
     )
 
 
@@ -138,11 +137,6 @@ def export(model: nn.Module, path: Path) -> None:
     )
 
 
-def first_of_each_class(labels: Bytes, count: int) -> NDArray[np.int64]:
-    """Positions of the first `count` labels of each class, ascending."""
-    return np.sort(np.concatenate([np.flatnonzero(labels == c)[:count] for c in range(CLASSES)]))
-
-
 @torch.no_grad()
 def torch_logits(model: nn.Module, images: Bytes) -> NDArray[np.float32]:
     """What the trained model says of the images, [N, 10]."""
@@ -167,7 +161,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the demo's network and write its files.")
     parser.add_argument("--data", type=Path, required=True, help="folder of the idx.gz files")
     parser.add_argument("--out", type=Path, default=DEMO, help="folder to write into")
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=14)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
 
@@ -185,7 +179,7 @@ def main() -> None:
 
     model_path, data_path = options.out / "model.onnx", options.out / "data.npz"
     export(model, model_path)
-    shipped = first_of_each_class(test_labels, TEST_IMAGES_PER_CLASS)
+    shipped = slice(None, None, TEST_IMAGE_STEP)
     np.savez_compressed(
         data_path,
         test_images=test_images[shipped],
@@ -198,7 +192,7 @@ def main() -> None:
     print(f"largest difference from torch: {np.abs(logits - expected).max():.2g}")
     print(f"accuracy on {len(logits)} in torch: {accuracy(expected, test_labels):.2%}")
     print(f"accuracy on {len(logits)}: {accuracy(logits, test_labels):.2%}")
-    print(f"accuracy on {len(shipped)}: {accuracy(logits[shipped], test_labels[shipped]):.2%}")
+    print(f"accuracy on the shipped: {accuracy(logits[shipped], test_labels[shipped]):.2%}")
     size = model_path.stat().st_size + data_path.stat().st_size
     print(f"{model_path.name} and {data_path.name}: {size} bytes")
     if size > SIZE_LIMIT:

@@ -38,6 +38,7 @@ THRESHOLDS = (*METHODS, "trained")
 _ACTIVATIONS = 2**26  # values per calibration batch: 256 MiB
 _LARGEST_BATCH = 32
 _TOLERANCE = 1e-3
+_ROUNDING = 1e-3  # below this, outputs that come from values of order one are mostly rounding
 
 Progress = Callable[[int, int], None]
 """Called during calibration with the samples done and the samples in all."""
@@ -190,7 +191,7 @@ class _Pipeline:
 def _difference(before: Array, after: Array) -> float:
     if not np.issubdtype(before.dtype, np.floating):
         return float(np.mean(before != after))
-    scale = float(np.abs(before).max(initial=0.0)) or 1.0
+    scale = max(float(np.abs(before).max(initial=0.0)), _ROUNDING)
     return float(np.abs(before - after).max(initial=0.0)) / scale
 
 

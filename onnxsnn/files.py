@@ -37,11 +37,20 @@ def read_model(path: str | Path) -> onnx.ModelProto:
         raise ModelError(
             f"{path}: its external data cannot be read: {error}; put the data file beside the model"
         ) from error
+    _clear_unknown_sizes(model.graph)
     try:
         onnx.checker.check_model(model)
     except Exception as error:  # the checker raises its own and C++'s errors
         raise ModelError(f"{path}: is not valid ONNX: {error}") from error
     return model
+
+
+def _clear_unknown_sizes(graph: onnx.GraphProto) -> None:
+    """Some exporters write -1 for a size which is not known; in ONNX, that is no size at all."""
+    for tensor in [*graph.input, *graph.output, *graph.value_info]:
+        for size in tensor.type.tensor_type.shape.dim:
+            if size.HasField("dim_value") and size.dim_value < 0:
+                size.ClearField("dim_value")
 
 
 def write_model(model: onnx.ModelProto, path: str | Path) -> None:

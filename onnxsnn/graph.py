@@ -197,7 +197,7 @@ def remove(graph: Graph, node: Node) -> None:
 
 
 def replace_everywhere(graph: Graph, old: Tensor, new: Tensor) -> None:
-    """Let everything that reads `old` read `new`; a graph output keeps its name."""
+    """Let everything that reads `old` read `new`; a graph output keeps its name and shape."""
     for consumer in {id(node): node for node in old.outputs}.values():
         for position, tensor in enumerate(consumer.inputs):
             if tensor is old:
@@ -205,4 +205,5 @@ def replace_everywhere(graph: Graph, old: Tensor, new: Tensor) -> None:
     for position, output in enumerate(graph.outputs):
         if output is old:
             graph.outputs[position] = new
+            new.shape, new.dtype = old.shape, old.dtype
             old.name, new.name = unique_name(graph, f"{old.name}.old"), old.name

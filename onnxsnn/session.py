@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 
 from onnxsnn.arrays import Array
-from onnxsnn.errors import ModelError
+from onnxsnn.errors import DataError, ModelError
 
-__all__ = ["Session", "make_session"]
+__all__ = [
+    "Session",
+    "fixed_batch",
+    "join",
+    "make_session",
+    "quiet_onnxruntime",
+    "run_failure",
+    "split",
+]
 
-_ERRORS_ONLY = 3  # ORT would warn of every state that has a default initializer
+_FATAL_ONLY = 4  # errors come as exceptions; warnings, of every state's default initializer
+
+
+_WARNINGS = 2  # what ONNX Runtime starts with
+
+
+@contextmanager
+def quiet_onnxruntime() -> Iterator[None]:
+    """Keep ONNX Runtime's warnings off standard error in sessions that others make."""
+    ort.set_default_logger_severity(_FATAL_ONLY)
+    try:
+        yield
+    finally:
+        ort.set_default_logger_severity(_WARNINGS)
 
 
 def make_session(model: onnx.ModelProto, threads: int | None = None) -> ort.InferenceSession:
@@ -23,7 +45,7 @@ def make_session(model: onnx.ModelProto, threads: int | None = None) -> ort.Infe
         ModelError: ONNX Runtime does not take the model.
     """
     options = ort.SessionOptions()
-    options.log_severity_level = _ERRORS_ONLY
+    options.log_severity_level = _FATAL_ONLY
     if threads is not None:
         options.intra_op_num_threads = threads
     try:
@@ -50,13 +72,26 @@ class Session:
     def run(
         self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None
     ) -> dict[str, Array]:
-        """Outputs by name, all or those named, for feeds by name."""
+        """Outputs by name, all or those named, for feeds by name.
+
+        Raises:
+            DataError: the model fails on these feeds.
+        """
         names = list(self.outputs if outputs is None else outputs)
-        pieces = [
-            dict(zip(names, self._session.run(names, dict(piece)), strict=True))
-            for piece in split(feeds, self._batch)
-        ]
+        pieces = [self._run(names, piece) for piece in split(feeds, self._batch)]
         return join(pieces, len(next(iter(feeds.values()))))
+
+    def _run(self, names: list[str], feeds: dict[str, Array]) -> dict[str, Array]:
+        try:
+            return dict(zip(names, self._session.run(names, feeds), strict=True))
+        except Exception as error:  # ONNX Runtime's are not of one class
+            raise run_failure(feeds, error) from error
+
+
+def run_failure(feeds: Mapping[str, Array], error: Exception) -> DataError:
+    """The error that says on what inputs a model failed, and why."""
+    shapes = ", ".join(f"{name} {list(values.shape)}" for name, values in feeds.items())
+    return DataError(f"the model fails on inputs of shape {shapes}: {error}")
 
 
 def fixed_batch(shapes: Sequence[Sequence[int | str | None]]) -> int | None:

@@ -28,6 +28,7 @@ from onnxsnn.graph import (
     unique_name,
 )
 from onnxsnn.passes.report import Report
+from onnxsnn.session import quiet_onnxruntime
 
 __all__ = ["clean"]
 
@@ -38,7 +39,8 @@ def clean(graph: Graph) -> tuple[Graph, Report]:
     _name_nodes(graph, report)
     before = len(graph.nodes)
     graph.toposort()
-    graph.fold_constants(partitioning="basic").cleanup()
+    with quiet_onnxruntime():  # graphsurgeon computes the constants with it
+        graph.fold_constants(partitioning="basic").cleanup()
     if len(graph.nodes) < before:
         report.actions["nodes folded into constants, or unused"] += before - len(graph.nodes)
     _remove_no_ops(graph, report)

@@ -239,7 +239,7 @@ class _Spiker:
             mine if mine == its else None for mine, its in zip(default.shape, sizes, strict=True)
         ]
         before = gs.Variable(name, np.float32, open_sizes)
-        after = gs.Variable(f"{name}.next", np.float32, shape)
+        after = gs.Variable(f"{name}.next", np.float32, sizes)
         self.graph.inputs.append(before)
         self.report.states.append(State(name, after.name, role, default))
         self.state_outputs.append(after)

@@ -10,6 +10,7 @@ from onnx.reference import ReferenceEvaluator
 from onnxsnn.arrays import Array
 from onnxsnn.errors import ModelError
 from onnxsnn.passes.spike import State
+from onnxsnn.session import run_failure
 
 __all__ = ["NumpyBackend"]
 
@@ -46,6 +47,9 @@ class NumpyBackend:
     def step(self, inputs: _Values, state: _Values) -> tuple[dict[str, Array], _Values]:
         """One evaluation of the graph."""
         names = [*self._outputs, *(state.output for state in self._states)]
-        values = dict(zip(names, self._evaluator.run(names, inputs | state), strict=True))
+        try:
+            values = dict(zip(names, self._evaluator.run(names, inputs | state), strict=True))
+        except Exception as error:  # NumPy's are not of one class
+            raise run_failure(inputs, error) from error
         outputs = {name: values[name] for name in self._outputs}
         return outputs, {s.input: values[s.output] for s in self._states}

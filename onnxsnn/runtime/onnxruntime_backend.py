@@ -9,7 +9,7 @@ import onnxruntime as ort
 
 from onnxsnn.arrays import Array
 from onnxsnn.passes.spike import State
-from onnxsnn.session import make_session
+from onnxsnn.session import make_session, run_failure
 
 __all__ = ["OnnxRuntimeBackend"]
 
@@ -46,7 +46,10 @@ class OnnxRuntimeBackend:
         names = [*self._outputs, *(state.output for state in self._states)]
         for name in names:
             binding.bind_output(name, "cpu")
-        self._session.run_with_iobinding(binding)
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:  # ONNX Runtime's are not of one class
+            raise run_failure({n: v.numpy() for n, v in inputs.items()}, error) from error
         values = dict(zip(names, binding.get_outputs(), strict=True))
         outputs = {name: values[name].numpy() for name in self._outputs}
         return outputs, {s.input: values[s.output] for s in self._states}

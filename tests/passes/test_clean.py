@@ -34,8 +34,10 @@ def test_identity_in_front_of_an_output_keeps_the_output_s_name():
     b = Builder((3, 6, 6))
     b.conv(4)
     name = b.op("Identity")
-    graph, _ = clean(b.graph())
-    assert [t.name for t in graph.outputs] == [name]
+    model = b.graph()
+    shape = model.outputs[0].shape
+    graph, _ = clean(model)
+    assert [(t.name, t.shape) for t in graph.outputs] == [(name, shape)]
     assert operators(graph) == ["Conv"]
 
 

@@ -140,6 +140,18 @@ def test_inputs_that_do_not_fit_are_refused(snn, inputs, message):
         Runner(snn).run(inputs, 2)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_inputs_on_which_the_model_fails_are_named(tmp_path, backend):
+    b = Builder((3, "H", "W"))
+    b.conv(4)
+    b.relu()
+    b.op("Reshape", b.last, b.constant([-1, 256], np.int64))
+    b.gemm(3, inputs=256)
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=X), timesteps=2).snn
+    with pytest.raises(DataError, match=r"fails on inputs of shape x \[7, 3, 9, 9\]"):
+        Runner(snn, backend).run(uniform(7, 3, 9, 9))
+
+
 def test_another_batch_in_mid_run_is_refused(snn):
     runner = Runner(snn)
     runner.step(X)
