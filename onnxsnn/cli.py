@@ -19,19 +19,20 @@ from onnxsnn.analysis.evaluate import Evaluation, evaluate
 from onnxsnn.analysis.inspection import inspect
 from onnxsnn.arrays import Array
 from onnxsnn.convert import DEFAULT_TIMESTEPS, THRESHOLDS, convert
-from onnxsnn.data import Dataset, InputSpec, Preprocessing, load, parse_numbers, parse_scale
+from onnxsnn.data import Dataset, Preprocessing, load, parse_numbers, parse_scale
 from onnxsnn.demo import compare
 from onnxsnn.errors import OnnxSnnError, UsageError
 from onnxsnn.files import check_writable, write_bytes, write_model
+from onnxsnn.inputs import InputSpec
 from onnxsnn.model import SpikingModel
 from onnxsnn.neurons import IntegrateAndFire
 from onnxsnn.runtime import BACKENDS, Runner
+from onnxsnn.runtime.dataset import run_dataset
 from onnxsnn.source import load_source
 
 __all__ = ["main"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-_BATCH = 50
 
 
 class _Group(click.Group):
@@ -208,36 +209,21 @@ def _run(
     samples = _load(data, network.inputs, options)
     if output is not None:
         _check_output(output, network)
-    runner = Runner(network, backend, rates=True)
-    pieces: list[dict[str, Array]] = []
-    spikes: dict[str, float] = {}
-    steps = network.timesteps if timesteps is None else timesteps
     with display.progress("running") as progress:
-        for feeds, _ in samples.batches(_BATCH):
-            result = runner.run(feeds, steps, every_step=every_step)
-            pieces.append(_stacked(result.every_step) if every_step else result.outputs)
-            for layer, counts in result.spikes.items():
-                spikes[layer] = spikes.get(layer, 0.0) + float(counts.sum())
-            progress(min(len(pieces) * _BATCH, len(samples)), len(samples))
-    axis = 1 if every_step else 0
-    outputs = {name: np.concatenate([p[name] for p in pieces], axis) for name in network.outputs}
+        result = run_dataset(
+            Runner(network, backend, rates=True),
+            samples,
+            timesteps,
+            every_step=every_step,
+            progress=progress,
+        )
     if output is not None:
-        _write_arrays(outputs, output)
-    count = len(samples)
-    rates = {name: total / (count * steps * runner.neurons[name]) for name, total in spikes.items()}
+        _write_arrays(result.outputs, output)
     if as_json:
-        shapes = {name: list(values.shape) for name, values in outputs.items()}
-        _print_json(
-            {"samples": count, "timesteps": steps, "outputs": shapes, "rates": rates,
-             "spikes_per_sample": sum(spikes.values()) / count}
-        )  # fmt: skip
-        return
-    display.show_rates(rates)
-    for name, values in outputs.items():
-        click.echo(f"{name}: {list(values.shape)} {values.dtype}")
-    click.echo(
-        f"{count} samples, T = {steps}, {sum(spikes.values()) / count:,.0f} spikes per sample"
-    )
+        shapes = {name: list(values.shape) for name, values in result.outputs.items()}
+        _print_json({**vars(result), "outputs": shapes})
+    else:
+        display.show_run(result)
 
 
 @main.command("evaluate")
@@ -307,7 +293,7 @@ def _load(path: Path, inputs: list[InputSpec], options: dict[str, Any]) -> Datas
         array=options["array"],
         label_array=options["label_array"],
     )
-    return samples if options["limit"] is None else samples.take(options["limit"])
+    return samples.slice(0, options["limit"])
 
 
 def _check_output(output: Path, network: SpikingModel) -> None:
@@ -316,10 +302,6 @@ def _check_output(output: Path, network: SpikingModel) -> None:
     if output.suffix == ".npy" and len(network.outputs) > 1:
         raise UsageError(f"{output}: the SNN has {len(network.outputs)} outputs; write an .npz")
     check_writable(output)
-
-
-def _stacked(steps: list[dict[str, Array]]) -> dict[str, Array]:
-    return {name: np.stack([outputs[name] for outputs in steps]) for name in steps[0]}
 
 
 def _write_arrays(outputs: dict[str, Array], path: Path) -> None:

@@ -2,44 +2,21 @@
 
 from __future__ import annotations
 
-import gzip
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from onnxsnn.arrays import Array
 from onnxsnn.errors import DataError, UsageError
+from onnxsnn.inputs import InputSpec
+from onnxsnn.readers import ArrayNames, read_labels, read_samples
 
-__all__ = ["Dataset", "InputSpec", "Preprocessing", "load", "parse_numbers", "parse_scale"]
-
-_CHANNELS = (1, 3)
-_SAMPLE_NAMES = ("x", "images", "data")
-_LABEL_NAMES = ("y", "labels", "label")
-
-
-@dataclass(frozen=True)
-class InputSpec:
-    """One input of a model: its shape has the batch first, and None for a symbolic size."""
-
-    name: str
-    shape: tuple[int | None, ...]
-    dtype: np.dtype[Any]
-
-    @property
-    def takes_floats(self) -> bool:
-        """Whether the input is of floating point."""
-        return bool(np.issubdtype(self.dtype, np.floating))
-
-    @property
-    def channel_axis(self) -> int:
-        """Where an image input has its channels: axis 1, unless only the last can be."""
-        last_only = len(self.shape) == 4 and self.shape[1] not in _CHANNELS
-        return 3 if last_only and self.shape[3] in _CHANNELS else 1
+__all__ = ["Dataset", "Preprocessing", "load", "parse_numbers", "parse_scale"]
 
 
 @dataclass(frozen=True)
@@ -107,16 +84,15 @@ class Dataset:
             DataError: a value is NaN or infinite.
         """
         for start in range(0, len(self), size):
-            rows = slice(start, start + size)
-            labels = None if self.labels is None else self.labels[rows]
-            yield {name: self._feed(name, v[rows]) for name, v in self.inputs.items()}, labels
+            part = self.slice(start, start + size)
+            feeds = {name: self._feed(name, values) for name, values in part.inputs.items()}
+            yield feeds, part.labels
 
-    def take(self, count: int) -> Dataset:
-        """The first `count` samples."""
-        labels = None if self.labels is None else self.labels[:count]
-        return replace(
-            self, inputs={name: v[:count] for name, v in self.inputs.items()}, labels=labels
-        )
+    def slice(self, start: int, stop: int | None) -> Dataset:
+        """The samples from `start` to before `stop`, all for None."""
+        labels = None if self.labels is None else self.labels[start:stop]
+        inputs = {name: values[start:stop] for name, values in self.inputs.items()}
+        return replace(self, inputs=inputs, labels=labels)
 
     def _feed(self, name: str, values: Array) -> Array:
         spec = next((spec for spec in self.specs if spec.name == name), None)
@@ -153,10 +129,10 @@ def load(
     path, preprocessing = Path(path), preprocessing or Preprocessing()
     if any(value == 0 for value in preprocessing.std):
         raise UsageError("a standard deviation of 0 cannot be divided by")
-    names = _Names(array, label_array)
-    samples, found = _read(path, inputs, names)
+    names = ArrayNames(array, label_array)
+    samples, found = read_samples(path, inputs, names)
     if labels is not None:
-        found = _read_labels(Path(labels), names)
+        found = read_labels(Path(labels), names)
     fitted = {}
     for spec in inputs:
         if spec.name not in samples:
@@ -191,176 +167,6 @@ def parse_numbers(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise UsageError(f"{text!r} is no number, nor a list such as 0.5,0.4,0.3") from error
-
-
-@dataclass(frozen=True)
-class _Names:
-    """The arrays that the user named in an .npz."""
-
-    samples: str | None
-    labels: str | None
-
-
-_Read = tuple[dict[str, Array], Array | None]
-
-
-def _read(path: Path, inputs: Sequence[InputSpec], names: _Names) -> _Read:
-    """The arrays by input name, and labels, of any format."""
-    if path.is_dir():
-        return _read_folder(path, _only(inputs, path))
-    reader = _READERS.get(path.suffix, _read_idx_samples)
-    try:
-        return reader(path, inputs, names)
-    except DataError:
-        raise
-    except Exception as error:  # numpy, gzip and zipfile each have their own
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{path}: cannot be read: {reason}") from error
-
-
-def _only(inputs: Sequence[InputSpec], path: Path) -> InputSpec:
-    if len(inputs) != 1:
-        wanted = ", ".join(spec.name for spec in inputs)
-        raise DataError(f"{path}: the model has several inputs; give an .npz with {wanted}")
-    return inputs[0]
-
-
-def _read_npy(path: Path, inputs: Sequence[InputSpec], names: _Names) -> _Read:  # noqa: ARG001
-    return {_only(inputs, path).name: np.load(path, mmap_mode="r", allow_pickle=False)}, None
-
-
-def _read_npz(path: Path, inputs: Sequence[InputSpec], names: _Names) -> _Read:
-    with np.load(path, allow_pickle=False) as arrays:
-        label = _choose(arrays.files, names.labels, _LABEL_NAMES, path)
-        labels = None if label is None else arrays[label]
-        if len(inputs) > 1:
-            return {s.name: arrays[s.name] for s in inputs if s.name in arrays.files}, labels
-        rest = [name for name in arrays.files if name != label]
-        name = _choose(rest, names.samples, (inputs[0].name, *_SAMPLE_NAMES), path)
-        if name is None and len(rest) == 1:
-            name = rest[0]
-        if name is None:
-            raise DataError(
-                f"{path}: which array holds the samples cannot be told; "
-                f"name it with --array: {', '.join(rest) or 'there is none'}"
-            )
-        return {inputs[0].name: arrays[name]}, labels
-
-
-def _choose(there: list[str], named: str | None, usual: tuple[str, ...], path: Path) -> str | None:
-    """The array that was named, else the first of the usual names that is there."""
-    if named is not None and named not in there:
-        raise DataError(f"{path}: holds no array {named!r}, but {', '.join(there) or 'none'}")
-    return named or next((name for name in usual if name in there), None)
-
-
-_IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-
-
-def _read_idx(path: Path) -> Array:
-    """An idx file: two zero bytes, type, number of axes, big-endian sizes, values."""
-    content = path.read_bytes()
-    if content[:2] == b"\x1f\x8b":
-        content = gzip.decompress(content)
-    if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in _IDX_TYPES:
-        raise DataError(f"{path}: is none of .npy, .npz, idx or a folder of images")
-    header = 4 + 4 * content[3]
-    shape = np.frombuffer(content, ">i4", content[3], 4).tolist()
-    dtype = np.dtype(_IDX_TYPES[content[2]])
-    if len(content) - header < math.prod(shape) * dtype.itemsize:
-        raise DataError(f"{path}: is cut short: its header promises {shape}")
-    return np.frombuffer(content, dtype, math.prod(shape), header).reshape(shape)
-
-
-def _read_idx_samples(path: Path, inputs: Sequence[InputSpec], names: _Names) -> _Read:  # noqa: ARG001
-    name = _only(inputs, path).name
-    stem, mark, end = path.name.partition("images-idx")
-    beside = path.with_name(f"{stem}labels-idx1{end[1:]}")
-    labels = _read_idx(beside) if mark and beside.exists() else None
-    return {name: _read_idx(path)}, labels
-
-
-_READERS: dict[str, Callable[[Path, Sequence[InputSpec], _Names], _Read]] = {
-    ".npy": _read_npy,
-    ".npz": _read_npz,
-}
-
-
-def _read_folder(path: Path, spec: InputSpec) -> _Read:
-    """Images in class folders; the folders in order of name are classes 0, 1, ...."""
-    axis = spec.channel_axis
-    sizes = [size for size in spec.shape[1:] if size is not None]
-    channels = sizes.pop(axis - 1) if len(sizes) == 3 else 0
-    if channels not in (1, 3):
-        raise DataError(
-            f"{path}: images fit inputs of 1 or 3 channels and a fixed size, and "
-            f"{spec.name!r} has shape {list(spec.shape)}"
-        )
-    folders = sorted(entry for entry in path.iterdir() if entry.is_dir())
-    files = [sorted(entry for entry in folder.iterdir() if entry.is_file()) for folder in folders]
-    images = [_decode(file, channels, sizes) for inside in files for file in inside]
-    if not images:
-        raise DataError(f"{path}: holds no class folders with images")
-    labels = np.repeat(np.arange(len(files)), [len(inside) for inside in files])
-    return {spec.name: np.moveaxis(np.stack(images), -1, axis)}, labels
-
-
-def _decode(file: Path, channels: int, sizes: list[int]) -> Array:
-    """One image, uint8 [height, width, channels]."""
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise DataError(
-            f"{file}: images need pillow; install it with: pip install 'onnxsnn[images]'"
-        ) from error
-    height, width = sizes
-    try:
-        with Image.open(file) as image:
-            converted = image.convert("RGB" if channels == 3 else "L")
-            resized = converted.resize((width, height), Image.Resampling.BILINEAR)
-    except OSError as error:
-        raise DataError(f"{file}: is no image that can be read") from error
-    return np.asarray(resized).reshape(height, width, channels)
-
-
-def _read_labels(path: Path, names: _Names) -> Array:
-    """Labels of a file of their own."""
-    reader = _LABEL_READERS.get(path.suffix, _read_idx_labels)
-    try:
-        return reader(path, names)
-    except DataError:
-        raise
-    except Exception as error:
-        raise DataError(f"{path}: labels cannot be read: {error}") from error
-
-
-def _read_npz_labels(path: Path, names: _Names) -> Array:
-    with np.load(path, allow_pickle=False) as arrays:
-        name = _choose(arrays.files, names.labels, _LABEL_NAMES, path)
-        labels: Array = arrays[name or arrays.files[0]]
-        return labels
-
-
-def _read_idx_labels(path: Path, names: _Names) -> Array:  # noqa: ARG001
-    return _read_idx(path)
-
-
-def _read_npy_labels(path: Path, names: _Names) -> Array:  # noqa: ARG001
-    labels: Array = np.load(path, allow_pickle=False)
-    return labels
-
-
-def _read_text_labels(path: Path, names: _Names) -> Array:  # noqa: ARG001
-    labels: Array = np.loadtxt(path, dtype=np.int64, ndmin=1)
-    return labels
-
-
-_LABEL_READERS: dict[str, Callable[[Path, _Names], Array]] = {
-    ".npy": _read_npy_labels,
-    ".npz": _read_npz_labels,
-    ".txt": _read_text_labels,
-    ".csv": _read_text_labels,
-}
 
 
 def _check_labels(labels: Array) -> Array:

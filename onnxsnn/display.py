@@ -15,6 +15,7 @@ from onnxsnn.analysis.inspection import Inspection
 from onnxsnn.convert import Conversion
 from onnxsnn.convert import Progress as Report
 from onnxsnn.demo import Comparison
+from onnxsnn.runtime.dataset import DatasetRun
 
 __all__ = [
     "progress",
@@ -22,7 +23,7 @@ __all__ = [
     "show_conversion",
     "show_evaluation",
     "show_inspection",
-    "show_rates",
+    "show_run",
     "warn",
 ]
 
@@ -129,14 +130,24 @@ def show_evaluation(evaluation: Evaluation) -> None:
             f"{row.spikes:,.0f}",
         )
     console.print(table)
-    show_rates(evaluation.layer_rates)
+    _show_rates(evaluation.layer_rates)
     ann = "" if evaluation.ann_accuracy is None else f", ANN {_percent(evaluation.ann_accuracy)}"
     console.print(
         f"{evaluation.samples:,} samples{ann}, {evaluation.bits_per_spike:g} bit per spike"
     )
 
 
-def show_rates(rates: dict[str, float]) -> None:
+def show_run(run: DatasetRun) -> None:
+    """Firing rates, and the shapes of the outputs."""
+    _show_rates(run.rates)
+    for name, values in run.outputs.items():
+        _console().print(f"{name}: {list(values.shape)} {values.dtype}", markup=False)
+    _console().print(
+        f"{run.samples:,} samples, T = {run.timesteps}, {run.spikes:,.0f} spikes per sample"
+    )
+
+
+def _show_rates(rates: dict[str, float]) -> None:
     """Firing rates per layer."""
     table = _table("Spiking layer", "Firing rate")
     for layer, rate in rates.items():

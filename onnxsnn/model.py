@@ -17,10 +17,10 @@ import numpy as np
 import onnx
 
 from onnxsnn import functions
-from onnxsnn.data import InputSpec
 from onnxsnn.errors import ModelError
 from onnxsnn.files import read_model, write_model
 from onnxsnn.graph import Graph, from_model, to_model
+from onnxsnn.inputs import InputSpec
 from onnxsnn.neurons import NEURONS
 from onnxsnn.passes.spike import State
 

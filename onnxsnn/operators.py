@@ -25,22 +25,27 @@ from enum import Enum
 import numpy as np
 
 from onnxsnn import functions
+from onnxsnn.arrays import Array
 from onnxsnn.errors import UnsupportedError
-from onnxsnn.graph import Graph, Node, constant, describe
+from onnxsnn.graph import Graph, Node, Tensor, constant, describe
 
 __all__ = [
     "RECTIFIER",
     "TABLE",
+    "UNSET_THRESHOLD",
     "Fate",
     "Role",
     "Row",
     "Varying",
+    "constant_operand",
     "fate",
+    "rectifier_limit",
     "refuse_unsupported",
     "varying_tensors",
 ]
 
 
+UNSET_THRESHOLD = 2.0**64  # a power of two beyond any activation
 RECTIFIER = "it rectifies, and becomes a neuron"
 
 
@@ -168,7 +173,7 @@ def varying_tensors(graph: Graph) -> set[int]:
     """
     varying: set[int] = set()
     for node in graph.nodes:
-        fires = _rectifies(node) or fate(node, ()).role is Role.NEURON
+        fires = rectifier_limit(node) is not None or fate(node, ()).role is Role.NEURON
         reads = node.op not in ("Shape", "Size") and any(id(t) in varying for t in node.inputs)
         if fires or reads:
             varying.update(id(tensor) for tensor in node.outputs)
@@ -196,7 +201,7 @@ def fate(node: Node, varying: Collection[int]) -> Fate:
     row = TABLE.get(node.op)
     if row is None:
         return Fate(Role.REFUSED, "the operator is not known")
-    if _rectifies(node):
+    if rectifier_limit(node) is not None:
         return Fate(Role.REWRITTEN, RECTIFIER)
     if row.role is Role.LINEAR or row.role is Role.SHAPE or node.op == "BatchNormalization":
         return _linear_fate(node, row, varying)
@@ -213,23 +218,52 @@ def _linear_fate(node: Node, row: Row, varying: Collection[int]) -> Fate:
     }[row.varying]
     if not allowed:
         return Fate(Role.COMPENSATED, "it is not linear in all that varies over time")
-    if node.op in ("Cast", "CastLike") and moving and not _both_float(node):
+    if (
+        node.op in ("Cast", "CastLike")
+        and moving
+        and not (_is_float(node.inputs[0]) and _is_float(node.outputs[0]))
+    ):
         return Fate(Role.COMPENSATED, "it rounds")
     return Fate(row.role)
 
 
-def _both_float(node: Node) -> bool:
-    dtypes = [node.inputs[0].dtype, node.outputs[0].dtype]
-    return all(d is not None and np.issubdtype(np.dtype(d), np.floating) for d in dtypes)
+def _is_float(tensor: Tensor | None) -> bool:
+    if tensor is None or tensor.dtype is None:
+        return False
+    return bool(np.issubdtype(np.dtype(tensor.dtype), np.floating))
 
 
-def _rectifies(node: Node) -> bool:
-    """Whether relu_to_ratenorm rewrites the node."""
+def rectifier_limit(node: Node) -> Array | None:
+    """The value at which a rectifier clips, UNSET_THRESHOLD for one that does not.
+
+    A rectifier is Relu, Clip from 0, or Max with 0, of floats. None for any other node.
+    """
+    unset = np.array(UNSET_THRESHOLD)
+    if not _is_float(node.inputs[0] if node.inputs else None):
+        return None
     if node.op == "Relu":
-        return True
-    if node.op == "Clip" and len(node.inputs) > 1:
-        low = constant(node.inputs[1])
-        return low is not None and not np.any(low)
+        return unset
+    if node.op == "Clip":
+        low, high = (_bound(node, position) for position in (1, 2))
+        if low is None or np.any(low != 0):
+            return None
+        high = unset if high is None else high
+        return high if np.all(high > 0) else None
     if node.op == "Max" and len(node.inputs) == 2:
-        return any(value is not None and not np.any(value) for value in map(constant, node.inputs))
-    return False
+        operand = constant_operand(node)
+        return unset if operand is not None and not np.any(operand) else None
+    return None
+
+
+def constant_operand(node: Node) -> Array | None:
+    """The constant operand of a node, where just one of its inputs is constant."""
+    known = [values for values in map(constant, node.inputs) if values is not None]
+    return known[0] if len(known) == 1 else None
+
+
+def _bound(node: Node, position: int) -> Array | None:
+    """A bound of a Clip; None where it has none."""
+    if len(node.inputs) <= position or node.inputs[position].is_empty():
+        return None
+    values = constant(node.inputs[position])
+    return np.array(np.nan) if values is None else values  # not constant: equal to nothing

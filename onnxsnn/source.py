@@ -10,11 +10,11 @@ import onnx
 import onnx.inliner
 from onnx import version_converter
 
-from onnxsnn.data import InputSpec
 from onnxsnn.errors import ModelError
 from onnxsnn.files import read_model
 from onnxsnn.functions import MINIMUM_OPSET
 from onnxsnn.graph import Graph, from_model
+from onnxsnn.inputs import InputSpec
 from onnxsnn.model import input_specs, kind_of
 from onnxsnn.session import make_session
 

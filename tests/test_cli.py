@@ -122,6 +122,7 @@ def test_run_prints_rates(snn):
     assert result["timesteps"] == 4
     assert result["samples"] == 20
     assert all(0 <= rate <= 1 for rate in result["rates"].values())
+    assert list(result["outputs"].values()) == [[20, 4]]
     assert "spikes per sample" in call("run", snn, "--data", "x.npy")
 
 

@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from onnxsnn.data import Dataset, InputSpec, Preprocessing, load, parse_numbers, parse_scale
+from onnxsnn.data import Dataset, Preprocessing, load, parse_numbers, parse_scale
 from onnxsnn.errors import DataError, UsageError
+from onnxsnn.inputs import InputSpec
 
 FLOAT, INT = np.dtype(np.float32), np.dtype(np.int64)
 GRAY = InputSpec("x", (None, 1, 4, 5), FLOAT)
@@ -328,10 +329,10 @@ def test_batches_are_the_whole_in_order(count, size):
     assert all(len(feed["x"]) <= size for feed, _ in batches)
 
 
-def test_take_is_the_first():
-    data = Dataset({"x": np.arange(9)}, np.arange(9)).take(4)
-    assert len(data) == 4
-    np.testing.assert_array_equal(data.labels, np.arange(4))
+def test_slice_is_of_samples_and_labels():
+    data = Dataset({"x": np.arange(9)}, np.arange(9)).slice(2, 6)
+    np.testing.assert_array_equal(data.inputs["x"], np.arange(2, 6))
+    np.testing.assert_array_equal(data.labels, np.arange(2, 6))
 
 
 def test_inputs_of_different_lengths_are_refused():

@@ -15,8 +15,7 @@ from onnxsnn import functions
 from onnxsnn.files import read_model
 from onnxsnn.graph import Graph, Node, constant, from_model
 from onnxsnn.model import kind_of, read_metadata
-from onnxsnn.operators import RECTIFIER, Role, fate, varying_tensors
-from onnxsnn.passes.relu_to_ratenorm import UNSET_THRESHOLD
+from onnxsnn.operators import RECTIFIER, UNSET_THRESHOLD, Role, fate, varying_tensors
 from onnxsnn.source import Source
 
 __all__ = ["Inspection", "InspectionRow", "inspect"]

@@ -35,11 +35,10 @@ from onnxsnn.graph import (
     sole_consumer,
     unique_name,
 )
+from onnxsnn.operators import UNSET_THRESHOLD, constant_operand, rectifier_limit
 from onnxsnn.passes.report import Report
 
-__all__ = ["UNSET_THRESHOLD", "rate_norms", "relu_to_ratenorm", "threshold_of"]
-
-UNSET_THRESHOLD = 2.0**64
+__all__ = ["rate_norms", "relu_to_ratenorm", "threshold_of"]
 
 
 def relu_to_ratenorm(graph: Graph) -> Report:
@@ -51,7 +50,7 @@ def relu_to_ratenorm(graph: Graph) -> Report:
     report = Report("relu_to_ratenorm")
     graph.toposort()
     for node in list(graph.nodes):
-        limit = _limit(node)
+        limit = rectifier_limit(node)
         if limit is None:
             continue
         _rewrite(graph, node, limit)
@@ -74,38 +73,6 @@ def threshold_of(node: Node) -> Array | None:
     """The threshold of a RateNorm, of broadcastable shape; None where it is not set."""
     values: Array = node.inputs[1].values
     return None if values.max() >= UNSET_THRESHOLD else values
-
-
-def _limit(node: Node) -> Array | None:
-    """The value at which a rectifier clips, UNSET_THRESHOLD for one that does not.
-
-    None where the node is no rectifier.
-    """
-    unset = np.array(UNSET_THRESHOLD)
-    if node.op == "Relu":
-        return unset
-    if node.op == "Clip":
-        low, high = (_bound(node, position) for position in (1, 2))
-        if low is None or np.any(low != 0):
-            return None
-        return unset if high is None else high
-    if node.op == "Max" and len(node.inputs) == 2 and _operand(node) is not None:
-        return unset if not np.any(_operand(node)) else None
-    return None
-
-
-def _bound(node: Node, position: int) -> Array | None:
-    if len(node.inputs) <= position or node.inputs[position].is_empty():
-        return None
-    values = constant(node.inputs[position])
-    return np.array(np.nan) if values is None else values  # not constant: equal to nothing
-
-
-def _operand(node: Node) -> Array | None:
-    """The constant operand of a node of two inputs, one of which is not constant."""
-    values = [constant(tensor) for tensor in node.inputs]
-    known = [value for value in values if value is not None]
-    return known[0] if len(known) == 1 else None
 
 
 def _rewrite(graph: Graph, node: Node, limit: Array) -> None:
@@ -135,7 +102,7 @@ def _input(node: Node) -> Tensor:
 
 def _upper_bound(node: Node | None) -> Array | None:
     """What a Min clips at; None where the node is no Min by a constant."""
-    return _operand(node) if node is not None and node.op == "Min" else None
+    return constant_operand(node) if node is not None and node.op == "Min" else None
 
 
 def _threshold_array(node: Node, source: Tensor, limit: Array) -> Array:
@@ -181,7 +148,9 @@ def _drop_rounding_after(graph: Graph, norm: Node) -> bool:
     """RateNorm, [scales], Add 1/2, Floor: the scales stay, Add and Floor go."""
     tensor = norm.outputs[0]
     reader = sole_consumer(graph, tensor)
-    while reader is not None and reader.op in ("Mul", "Div") and _operand(reader) is not None:
+    while (
+        reader is not None and reader.op in ("Mul", "Div") and constant_operand(reader) is not None
+    ):
         tensor = reader.outputs[0]
         reader = sole_consumer(graph, tensor)
     if reader is None or not _adds_half(reader):
@@ -199,5 +168,5 @@ def _drop_rounding_after(graph: Graph, norm: Node) -> bool:
 def _adds_half(node: Node | None) -> bool:
     if node is None or node.op != "Add":
         return False
-    operand = _operand(node)
+    operand = constant_operand(node)
     return operand is not None and bool(np.all(operand == 0.5))

@@ -1,0 +1,79 @@
+"""Running an SNN over a whole data set, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxsnn.arrays import Array
+from onnxsnn.data import Dataset
+from onnxsnn.errors import UsageError
+from onnxsnn.runtime.runner import Runner
+
+__all__ = ["BATCH", "DatasetRun", "run_dataset"]
+
+BATCH = 50
+
+
+@dataclass(frozen=True)
+class DatasetRun:
+    """What a run over a data set gives.
+
+    Attributes:
+        outputs: by name, [samples, ...], or [T, samples, ...] of every step.
+        samples: number of samples.
+        timesteps: number of steps that were run.
+        spikes: mean spikes per sample, over all layers.
+        rates: by layer, mean spikes per neuron and step.
+    """
+
+    outputs: dict[str, Array]
+    samples: int
+    timesteps: int
+    spikes: float
+    rates: dict[str, float]
+
+
+def run_dataset(
+    runner: Runner,
+    data: Dataset,
+    timesteps: int | None = None,
+    *,
+    every_step: bool = False,
+    progress: Callable[[int, int], None] = lambda _done, _all: None,
+) -> DatasetRun:
+    """Run all samples; the runner must count rates.
+
+    Raises:
+        UsageError: timesteps below 1.
+        DataError: the data do not fit the model.
+    """
+    steps = runner.model.timesteps if timesteps is None else timesteps
+    if steps < 1:
+        raise UsageError(f"timesteps must be 1 or more, and is {steps}")
+    pieces: list[dict[str, Array]] = []
+    spikes: dict[str, float] = {}
+    done = 0
+    for feeds, _ in data.batches(BATCH):
+        result = runner.run(feeds, steps, every_step=every_step)
+        pieces.append(_stacked(result.every_step) if every_step else result.outputs)
+        for layer, counts in result.spikes.items():
+            spikes[layer] = spikes.get(layer, 0.0) + float(counts.sum())
+        done += len(next(iter(feeds.values())))
+        progress(done, len(data))
+    axis = 1 if every_step else 0
+    return DatasetRun(
+        outputs={name: np.concatenate([p[name] for p in pieces], axis) for name in pieces[0]},
+        samples=done,
+        timesteps=steps,
+        spikes=sum(spikes.values()) / done,
+        rates={
+            layer: total / (done * steps * runner.neurons[layer]) for layer, total in spikes.items()
+        },
+    )
+
+
+def _stacked(steps: list[dict[str, Array]]) -> dict[str, Array]:
+    return {name: np.stack([outputs[name] for outputs in steps]) for name in steps[0]}

@@ -1,0 +1,43 @@
+"""run_dataset: all samples, batch by batch."""
+
+import numpy as np
+import pytest
+
+from onnxsnn import Runner, convert
+from onnxsnn.errors import UsageError
+from onnxsnn.runtime.dataset import BATCH, run_dataset
+from tests.models import dataset, uniform
+from tests.networks import residual_network
+
+X = uniform(2 * BATCH + 7, 3, 8, 8)
+
+
+@pytest.fixture(scope="module")
+def snn(tmp_path_factory):
+    path = residual_network().save(tmp_path_factory.mktemp("dataset") / "model.onnx")
+    return convert(path, dataset(x=X[:20]), timesteps=4).snn
+
+
+def test_batches_are_joined_in_order(snn):
+    seen = []
+    result = run_dataset(Runner(snn, rates=True), dataset(x=X), progress=lambda *a: seen.append(a))
+    runner = Runner(snn, rates=True)
+    whole = runner.run(X)
+    (name,) = snn.outputs
+    np.testing.assert_allclose(result.outputs[name], whole.outputs[name], atol=1e-5)
+    assert result.rates == pytest.approx(whole.rates, rel=1e-3)
+    total = sum(counts.sum() for counts in whole.spikes.values())
+    assert result.spikes == pytest.approx(total / len(X), rel=1e-3)
+    assert seen == [(BATCH, len(X)), (2 * BATCH, len(X)), (len(X), len(X))]
+
+
+def test_every_step_is_stacked_before_the_samples(snn):
+    result = run_dataset(Runner(snn, rates=True), dataset(x=X), 3, every_step=True)
+    (values,) = result.outputs.values()
+    assert values.shape == (3, len(X), 4)
+    assert result.timesteps == 3
+
+
+def test_timesteps_of_zero_are_refused(snn):
+    with pytest.raises(UsageError, match="1 or more"):
+        run_dataset(Runner(snn, rates=True), dataset(x=X), 0)
