@@ -72,10 +72,9 @@ class Residual(nn.Module):
 def network() -> nn.Sequential:
     """The demo's network: images [N, 1, 28, 28] in 0..1 to logits [N, 10]."""
     return nn.Sequential(
-        *convolution(1, 36),  # [N, 36, 28, 28]
+        *convolution(1, 36, kernel=5, stride=2),  # [N, 36, 14, 14]
         nn.ReLU(),
-        nn.AvgPool2d(2),
-        Residual(36),  # [N, 36, 14, 14]
+        Residual(36),
         nn.AvgPool2d(2),
         *convolution(36, 96),  # [N, 96, 7, 7]
         nn.ReLU(),

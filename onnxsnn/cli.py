@@ -100,6 +100,7 @@ _data = click.option(
     help="Membrane potential before the first step, in thresholds.",
 )  # fmt: skip
 @click.option("--per-layer", is_flag=True, help="One threshold per layer, not one per channel.")
+@click.option("--correct", is_flag=True, help="Correct initial potentials too; needs data.")
 @click.option("--keep-intermediate", is_flag=True, help="Write the graph after every pass.")
 @click.option("--verify", is_flag=True, help="Compare outputs before and after every pass.")
 @_data_options
@@ -112,6 +113,7 @@ def _convert(
     threshold: str | None,
     initial_potential: float,
     per_layer: bool,
+    correct: bool,
     keep_intermediate: bool,
     verify: bool,
     as_json: bool,
@@ -136,6 +138,7 @@ def _convert(
             threshold=threshold,
             neuron=IntegrateAndFire(initial_potential),
             per_layer=per_layer,
+            correct=correct,
             verify=verify,
             keep=_Keeper(output) if keep_intermediate else None,
             progress=progress,

@@ -11,6 +11,7 @@ import onnx
 
 from onnxsnn.analysis.omega import omega, threshold_ratio
 from onnxsnn.arrays import Array
+from onnxsnn.calibration.correct import correct_potentials
 from onnxsnn.calibration.observe import Statistics, calibrate
 from onnxsnn.calibration.synthetic import SAMPLES, cut_at_normalized, noise
 from onnxsnn.data import Dataset
@@ -41,7 +42,7 @@ _TOLERANCE = 1e-3
 _ROUNDING = 1e-3  # below this, outputs that come from values of order one are mostly rounding
 
 Progress = Callable[[int, int], None]
-"""Called during calibration with the samples done and the samples in all."""
+"""Called during calibration with the samples, or layers, done, and how many there are."""
 
 Keep = Callable[[str, onnx.ModelProto], None]
 """Called with the name of a pass and the model that it made."""
@@ -73,6 +74,7 @@ def convert(
     threshold: str | None = None,
     neuron: Neuron | None = None,
     per_layer: bool = False,
+    correct: bool = False,
     verify: bool = False,
     keep: Keep | None = None,
     progress: Progress = lambda _done, _all: None,
@@ -87,6 +89,8 @@ def convert(
         threshold: a name in THRESHOLDS; None chooses: `fit` where there are data.
         neuron: the neuron model; None for integrate-and-fire that starts at theta / 2.
         per_layer: one threshold per layer instead of one per channel.
+        correct: fit the initial potentials too, layer by layer, on what the SNN really emits;
+            it takes a run over the data for every layer.
         verify: compare the outputs before and after every pass that should keep them.
         keep: called with every intermediate model, and the name of the pass that made it.
         progress: called during calibration.
@@ -97,7 +101,7 @@ def convert(
         UnsupportedError: the model holds something that cannot be converted.
         DataError: the data do not fit the model.
     """
-    _check_arguments(timesteps, threshold, data)
+    _check_arguments(timesteps, threshold, data, correct)
     neuron = neuron or IntegrateAndFire()
     source = model if isinstance(model, Source) else load_source(model)
     line = _Pipeline(keep)
@@ -132,6 +136,7 @@ def convert(
         "timesteps": timesteps,
         "threshold": threshold or method,
         "per_layer": per_layer,
+        "corrected": correct,
         "statistics": origin,
         "neuron": {"model": neuron.name, "initial_potential": neuron.initial_potential},
         "bits_per_spike": neuron.bits_per_spike,
@@ -139,6 +144,8 @@ def convert(
         "warnings": line.warnings,
     }
     snn = SpikingModel.build(graph, spiking.states, metadata, layers)
+    if correct and data is not None:
+        snn = correct_potentials(snn, statistics, data, progress)
     return Conversion(snn, line.reports, line.warnings, line.differences)
 
 
@@ -195,13 +202,17 @@ def _difference(before: Array, after: Array) -> float:
     return float(np.abs(before - after).max(initial=0.0)) / scale
 
 
-def _check_arguments(timesteps: int, threshold: str | None, data: Dataset | None) -> None:
+def _check_arguments(
+    timesteps: int, threshold: str | None, data: Dataset | None, correct: bool
+) -> None:
     if timesteps < 1:
         raise UsageError(f"timesteps must be 1 or more, and is {timesteps}")
     if threshold is not None and threshold not in THRESHOLDS:
         raise UsageError(f"threshold {threshold!r} is none of {', '.join(THRESHOLDS)}")
     if threshold in ("gaussian", "trained") and data is not None:
         raise UsageError(f"threshold {threshold!r} takes no data; leave the data out")
+    if correct and data is None:
+        raise UsageError("initial potentials are corrected on data; give some with --data")
 
 
 def _method(

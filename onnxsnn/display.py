@@ -158,7 +158,8 @@ def _show_rates(rates: dict[str, float]) -> None:
 def show_comparison(comparison: Comparison) -> None:
     """Accuracy by T and method."""
     console = _console()
-    table = _table("T", *comparison.rows, "spikes per image (fit)")
+    *_, last = comparison.rows
+    table = _table("T", *comparison.rows, f"spikes per image ({last})")
     for rows in zip(*comparison.rows.values(), strict=True):
         accuracies = [_percent(row.accuracy) for row in rows]
         table.add_row(str(rows[0].timesteps), *accuracies, f"{rows[-1].spikes:,.0f}")

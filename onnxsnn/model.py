@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 
 from onnxsnn import functions
+from onnxsnn.arrays import Array
 from onnxsnn.errors import ModelError
 from onnxsnn.files import read_model, write_model
 from onnxsnn.graph import Graph, from_model, to_model
@@ -155,6 +156,36 @@ class SpikingModel:
     def spikes(self) -> dict[str, str]:
         """By layer, the name of the tensor that holds its spikes."""
         return {node.name: node.output[0] for node in _neurons(self.model)}
+
+    @property
+    def thresholds(self) -> dict[str, Array]:
+        """By layer, its thresholds, broadcastable to its spikes."""
+        constants = {t.name: t for t in self.model.graph.initializer}
+        return {
+            node.name: onnx.numpy_helper.to_array(constants[node.input[1]])
+            for node in _neurons(self.model)
+        }
+
+    def potential(self, layer: str) -> State:
+        """The state that holds a layer's membrane potential."""
+        (node,) = (node for node in _neurons(self.model) if node.name == layer)
+        return next(state for state in self.states if state.input == node.input[2])
+
+    def with_state(self, state: State) -> SpikingModel:
+        """The same SNN with another default for one state."""
+        states = [state if mine.input == state.input else mine for mine in self.states]
+        return self.build(self.graph(), states, self.metadata, self.layers)
+
+    def up_to(self, layer: str) -> SpikingModel:
+        """The part of the SNN that a layer depends on; its only output are the spikes."""
+        graph = self.graph()
+        tensors = graph.tensors()
+        graph.outputs = [tensors[self.spikes[layer]]]
+        graph.cleanup(remove_unused_graph_inputs=True)
+        kept = {tensor.name for tensor in graph.inputs}
+        states = [state for state in self.states if state.input in kept]
+        graph.outputs += [tensors[state.output] for state in states]
+        return self.build(graph, states, self.metadata, [])
 
     def graph(self) -> Graph:
         """The step graph for the passes: the states are plain inputs there."""

@@ -15,7 +15,7 @@ from onnxsnn.source import Source, load_source
 
 __all__ = ["DEMO_METHODS", "DEMO_TIMESTEPS", "Comparison", "compare", "demo_data", "demo_source"]
 
-DEMO_METHODS = ("max", "percentile", "bound", "fit")
+DEMO_METHODS = ("max", "percentile", "bound", "fit", "fit, corrected")
 DEMO_TIMESTEPS = (1, 2, 4, 8, 16, 32)
 
 
@@ -56,7 +56,10 @@ def compare(
     for done, method in enumerate(methods):
         rows[method] = []
         for position, steps in enumerate(timesteps):
-            snn = convert(source, calibration, timesteps=steps, threshold=method).snn
+            threshold, corrected, _ = method.partition(", corrected")
+            snn = convert(
+                source, calibration, timesteps=steps, threshold=threshold, correct=bool(corrected)
+            ).snn
             result = evaluate(snn, test, ann=source, timesteps=steps)
             rows[method].append(result.rows[-1])
             progress(done * len(timesteps) + position + 1, len(methods) * len(timesteps))
