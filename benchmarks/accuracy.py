@@ -1,7 +1,8 @@
 """Accuracy over T of any trained model, threshold methods beside each other and the ANN.
 
 Each cell is converted for its own T and run for it: integrate-and-fire, binary spikes,
-thresholds per channel, initial potential theta/2. For Fashion-MNIST's idx files:
+thresholds per channel, initial potential theta/2; `fit+correct` also corrects the initial
+potentials. For Fashion-MNIST's idx files:
 
     python benchmarks/accuracy.py --model fashion-cnn.onnx --scale 1/255 \\
         --calibrate fashion-mnist/train-images-idx3-ubyte.gz \\
@@ -19,6 +20,8 @@ from rich.table import Table
 from onnxsnn import Preprocessing, convert, evaluate, load_source
 from onnxsnn.data import load, parse_scale
 
+METHODS = ["max", "percentile", "bound", "fit", "fit+correct"]
+
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -29,8 +32,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=256, help="calibration samples")
     parser.add_argument("--skip", type=int, default=0, help="calibration samples to skip")
     parser.add_argument("--limit", type=int, help="test samples; all by default")
-    parser.add_argument("--methods", nargs="+", default=["max", "percentile", "bound", "fit"])
-    parser.add_argument("--timesteps", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
+    parser.add_argument("--methods", nargs="+", default=METHODS)
+    parser.add_argument("--timesteps", type=int, nargs="+", default=[4, 8, 16, 32])
     return parser.parse_args()
 
 
@@ -46,7 +49,10 @@ def main() -> None:
     for steps in chosen.timesteps:
         cells = []
         for method in chosen.methods:
-            snn = convert(source, calibration, timesteps=steps, threshold=method).snn
+            threshold, _, correct = method.partition("+")
+            snn = convert(
+                source, calibration, timesteps=steps, threshold=threshold, correct=bool(correct)
+            ).snn
             result = evaluate(snn, test, ann=source, timesteps=steps)
             cells.append(f"{100 * result.rows[-1].accuracy:.2f} %")
         spikes = f"{result.rows[-1].spikes:,.0f}"
