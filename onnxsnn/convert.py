@@ -114,6 +114,11 @@ def convert(
     folded = fold_normalization(graph)
     graph = line.did(graph, folded)
     graph = line.did(graph, relu_to_ratenorm(graph))
+    if not rate_norms(graph):
+        raise UnsupportedError(
+            "the model has no rectifier (Relu, or Clip from 0), so nothing in it would spike; "
+            "run the ANN as it is"
+        )
 
     method = _method(threshold, data, graph, folded.moments)
     statistics, origin = _observe(graph, data, folded.moments, line, progress)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,6 +16,8 @@ from onnxsnn.inputs import InputSpec
 from onnxsnn.readers import ArrayNames, read_labels, read_samples
 
 __all__ = ["Dataset", "Preprocessing", "load", "parse_numbers", "parse_scale"]
+
+_CHANNEL_AXES = {"nchw": 1, "nhwc": 3}
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,9 @@ class Preprocessing:
         """Values of a batch in the model's dtype, preprocessed where that is a float."""
         if not spec.takes_floats:
             return values.astype(spec.dtype)
-        values = values.astype(np.float32)
+        values = values.astype(np.promote_types(spec.dtype, np.float32))
         if self.scale is not None:
-            values *= np.float32(self.scale)
+            values *= self.scale
         if self.mean:
             values -= _along_channels(self.mean, values, spec)
         if self.std:
@@ -82,7 +83,10 @@ class Dataset:
 
         Raises:
             DataError: a value is NaN or infinite.
+            UsageError: `size` is less than 1.
         """
+        if size < 1:
+            raise UsageError(f"a batch has at least one sample, not {size}")
         for start in range(0, len(self), size):
             part = self.slice(start, start + size)
             feeds = {name: self._feed(name, values) for name, values in part.inputs.items()}
@@ -96,9 +100,10 @@ class Dataset:
 
     def _feed(self, name: str, values: Array) -> Array:
         spec = next((spec for spec in self.specs if spec.name == name), None)
-        feed = values if spec is None else self.preprocessing.apply(values, spec)
+        with np.errstate(all="ignore"):  # what overflows is refused below
+            feed = values if spec is None else self.preprocessing.apply(values, spec)
         if feed.dtype.kind == "f" and not np.isfinite(feed).all():
-            raise DataError(f"the samples for input {name!r} hold NaN or infinity")
+            raise DataError(f"the samples for input {name!r} hold NaN or infinity as {feed.dtype}")
         return feed
 
 
@@ -120,7 +125,7 @@ def load(
             takes those in the `.npz`, the class folders, or beside `...images-idx3...`.
         preprocessing: see Preprocessing.
         array: name of the samples' array in an `.npz`.
-        label_array: name of the labels' array in an `.npz`.
+        label_array: name of the labels' array in an `.npz`: in `labels` where that is given.
 
     Raises:
         DataError: a file cannot be read, or does not fit the model.
@@ -129,17 +134,18 @@ def load(
     path, preprocessing = Path(path), preprocessing or Preprocessing()
     if any(value == 0 for value in preprocessing.std):
         raise UsageError("a standard deviation of 0 cannot be divided by")
-    names = ArrayNames(array, label_array)
-    samples, found = read_samples(path, inputs, names)
-    if labels is not None:
-        found = read_labels(Path(labels), names)
+    if labels is None:
+        samples, found = read_samples(path, inputs, ArrayNames(array, label_array))
+    else:
+        samples, _ = read_samples(path, inputs, ArrayNames(array, None))
+        found = read_labels(Path(labels), ArrayNames(None, label_array))
     fitted = {}
     for spec in inputs:
         if spec.name not in samples:
             raise DataError(f"{path}: holds no array for input {spec.name!r}")
         fitted[spec.name] = _fit(samples[spec.name], spec, preprocessing, path)
+    checked = None if found is None else _check_labels(found, Path(labels or path))
     try:
-        checked = None if found is None else _check_labels(found)
         return Dataset(fitted, checked, tuple(inputs), preprocessing)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
@@ -151,8 +157,9 @@ def parse_scale(text: str) -> float:
     Raises:
         UsageError: it is neither.
     """
+    numerator, slash, denominator = text.partition("/")
     try:
-        return float(Fraction(text))
+        return _finite(numerator) / (_finite(denominator) if slash else 1.0)
     except (ValueError, ZeroDivisionError) as error:
         raise UsageError(f"{text!r} is no number or fraction such as 1/255") from error
 
@@ -164,37 +171,51 @@ def parse_numbers(text: str) -> tuple[float, ...]:
         UsageError: they are not.
     """
     try:
-        return tuple(float(part) for part in text.split(","))
+        return tuple(_finite(part) for part in text.split(","))
     except ValueError as error:
         raise UsageError(f"{text!r} is no number, nor a list such as 0.5,0.4,0.3") from error
 
 
-def _check_labels(labels: Array) -> Array:
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError
+    return value
+
+
+def _check_labels(labels: Array, path: Path) -> Array:
     """Labels as int64 [samples]."""
     flat = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if flat.ndim != 1:
-        raise DataError(f"labels must be one per sample, and have shape {list(labels.shape)}")
-    if flat.dtype.kind not in "iufb" or not np.array_equal(flat, np.trunc(flat)):
-        raise DataError("labels must be whole numbers")
+        raise DataError(
+            f"{path}: labels must be one per sample, and have shape {list(labels.shape)}"
+        )
+    if flat.dtype.kind not in "iufb" or not _holds(np.dtype(np.int64), flat):
+        raise DataError(f"{path}: labels must be whole numbers")
     if flat.size and flat.min() < 0:
-        raise DataError(f"labels count from 0, and one is {flat.min()}")
+        raise DataError(f"{path}: labels count from 0, and one is {flat.min()}")
     return flat.astype(np.int64)
+
+
+def _holds(dtype: np.dtype[Any], values: Array) -> bool:
+    """Whether an integer dtype holds every value: no fraction, overflow, NaN or infinity."""
+    if np.can_cast(values.dtype, dtype):
+        return True
+    with np.errstate(invalid="ignore"):
+        return np.array_equal(values.astype(dtype), values)
 
 
 def _fit(values: Array, spec: InputSpec, preprocessing: Preprocessing, path: Path) -> Array:
     """An array in the shape that an input takes, its dtype checked."""
     _check_dtype(values, spec, path)
-    if preprocessing.layout is not None and values.ndim == 4:
-        given = 1 if preprocessing.layout == "nchw" else 3
-        if given != spec.channel_axis:
-            order = (0, 3, 1, 2) if given == 3 else (0, 2, 3, 1)
-            values = values.transpose(order)
-    shape = spec.shape
-    if values.ndim == 3 and len(shape) == 4 and shape[spec.channel_axis] == 1:
+    shape, sample_size = spec.shape, math.prod(values.shape[1:])
+    if values.ndim == 4 and len(shape) == 4:
+        values = _to_layout_of(spec, values, preprocessing.layout)
+    elif values.ndim == 3 and len(shape) == 4 and shape[spec.channel_axis] == 1:
         values = np.expand_dims(values, spec.channel_axis)
-    elif values.ndim > 2 and len(shape) == 2 and math.prod(values.shape[1:]) == shape[1]:
-        values = values.reshape(len(values), -1)
-    fits = values.ndim == len(shape) and all(
+    elif values.ndim > 2 and len(shape) == 2 and sample_size == shape[1]:
+        values = values.reshape(len(values), sample_size)
+    fits = 0 < values.ndim == len(shape) and all(
         wanted in (None, size) for wanted, size in zip(shape[1:], values.shape[1:], strict=True)
     )
     if not fits:
@@ -207,18 +228,30 @@ def _fit(values: Array, spec: InputSpec, preprocessing: Preprocessing, path: Pat
     return values
 
 
+def _to_layout_of(spec: InputSpec, values: Array, layout: str | None) -> Array:
+    """Images with their channels on the model's axis; one channel needs no declared layout."""
+    axis = spec.channel_axis
+    other = 4 - axis
+    if layout is None:
+        moves = spec.shape[axis] == values.shape[other] == 1 != values.shape[axis]
+    else:
+        moves = _CHANNEL_AXES[layout] == other
+    return np.moveaxis(values, other, axis) if moves else values
+
+
 def _check_dtype(values: Array, spec: InputSpec, path: Path) -> None:
     if values.dtype.kind not in "fiub":
         raise DataError(f"{path}: samples are of type {values.dtype}; numbers are needed")
-    whole = values.dtype.kind != "f" or np.array_equal(values, np.trunc(values))
-    if not spec.takes_floats and not whole:
+    if not spec.takes_floats and not _holds(spec.dtype, values):
         raise DataError(
-            f"{path}: samples are of type {values.dtype}, and input {spec.name!r} takes "
-            f"whole numbers ({spec.dtype})"
+            f"{path}: input {spec.name!r} takes whole numbers of type {spec.dtype}, and the "
+            f"samples, of type {values.dtype}, hold others"
         )
 
 
 def _check_channels(preprocessing: Preprocessing, values: Array, spec: InputSpec) -> None:
+    if not spec.takes_floats:
+        return
     channels = values.shape[spec.channel_axis] if values.ndim > 1 else 1
     for name, numbers in (("mean", preprocessing.mean), ("std", preprocessing.std)):
         if len(numbers) not in (0, 1, channels):
@@ -230,4 +263,4 @@ def _check_channels(preprocessing: Preprocessing, values: Array, spec: InputSpec
 def _along_channels(numbers: tuple[float, ...], values: Array, spec: InputSpec) -> Array:
     shape = [1] * values.ndim
     shape[min(spec.channel_axis, values.ndim - 1)] = len(numbers)
-    return np.array(numbers, np.float32).reshape(shape)
+    return np.array(numbers, values.dtype).reshape(shape)

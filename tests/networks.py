@@ -47,7 +47,7 @@ def networks(draw: st.DrawFn) -> Builder:
             case "add":
                 b.op("Add", b.last, skip)
             case "pool":
-                b.op("AveragePool", kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+                b.op("AveragePool", kernel_shape=[2, 2], pads=[0, 0, 1, 1])
     b.relu()
     b.op("Flatten")
     b.gemm(6, inputs=144)

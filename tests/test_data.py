@@ -213,6 +213,9 @@ def test_labels_of_a_file_of_their_own(tmp_path):
         (np.arange(5), "6 samples and 5 labels"),
         (np.arange(6) - 1, "one is -1"),
         (np.arange(6) + 0.5, "whole numbers"),
+        (np.array([0, 1, 2, 3, 4, np.inf]), "whole numbers"),
+        (np.array([0, 1, 2, 3, 4, np.nan]), "whole numbers"),
+        (np.array([0, 1, 2, 3, 4, 2**63], np.uint64), "whole numbers"),
         (np.arange(12).reshape(6, 2), "one per sample"),
         (np.array(list("abcdef")), "whole numbers"),
     ],
@@ -220,6 +223,18 @@ def test_labels_of_a_file_of_their_own(tmp_path):
 def test_labels_that_do_not_fit_are_refused(tmp_path, labels, message):
     with pytest.raises(DataError, match=message):
         load(npy(tmp_path, rgb), [RGB], labels=npy(tmp_path, labels, "y.npy"))
+
+
+def test_labels_that_do_not_fit_are_named_by_their_own_file(tmp_path):
+    with pytest.raises(DataError, match=r"y\.npy: labels count from 0"):
+        load(npy(tmp_path, rgb), [RGB], labels=npy(tmp_path, np.arange(6) - 1, "y.npy"))
+
+
+def test_label_array_is_looked_for_in_the_labels_file_where_there_is_one(tmp_path):
+    np.savez(tmp_path / "labels.npz", wrong=np.zeros(6, int), right=np.arange(6))
+    samples = npz(tmp_path, x=rgb, y=np.zeros(6, int))
+    data = load(samples, [RGB], labels=tmp_path / "labels.npz", label_array="right")
+    np.testing.assert_array_equal(data.labels, np.arange(6))
 
 
 def test_labels_that_cannot_be_read_are_refused(tmp_path):
@@ -248,6 +263,36 @@ def test_layout_of_the_file_is_transposed_to_the_model_s(tmp_path):
             np.testing.assert_array_equal(whole(data)["x"], expected)
 
 
+def test_one_channel_moves_to_the_model_s_axis_undeclared(tmp_path):
+    last = InputSpec("x", (None, 4, 5, 1), FLOAT)
+    to_last = whole(load(npy(tmp_path, gray[:, None]), [last]))["x"]
+    np.testing.assert_array_equal(to_last, gray[..., None])
+    to_first = whole(load(npy(tmp_path, gray[..., None]), [GRAY]))["x"]
+    np.testing.assert_array_equal(to_first, gray[:, None])
+
+
+def test_several_channels_are_not_moved_undeclared(tmp_path):
+    with pytest.raises(DataError, match=r"\[6, 4, 5, 3\].*\[N, 3, 4, 5\]"):
+        load(npy(tmp_path, rgb.transpose(0, 2, 3, 1)), [RGB])
+
+
+def test_flat_models_take_the_file_s_order_whatever_its_layout(tmp_path):
+    last = rgb.transpose(0, 2, 3, 1)
+    spec = InputSpec("x", (None, 60), FLOAT)
+    data = load(npy(tmp_path, last), [spec], preprocessing=Preprocessing(layout="nhwc"))
+    np.testing.assert_array_equal(whole(data)["x"], last.reshape(6, -1))
+
+
+def test_doubles_keep_their_precision_in_a_model_of_doubles(tmp_path):
+    spec = InputSpec("x", (None, 2), np.dtype(np.float64))
+    feed = whole(load(npy(tmp_path, np.full((1, 2), 0.1)), [spec]))["x"]
+    np.testing.assert_array_equal(feed, np.full((1, 2), 0.1))
+
+
+def test_samples_stay_in_the_file_s_dtype_until_they_are_fed(tmp_path):
+    assert load(npy(tmp_path, rgb), [RGB]).inputs["x"].dtype == np.uint8
+
+
 def test_preprocessing_is_scale_then_mean_then_std(tmp_path):
     preprocessing = Preprocessing(scale=1 / 255, mean=(0.1, 0.2, 0.3), std=(0.5, 1.0, 2.0))
     feed = whole(load(npy(tmp_path, rgb), [RGB], preprocessing=preprocessing))["x"]
@@ -274,8 +319,28 @@ def test_integers_are_not_preprocessed(tmp_path):
 
 def test_whole_doubles_serve_as_integers_and_others_do_not(tmp_path):
     assert whole(load(npy(tmp_path, np.ones((2, 3))), [TOKENS]))["ids"].dtype == np.int64
-    with pytest.raises(DataError, match="whole numbers"):
-        load(npy(tmp_path, np.full((2, 3), 0.5)), [TOKENS])
+
+
+@pytest.mark.parametrize("value", [0.5, np.nan, np.inf, 2.0**64])
+def test_doubles_that_are_no_int64_are_refused_as_integers(tmp_path, value):
+    with pytest.raises(DataError, match="whole numbers of type int64"):
+        load(npy(tmp_path, np.full((2, 3), value)), [TOKENS])
+
+
+@pytest.mark.parametrize("value", [-1, 256])
+def test_integers_are_not_wrapped_into_a_narrower_type(tmp_path, value):
+    spec = InputSpec("x", (None, 3), np.dtype(np.uint8))
+    with pytest.raises(DataError, match="whole numbers of type uint8"):
+        load(npy(tmp_path, np.full((2, 3), value)), [spec])
+
+
+def test_mean_is_not_measured_against_integer_inputs(tmp_path):
+    data = load(
+        npz(tmp_path, x=rgb, ids=np.ones((6, 4), int)),
+        [RGB, TOKENS],
+        preprocessing=Preprocessing(mean=(1.0, 2.0, 3.0)),
+    )
+    np.testing.assert_array_equal(whole(data)["ids"], np.ones((6, 4)))
 
 
 @pytest.mark.parametrize(
@@ -284,6 +349,7 @@ def test_whole_doubles_serve_as_integers_and_others_do_not(tmp_path):
         (np.zeros((6, 3, 4, 6), np.float32), r"\[6, 3, 4, 6\].*\[N, 3, 4, 5\]"),
         (np.zeros((6, 4, 5), np.float32), r"\[6, 4, 5\]"),
         (np.zeros((0, 3, 4, 5), np.float32), "no samples"),
+        (np.float32(3), r"shape \[\]"),
         (np.zeros((2, 3, 4, 5), complex), "complex128"),
         (np.full((2, 3, 4, 5), "a"), "numbers are needed"),
     ],
@@ -291,6 +357,16 @@ def test_whole_doubles_serve_as_integers_and_others_do_not(tmp_path):
 def test_samples_that_do_not_fit_are_refused(tmp_path, values, message):
     with pytest.raises(DataError, match=message):
         load(npy(tmp_path, values), [RGB])
+
+
+def test_zero_samples_for_a_flat_model_are_refused(tmp_path):
+    with pytest.raises(DataError, match="no samples"):
+        load(npy(tmp_path, np.zeros((0, 4, 5))), [FLAT])
+
+
+def test_scalar_input_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"shape \[\]"):
+        load(npy(tmp_path, np.float32(3)), [InputSpec("x", (), FLOAT)])
 
 
 def test_pickled_objects_are_refused(tmp_path):
@@ -305,9 +381,17 @@ def test_samples_that_are_not_finite_are_refused(tmp_path, value):
         whole(data)
 
 
-def test_mean_of_another_length_is_refused(tmp_path):
-    with pytest.raises(DataError, match="mean has 2 values, and input 'x' 3 channels"):
-        load(npy(tmp_path, rgb), [RGB], preprocessing=Preprocessing(mean=(1.0, 2.0)))
+@pytest.mark.filterwarnings("error")
+def test_doubles_too_large_for_the_model_are_refused_without_a_warning(tmp_path):
+    data = load(npy(tmp_path, np.full((2, 20), 1e300)), [FLAT])
+    with pytest.raises(DataError, match="NaN or infinity as float32"):
+        whole(data)
+
+
+@pytest.mark.parametrize("name", ["mean", "std"])
+def test_mean_and_std_of_another_length_are_refused(tmp_path, name):
+    with pytest.raises(DataError, match=f"{name} has 2 values, and input 'x' 3 channels"):
+        load(npy(tmp_path, rgb), [RGB], preprocessing=Preprocessing(**{name: (1.0, 2.0)}))
 
 
 def test_std_of_zero_is_refused(tmp_path):
@@ -329,6 +413,12 @@ def test_batches_are_the_whole_in_order(count, size):
     assert all(len(feed["x"]) <= size for feed, _ in batches)
 
 
+@pytest.mark.parametrize("size", [0, -1])
+def test_batches_of_no_samples_are_refused(size):
+    with pytest.raises(UsageError, match="at least one sample"):
+        next(Dataset({"x": np.arange(3)}).batches(size))
+
+
 def test_slice_is_of_samples_and_labels():
     data = Dataset({"x": np.arange(9)}, np.arange(9)).slice(2, 6)
     np.testing.assert_array_equal(data.inputs["x"], np.arange(2, 6))
@@ -344,6 +434,15 @@ def test_scales_and_lists_are_parsed():
     assert parse_scale("1/255") == pytest.approx(1 / 255)
     assert parse_scale("0.5") == 0.5
     assert parse_numbers("0.5,1,2e-1") == (0.5, 1.0, 0.2)
-    for parse, text in ((parse_scale, "1/0"), (parse_scale, "half"), (parse_numbers, "1;2")):
-        with pytest.raises(UsageError, match="is no number"):
-            parse(text)
+
+
+@pytest.mark.parametrize("text", ["1/0", "1/", "1/2/3", "half", "nan", "1e400", "1e999999999", ""])
+def test_scale_that_is_no_finite_number_is_refused(text):
+    with pytest.raises(UsageError, match="is no number or fraction"):
+        parse_scale(text)
+
+
+@pytest.mark.parametrize("text", ["1;2", "1,", "1,nan", "inf", ""])
+def test_list_that_is_not_of_finite_numbers_is_refused(text):
+    with pytest.raises(UsageError, match="is no number, nor a list"):
+        parse_numbers(text)

@@ -45,7 +45,8 @@ def relu_to_ratenorm(graph: Graph) -> Report:
     """Rewrite every rectifier; value-preserving, where no rounding is dropped.
 
     Raises:
-        UnsupportedError: where the channels of a rectifier cannot be told.
+        UnsupportedError: where the channels of a rectifier cannot be told, or it works on
+            another type than float32.
     """
     report = Report("relu_to_ratenorm")
     graph.toposort()
@@ -77,6 +78,10 @@ def threshold_of(node: Node) -> Array | None:
 
 def _rewrite(graph: Graph, node: Node, limit: Array) -> None:
     source, output = _input(node), node.outputs[0]
+    if np.dtype(source.dtype) != np.float32:
+        raise UnsupportedError(
+            f"{describe(node)} works on {np.dtype(source.dtype)}; convert the model to float32"
+        )
     before = source.inputs[0] if source.inputs else None
     bound = _upper_bound(before)
     if before is not None and bound is not None and sole_consumer(graph, source) is node:

@@ -74,15 +74,11 @@ def spike(graph: Graph, neuron: Neuron) -> SpikeReport:
     """Turn a graph of RateNorm nodes into the step graph: one timestep of the SNN.
 
     Raises:
-        UnsupportedError: an operator cannot be converted, or there is nothing to convert.
+        UnsupportedError: an operator cannot be converted, or works on another type than
+            float32 where it would have to spike.
     """
     graph.toposort()
     refuse_unsupported(graph)
-    if not any(node.op == "RateNorm" for node in graph.nodes):
-        raise UnsupportedError(
-            "the model has no rectifier (Relu, or Clip from 0), so nothing in it would spike; "
-            "run the ANN as it is"
-        )
     return _Spiker(graph, neuron).run()
 
 

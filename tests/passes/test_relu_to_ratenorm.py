@@ -1,6 +1,7 @@
 """relu_to_ratenorm: every form of a rectifier, and what is left alone."""
 
 import numpy as np
+import onnx
 import pytest
 
 from onnxsnn.errors import UnsupportedError
@@ -161,6 +162,30 @@ def test_channels_follow_a_transposition():
     b.relu()
     (norm,) = rate_norms(check(b)[0])
     assert norm.inputs[1].values.shape == (1, 1, 1, 4)
+
+
+def test_integers_are_not_rectified():
+    b = Builder((3, 6, 6))
+    b.op("Cast", "x", to=onnx.TensorProto.INT32)
+    b.op("Max", b.last, b.constant(0, np.int32))
+    b.op("Cast", to=onnx.TensorProto.FLOAT)
+    assert not rate_norms(check(b)[0])
+
+
+def test_clip_whose_bound_is_not_constant_is_left_alone():
+    b = Builder((3, 6, 6))
+    bound = b.op("ReduceMax", "x", keepdims=0)
+    b.op("Clip", "x", b.constant(0.0), bound)
+    assert not rate_norms(check(b)[0])
+
+
+@pytest.mark.parametrize("kind", [onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16])
+def test_rectifier_of_another_type_than_float32_is_refused_by_name(kind):
+    b = Builder((3, 6, 6))
+    b.op("Cast", "x", to=kind)
+    b.op("Relu")
+    with pytest.raises(UnsupportedError, match=r"relu1.*convert the model to float32"):
+        rewritten(b)
 
 
 def test_unknown_number_of_channels_is_refused_by_name():

@@ -166,13 +166,6 @@ def test_step_graph_is_valid_onnx():
     onnx.checker.check_model(to_model(graph), full_check=True)
 
 
-def test_model_without_rectifier_is_refused():
-    b = Builder((3,))
-    b.gemm(4)
-    with pytest.raises(UnsupportedError, match="no rectifier"):
-        spiking(b)
-
-
 def test_unsupported_operator_is_refused_by_name():
     b = Builder((3,))
     b.relu()
