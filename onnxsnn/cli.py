@@ -129,7 +129,7 @@ def _convert(
         raise UsageError(f"{output}: is the model itself; choose another --output")
     source = load_source(model)
     check_writable(output)
-    samples = _load(data, source.inputs, options) if data else None
+    samples = _load(data, source.inputs, options, labelled=False) if data else None
     with display.progress("calibrating") as progress:
         conversion = convert(
             source,
@@ -280,7 +280,9 @@ def _demo(as_json: bool) -> None:
         display.show_comparison(comparison)
 
 
-def _load(path: Path, inputs: list[InputSpec], options: dict[str, Any]) -> Dataset:
+def _load(
+    path: Path, inputs: list[InputSpec], options: dict[str, Any], labelled: bool = True
+) -> Dataset:
     """The data that the options describe."""
     preprocessing = Preprocessing(
         scale=parse_scale(options["scale"]) if options["scale"] else None,
@@ -295,6 +297,7 @@ def _load(path: Path, inputs: list[InputSpec], options: dict[str, Any]) -> Datas
         preprocessing=preprocessing,
         array=options["array"],
         label_array=options["label_array"],
+        labelled=labelled,
     )
     return samples.slice(0, options["limit"])
 

@@ -115,6 +115,7 @@ def load(
     preprocessing: Preprocessing | None = None,
     array: str | None = None,
     label_array: str | None = None,
+    labelled: bool = True,
 ) -> Dataset:
     """Read samples for a model, and labels where there are any.
 
@@ -126,6 +127,7 @@ def load(
         preprocessing: see Preprocessing.
         array: name of the samples' array in an `.npz`.
         label_array: name of the labels' array in an `.npz`: in `labels` where that is given.
+        labelled: False leaves labels out, whatever they are: calibration needs none.
 
     Raises:
         DataError: a file cannot be read, or does not fit the model.
@@ -144,7 +146,9 @@ def load(
         if spec.name not in samples:
             raise DataError(f"{path}: holds no array for input {spec.name!r}")
         fitted[spec.name] = _fit(samples[spec.name], spec, preprocessing, path)
-    checked = None if found is None else _check_labels(found, Path(labels or path))
+    checked = None
+    if labelled and found is not None:
+        checked = _check_labels(found, Path(labels or path))
     try:
         return Dataset(fitted, checked, tuple(inputs), preprocessing)
     except DataError as error:

@@ -57,12 +57,14 @@ def _only(inputs: Sequence[InputSpec], path: Path) -> InputSpec:
 
 
 def _read_npy(path: Path, inputs: Sequence[InputSpec], names: ArrayNames) -> _Read:  # noqa: ARG001
-    return {_only(inputs, path).name: np.load(path, mmap_mode="r", allow_pickle=False)}, None
+    return {_only(inputs, path).name: np.lib.format.open_memmap(path, mode="r")}, None
 
 
 def _read_npz(path: Path, inputs: Sequence[InputSpec], names: ArrayNames) -> _Read:
     with np.load(path, allow_pickle=False) as arrays:
-        label = _choose(arrays.files, names.labels, _LABEL_NAMES, path)
+        taken = {names.samples, *(spec.name for spec in inputs)}
+        free = [name for name in arrays.files if name not in taken]
+        label = _choose(free, names.labels, _LABEL_NAMES, path)
         labels = None if label is None else arrays[label]
         if len(inputs) > 1:
             return {s.name: arrays[s.name] for s in inputs if s.name in arrays.files}, labels
@@ -96,10 +98,11 @@ def _read_idx(path: Path) -> Array:
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in _IDX_TYPES:
         raise DataError(f"{path}: is none of .npy, .npz, idx or a folder of images")
     header = 4 + 4 * content[3]
-    shape = np.frombuffer(content, ">i4", content[3], 4).tolist()
+    shape = np.frombuffer(content, ">u4", content[3], 4).tolist()
     dtype = np.dtype(_IDX_TYPES[content[2]])
-    if len(content) - header < math.prod(shape) * dtype.itemsize:
-        raise DataError(f"{path}: is cut short: its header promises {shape}")
+    promised, held = math.prod(shape) * dtype.itemsize, len(content) - header
+    if held != promised:
+        raise DataError(f"{path}: holds {held} bytes of values; its header {shape} says {promised}")
     return np.frombuffer(content, dtype, math.prod(shape), header).reshape(shape)
 
 
@@ -127,13 +130,21 @@ def _read_folder(path: Path, spec: InputSpec) -> _Read:
             f"{path}: images fit inputs of 1 or 3 channels and a fixed size, and "
             f"{spec.name!r} has shape {list(spec.shape)}"
         )
-    folders = sorted(entry for entry in path.iterdir() if entry.is_dir())
-    files = [sorted(entry for entry in folder.iterdir() if entry.is_file()) for folder in folders]
+    folders = sorted(entry for entry in _visible(path) if entry.is_dir())
+    files = [sorted(entry for entry in _visible(folder) if entry.is_file()) for folder in folders]
     images = [_decode(file, channels, sizes) for inside in files for file in inside]
     if not images:
         raise DataError(f"{path}: holds no class folders with images")
     labels = np.repeat(np.arange(len(files)), [len(inside) for inside in files])
     return {spec.name: np.moveaxis(np.stack(images), -1, axis)}, labels
+
+
+def _visible(folder: Path) -> list[Path]:
+    """What a folder holds but .DS_Store, .ipynb_checkpoints and their like."""
+    try:
+        return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
 
 
 def _decode(file: Path, channels: int, sizes: list[int]) -> Array:
@@ -149,7 +160,7 @@ def _decode(file: Path, channels: int, sizes: list[int]) -> Array:
         with Image.open(file) as image:
             converted = image.convert("RGB" if channels == 3 else "L")
             resized = converted.resize((width, height), Image.Resampling.BILINEAR)
-    except OSError as error:
+    except (OSError, Image.DecompressionBombError) as error:
         raise DataError(f"{file}: is no image that can be read") from error
     return np.asarray(resized).reshape(height, width, channels)
 
@@ -160,24 +171,28 @@ def read_labels(path: Path, names: ArrayNames) -> Array:
     Raises:
         DataError: the file cannot be read.
     """
-    reader = _LABEL_READERS.get(path.suffix, _read_idx_labels)
+    reader = _LABEL_READERS.get(path.suffix, _read_other_labels)
     try:
         return reader(path, names)
     except DataError:
         raise
     except Exception as error:
-        raise DataError(f"{path}: labels cannot be read: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: labels cannot be read: {reason}") from error
 
 
 def _read_npz_labels(path: Path, names: ArrayNames) -> Array:
     with np.load(path, allow_pickle=False) as arrays:
         name = _choose(arrays.files, names.labels, _LABEL_NAMES, path)
-        labels: Array = arrays[name or arrays.files[0]]
+        if name is None and len(arrays.files) == 1:
+            name = arrays.files[0]
+        if name is None:
+            raise DataError(
+                f"{path}: which array holds the labels cannot be told; "
+                f"name it with --label-array: {', '.join(arrays.files) or 'there is none'}"
+            )
+        labels: Array = arrays[name]
         return labels
-
-
-def _read_idx_labels(path: Path, names: ArrayNames) -> Array:  # noqa: ARG001
-    return _read_idx(path)
 
 
 def _read_npy_labels(path: Path, names: ArrayNames) -> Array:  # noqa: ARG001
@@ -185,14 +200,16 @@ def _read_npy_labels(path: Path, names: ArrayNames) -> Array:  # noqa: ARG001
     return labels
 
 
-def _read_text_labels(path: Path, names: ArrayNames) -> Array:  # noqa: ARG001
-    labels: Array = np.loadtxt(path, dtype=np.int64, ndmin=1)
+def _read_other_labels(path: Path, names: ArrayNames) -> Array:  # noqa: ARG001
+    """idx where the content begins so, else text."""
+    content = path.read_bytes()
+    if content[:2] in (b"\0\0", b"\x1f\x8b"):
+        return _read_idx(path)
+    labels: Array = np.array(content.decode().split(), np.int64)
     return labels
 
 
 _LABEL_READERS: dict[str, Callable[[Path, ArrayNames], Array]] = {
     ".npy": _read_npy_labels,
     ".npz": _read_npz_labels,
-    ".txt": _read_text_labels,
-    ".csv": _read_text_labels,
 }

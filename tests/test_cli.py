@@ -77,6 +77,13 @@ def test_convert_takes_every_option(folder):
         onnx.checker.check_model(folder / "mine.passes" / name, full_check=True)
 
 
+def test_convert_needs_no_labels_and_does_not_mind_any(folder):
+    np.savez("onehot.npz", x=X, y=np.eye(20))
+    call("convert", "model.onnx", "--data", "onehot.npz")
+    assert "one per sample" in fails("evaluate", "model.snn.onnx", "--data", "onehot.npz")
+    assert folder.exists()
+
+
 @pytest.mark.usefixtures("folder")
 def test_convert_prints_json():
     result = json.loads(call("convert", "model.onnx", "--data", "x.npy", "--json", "--verify"))

@@ -446,3 +446,70 @@ def test_scale_that_is_no_finite_number_is_refused(text):
 def test_list_that_is_not_of_finite_numbers_is_refused(text):
     with pytest.raises(UsageError, match="is no number, nor a list"):
         parse_numbers(text)
+
+
+def test_npz_under_the_name_of_an_npy_is_refused(tmp_path):
+    npz(tmp_path, x=rgb).rename(tmp_path / "x.npy")
+    with pytest.raises(DataError, match=r"x\.npy: cannot be read"):
+        load(tmp_path / "x.npy", [RGB])
+
+
+def test_array_may_have_the_usual_name_of_labels(tmp_path):
+    data = load(npz(tmp_path, x=rgb, y=rgb[::-1]), [RGB], array="y")
+    np.testing.assert_array_equal(whole(data)["x"], rgb[::-1])
+    assert data.labels is None
+
+
+def test_labels_npz_of_several_arrays_needs_a_name(tmp_path):
+    with pytest.raises(DataError, match="--label-array: a, b"):
+        load(npy(tmp_path, rgb), [RGB], labels=npz(tmp_path, a=np.arange(6), b=np.arange(6)))
+
+
+def test_labels_npz_without_arrays_is_refused(tmp_path):
+    with pytest.raises(DataError, match="--label-array: there is none"):
+        load(npy(tmp_path, rgb), [RGB], labels=npz(tmp_path))
+
+
+def test_text_labels_are_told_by_content(tmp_path):
+    (tmp_path / "labels").write_text("0\n1\n2\n3\n4\n5\n")
+    data = load(npy(tmp_path, rgb), [RGB], labels=tmp_path / "labels")
+    np.testing.assert_array_equal(data.labels, np.arange(6))
+
+
+@pytest.mark.filterwarnings("error")
+def test_empty_labels_are_refused_without_a_warning(tmp_path):
+    (tmp_path / "y.txt").write_text("")
+    with pytest.raises(DataError, match="6 samples and 0 labels"):
+        load(npy(tmp_path, rgb), [RGB], labels=tmp_path / "y.txt")
+
+
+def test_missing_labels_are_named_once(tmp_path):
+    with pytest.raises(DataError, match=r"gone\.txt: labels cannot be read: No such file or dir"):
+        load(npy(tmp_path, rgb), [RGB], labels=tmp_path / "gone.txt")
+
+
+def test_idx_longer_than_its_header_says_is_refused(tmp_path):
+    path = idx(tmp_path / "images", gray)
+    path.write_bytes(path.read_bytes() + b"..")
+    with pytest.raises(DataError, match="holds 122 bytes of values"):
+        load(path, [GRAY])
+
+
+def test_idx_with_a_damaged_size_is_refused(tmp_path):
+    path = idx(tmp_path / "images", gray)
+    path.write_bytes(path.read_bytes()[:4] + b"\xff" * 4 + path.read_bytes()[8:])
+    with pytest.raises(DataError, match="its header"):
+        load(path, [GRAY])
+
+
+def test_hidden_folders_and_files_are_no_classes_and_no_images(tmp_path):
+    images(tmp_path, "RGB")
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / "cat" / ".DS_Store").write_bytes(b"no image")
+    np.testing.assert_array_equal(load(tmp_path, [RGB]).labels, [0, 0, 1, 1])
+
+
+def test_image_of_too_many_pixels_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(DataError, match=r"0\.png"):
+        load(images(tmp_path, "RGB"), [RGB])
