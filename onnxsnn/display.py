@@ -159,14 +159,15 @@ def show_comparison(comparison: Comparison) -> None:
     """Accuracy by T and method."""
     console = _console()
     *_, last = comparison.rows
-    table = _table("T", *comparison.rows, f"spikes per image ({last})")
+    table = _table("T", *comparison.rows, "ANN", f"spikes per image ({last})")
     for rows in zip(*comparison.rows.values(), strict=True):
         accuracies = [_percent(row.accuracy) for row in rows]
-        table.add_row(str(rows[0].timesteps), *accuracies, f"{rows[-1].spikes:,.0f}")
+        ann, spikes = _percent(comparison.ann_accuracy), f"{rows[-1].spikes:,.0f}"
+        table.add_row(str(rows[0].timesteps), *accuracies, ann, spikes)
     console.print(table)
     console.print(
-        f"ANN {_percent(comparison.ann_accuracy)}; {comparison.samples:,} test images of "
-        f"Fashion-MNIST; integrate-and-fire, {comparison.bits_per_spike:g} bit per spike; "
+        f"{comparison.samples:,} test images of Fashion-MNIST; integrate-and-fire, "
+        f"{comparison.bits_per_spike:g} bit per spike; "
         "each cell converted for its T on 256 unlabelled images",
         soft_wrap=True,
     )
