@@ -9,7 +9,7 @@ by a static tensor is linear, the Mul of two varying ones is not.
     shape         linear, and moves values only
     rewritten     a pass turns it into something else: rectifiers, normalization
     compensated   any other deterministic function: applied to the running mean of its input
-                  (expectation compensation, METHODS section 6; Huang et al. 2024)
+                  (expectation compensation; ECMT, Huang et al. 2024)
     refused       cannot be converted, with the reason
 
 Beside these, `neuron` and `state` are roles of onnxsnn's own operators, and `static` and

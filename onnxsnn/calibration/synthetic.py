@@ -2,7 +2,7 @@
 
 A BatchNorm's beta and |gamma| are the mean and standard deviation of its output over the
 training data, so the tensor behind each one is replaced by Gaussian noise of those moments,
-and the rest of the network computes what follows from it (METHODS section 2, `gaussian`).
+and the rest of the network computes what follows from it (compare DCGS, Huang et al. 2025).
 Half of the variance is common to a whole channel and half is each position's own: what
 averages over positions then neither loses nor keeps all of its spread. Where nothing is
 normalized, only the input itself can be noise, and that says little: a warning is due.

@@ -14,7 +14,7 @@ every step, and is current and mean at once.
    neuron follows: the read-out is applied to the running mean.
 3. A compensated node f works on means; the current that it gives is the increment
    `t f(mean_t) - (t-1) f(mean_(t-1))`, whose running mean is exactly f of the mean
-   (expectation compensation; Huang et al. 2024). A positively homogeneous f of one input,
+   (expectation compensation; ECMT, Huang et al. 2024). A positively homogeneous f of one input,
    MaxPool above all, works on sums, so that of 0/1 spikes it gives 0/1 again.
 4. A graph output is a mean: the running estimate of the ANN's output.
 

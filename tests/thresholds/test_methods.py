@@ -104,7 +104,7 @@ def test_gaussian_is_fit_where_activations_are_normal(mean, std, timesteps):
 
 
 def dcgs(mean, std, levels, iterations=500):
-    """Huang et al. 2025: the fixed point for even levels, as METHODS gives it."""
+    """Huang et al. 2025 (DCGS): the fixed point for even levels."""
     theta = mean + 3 * std
     erf = np.vectorize(__import__("math").erf)
     i = np.arange(1, levels + 1)
