@@ -17,7 +17,6 @@ from tests.networks import networks, residual_network
 X = uniform(24, 3, 8, 8)
 quick = settings(
     max_examples=15,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 

@@ -106,7 +106,7 @@ def test_idx_without_labels_beside_has_none(tmp_path):
     assert load(idx(tmp_path / "images", gray), [GRAY]).labels is None
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from(
         [(0x08, "u1"), (0x09, "i1"), (0x0B, ">i2"), (0x0C, ">i4"), (0x0D, ">f4"), (0x0E, ">f8")]

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -64,7 +64,6 @@ samples = hnp.arrays(
 )
 
 
-@settings(deadline=None)
 @given(samples, st.integers(2, 6))
 def test_batches_add_up_to_the_whole(values, batches):
     whole, parts = observed(values), observed(values, min(batches, values.shape[1]))
@@ -72,7 +71,6 @@ def test_batches_add_up_to_the_whole(values, batches):
     np.testing.assert_array_equal(whole.exponent, parts.exponent)
 
 
-@settings(deadline=None)
 @given(samples)
 def test_every_value_lies_within_a_bin_of_its_centre(values):
     statistics = observed(values)
@@ -82,7 +80,6 @@ def test_every_value_lies_within_a_bin_of_its_centre(values):
         np.testing.assert_allclose(counted, positive, atol=float(statistics.width[channel]))
 
 
-@settings(deadline=None)
 @given(samples)
 def test_merged_counts_all_channels(values):
     layer = observed(values).merged()

@@ -154,7 +154,7 @@ def test_output_is_the_activation_not_the_rate():
     absorbed(b, pooled)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(
         st.sampled_from(["conv", "relu", "max", "avg", "add", "cat", "pad", "mul"]),

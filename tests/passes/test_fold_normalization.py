@@ -203,7 +203,7 @@ def test_moments_are_those_of_the_batchnorm_and_follow_the_chain():
     np.testing.assert_allclose(moments.std.ravel(), [4.0, 6.0])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.sampled_from(["conv", "bn", "mul", "add", "relu", "pool"]), max_size=8),
        st.integers(0, 1000))  # fmt: skip
 def test_any_chain_keeps_its_values(steps, seed):

@@ -37,7 +37,7 @@ def test_percentile_counts_zeros():
     assert percentile(observed(values), NEURON, 8)[0] == pytest.approx(0.99, abs=0.003)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 100), st.floats(-1, 3))
 def test_percentile_is_numpy_s_up_to_a_bin(seed, mean):
     values = normal(mean, seed=seed)
@@ -124,7 +124,7 @@ def test_gaussian_finds_the_fixed_point_of_dcgs(levels):
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 1000), timesteps=st.integers(1, 64))
 def test_every_method_gives_positive_thresholds_within_reach(method, seed, timesteps):
     values = np.random.default_rng(seed).normal(0, 1, (3, 200)) * [[0.01], [1.0], [100.0]]
