@@ -36,7 +36,7 @@ __all__ = ["DEFAULT_TIMESTEPS", "THRESHOLDS", "Conversion", "Keep", "Progress", 
 
 DEFAULT_TIMESTEPS = 16
 THRESHOLDS = (*METHODS, "trained")
-_ACTIVATIONS = 2**26  # values per calibration batch: 256 MiB
+_ACTIVATIONS = 2**25  # values per calibration batch: 128 MiB
 _LARGEST_BATCH = 32
 _TOLERANCE = 1e-3
 _ROUNDING = 1e-3  # below this, outputs that come from values of order one are mostly rounding

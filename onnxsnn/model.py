@@ -8,6 +8,7 @@ first call feeds the source model's inputs alone; each later call feeds back the
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -151,6 +152,16 @@ class SpikingModel:
         """Names of the source model's outputs."""
         states = {state.output for state in self.states}
         return [t.name for t in self.model.graph.output if t.name not in states]
+
+    @property
+    def state_size(self) -> int:
+        """Values that all states hold per sample; an axis of unknown size counts as 1."""
+        states = {state.output for state in self.states}
+        return sum(
+            math.prod(size.dim_value or 1 for size in tensor.type.tensor_type.shape.dim[1:])
+            for tensor in self.model.graph.output
+            if tensor.name in states
+        )
 
     @property
     def spikes(self) -> dict[str, str]:

@@ -11,7 +11,7 @@ from onnxsnn.arrays import Array
 from onnxsnn.data import Dataset
 from onnxsnn.errors import DataError, UsageError
 from onnxsnn.model import SpikingModel
-from onnxsnn.runtime.dataset import BATCH
+from onnxsnn.runtime.dataset import batch_size
 from onnxsnn.runtime.runner import Runner
 from onnxsnn.session import Session
 from onnxsnn.source import Source
@@ -105,7 +105,7 @@ def evaluate(
     session = _ann_session(ann, snn) if ann is not None else None
     totals = _Totals(steps)
     done = 0
-    for feeds, labels in data.batches(BATCH):
+    for feeds, labels in data.batches(batch_size(snn)):
         expected = session.run(feeds, snn.outputs) if session is not None else None
         _add(totals, runner, feeds, labels, expected)
         done += len(next(iter(feeds.values())))

@@ -23,7 +23,7 @@ from onnxsnn.calibration.observe import Statistics
 from onnxsnn.calibration.statistics import ChannelStatistics
 from onnxsnn.data import Dataset
 from onnxsnn.model import SpikingModel
-from onnxsnn.runtime.dataset import BATCH
+from onnxsnn.runtime.dataset import batch_size
 from onnxsnn.runtime.runner import Runner
 
 __all__ = ["correct_potentials"]
@@ -69,7 +69,7 @@ def _spiking_rate(snn: SpikingModel, layer: str, data: Dataset) -> Floats:
     runner, shape = Runner(part), snn.thresholds[layer].shape
     others = tuple(axis for axis, size in enumerate(shape) if size == 1)
     total = np.zeros(shape)
-    for feeds, _ in data.batches(BATCH):
+    for feeds, _ in data.batches(batch_size(part)):
         for outputs in runner.steps(feeds, snn.timesteps):
             spikes = outputs[snn.spikes[layer]]
             total += spikes.mean(axis=others, keepdims=True, dtype=np.float64) * len(spikes)

@@ -10,11 +10,13 @@ import numpy as np
 from onnxsnn.arrays import Array
 from onnxsnn.data import Dataset
 from onnxsnn.errors import UsageError
+from onnxsnn.model import SpikingModel
 from onnxsnn.runtime.runner import Runner
 
-__all__ = ["BATCH", "DatasetRun", "run_dataset"]
+__all__ = ["BATCH", "DatasetRun", "batch_size", "run_dataset"]
 
 BATCH = 50
+_STATE_VALUES = 2**26  # of a batch: 256 MiB, held twice, before and after a step
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,11 @@ class DatasetRun:
     timesteps: int
     spikes: float
     rates: dict[str, float]
+
+
+def batch_size(snn: SpikingModel) -> int:
+    """How many samples to run at once: BATCH, or fewer where their states would be large."""
+    return max(1, min(BATCH, _STATE_VALUES // max(snn.state_size, 1)))
 
 
 def run_dataset(
@@ -56,7 +63,7 @@ def run_dataset(
     pieces: list[dict[str, Array]] = []
     spikes: dict[str, float] = {}
     done = 0
-    for feeds, _ in data.batches(BATCH):
+    for feeds, _ in data.batches(batch_size(runner.model)):
         result = runner.run(feeds, steps, every_step=every_step)
         pieces.append(_stacked(result.every_step) if every_step else result.outputs)
         for layer, counts in result.spikes.items():

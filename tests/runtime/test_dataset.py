@@ -5,8 +5,8 @@ import pytest
 
 from onnxsnn import Runner, convert
 from onnxsnn.errors import UsageError
-from onnxsnn.runtime.dataset import BATCH, run_dataset
-from tests.models import dataset, uniform
+from onnxsnn.runtime.dataset import BATCH, batch_size, run_dataset
+from tests.models import Builder, dataset, uniform
 from tests.networks import residual_network
 
 X = uniform(2 * BATCH + 7, 3, 8, 8)
@@ -29,6 +29,16 @@ def test_batches_are_joined_in_order(snn):
     total = sum(counts.sum() for counts in whole.spikes.values())
     assert result.spikes == pytest.approx(total / len(X), rel=1e-3)
     assert seen == [(BATCH, len(X)), (2 * BATCH, len(X)), (len(X), len(X))]
+
+
+def test_fewer_samples_run_at_once_where_states_are_large(tmp_path, snn):
+    assert snn.state_size == 384 + 384 + 384 + 96 + 128 + 10 + 10 + 1  # potentials, sums, step
+    assert batch_size(snn) == BATCH
+    b = Builder((64, 256, 256))
+    b.relu()
+    b.op("GlobalAveragePool")
+    large = convert(b.save(tmp_path / "m.onnx"), dataset(x=uniform(1, 64, 256, 256))).snn
+    assert batch_size(large) == 7
 
 
 def test_every_step_is_stacked_before_the_samples(snn):
