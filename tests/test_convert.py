@@ -1,5 +1,7 @@
 """convert: the pipeline whole, its choices, and the laws that an SNN obeys."""
 
+import importlib
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -108,19 +110,18 @@ def test_verify_reports_every_pass_that_keeps_values(source):
 
 
 def test_verify_names_the_pass_that_does_not(source, monkeypatch):
-    from onnxsnn import convert as module
+    pipeline = importlib.import_module("onnxsnn.convert")
+    absorb_scales = pipeline.absorb_scales
 
     def spoil(graph):
-        report = module_absorb(graph)
-        weight = next(n for n in graph.nodes if n.op == "Conv").inputs[1]
+        report = absorb_scales(graph)
+        weight = next(node for node in graph.nodes if node.op == "Conv").inputs[1]
         weight.values = weight.values * 1.5
         return report
 
-    pipeline = __import__("sys").modules["onnxsnn.convert"]
-    module_absorb = pipeline.absorb_scales
     monkeypatch.setattr(pipeline, "absorb_scales", spoil)
     with pytest.raises(ModelError, match="absorb_scales"):
-        module(source, dataset(x=X), verify=True)
+        convert(source, dataset(x=X), verify=True)
 
 
 def test_every_intermediate_model_runs(source):

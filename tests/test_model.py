@@ -6,6 +6,7 @@ import pytest
 
 from onnxsnn import Runner, SpikingModel, convert
 from onnxsnn.errors import ModelError
+from onnxsnn.graph import to_model
 from onnxsnn.model import is_spiking, kind_of
 from tests.models import dataset, uniform
 from tests.networks import residual_network
@@ -31,8 +32,6 @@ def test_saved_and_loaded_it_is_the_same(path, tmp_path):
 
 
 def test_graph_and_back_keeps_what_it_computes(path):
-    from onnxsnn.graph import to_model
-
     snn = convert(path, dataset(x=X), timesteps=4).snn
     again = SpikingModel.build(snn.graph(), snn.states, snn.metadata, snn.layers)
     assert to_model(again.graph()).graph.node == to_model(snn.graph()).graph.node

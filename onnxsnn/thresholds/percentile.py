@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from onnxsnn.arrays import Floats
-from onnxsnn.calibration.statistics import BINS, ChannelStatistics
+from onnxsnn.calibration.statistics import ChannelStatistics
 from onnxsnn.neurons import Neuron
 
 __all__ = ["PERCENTILE", "percentile"]
@@ -32,4 +32,4 @@ def percentile(
     fraction = np.clip(1 - (above - beyond[rows, last]) / inside, 0.0, 1.0)
     value = np.minimum((last + fraction) * statistics.width, statistics.maximum)
     rare = counts.sum(axis=1) <= above
-    return np.where(rare | (last >= BINS), statistics.maximum, value)
+    return np.where(rare, statistics.maximum, value)

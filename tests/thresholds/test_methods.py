@@ -1,5 +1,7 @@
 """Threshold methods: what each promises, on distributions whose answer is known."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -106,7 +108,7 @@ def test_gaussian_is_fit_where_activations_are_normal(mean, std, timesteps):
 def dcgs(mean, std, levels, iterations=500):
     """Huang et al. 2025 (DCGS): the fixed point for even levels."""
     theta = mean + 3 * std
-    erf = np.vectorize(__import__("math").erf)
+    erf = np.vectorize(math.erf)
     i = np.arange(1, levels + 1)
     for _ in range(iterations):
         c = ((2 * i - 1) * theta / (2 * levels) - mean) / (np.sqrt(2) * std)
