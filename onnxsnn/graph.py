@@ -21,10 +21,12 @@ __all__ = [
     "Tensor",
     "channel_axis",
     "constant",
+    "data_input",
     "describe",
     "from_model",
     "infer_shapes",
     "insert",
+    "is_float",
     "is_static_shape",
     "per_channel",
     "rank",
@@ -82,6 +84,16 @@ def infer_shapes(graph: Graph) -> Graph:
 def constant(tensor: Tensor) -> Array | None:
     """The values of a constant tensor; None for any other."""
     return tensor.values if isinstance(tensor, gs.Constant) else None
+
+
+def data_input(node: Node) -> Tensor:
+    """The first input of a node that is not constant."""
+    return next(tensor for tensor in node.inputs if constant(tensor) is None)
+
+
+def is_float(tensor: Tensor) -> bool:
+    """Whether a tensor is known to hold floating-point numbers."""
+    return tensor.dtype is not None and bool(np.issubdtype(np.dtype(tensor.dtype), np.floating))
 
 
 def rank(tensor: Tensor, node: Node) -> int:

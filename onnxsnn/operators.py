@@ -27,7 +27,7 @@ import numpy as np
 from onnxsnn import functions
 from onnxsnn.arrays import Array
 from onnxsnn.errors import UnsupportedError
-from onnxsnn.graph import Graph, Node, Tensor, constant, describe
+from onnxsnn.graph import Graph, Node, constant, describe, is_float
 
 __all__ = [
     "RECTIFIER",
@@ -221,16 +221,10 @@ def _linear_fate(node: Node, row: Row, varying: Collection[int]) -> Fate:
     if (
         node.op in ("Cast", "CastLike")
         and moving
-        and not (_is_float(node.inputs[0]) and _is_float(node.outputs[0]))
+        and not (is_float(node.inputs[0]) and is_float(node.outputs[0]))
     ):
         return Fate(Role.COMPENSATED, "it rounds")
     return Fate(row.role)
-
-
-def _is_float(tensor: Tensor | None) -> bool:
-    if tensor is None or tensor.dtype is None:
-        return False
-    return bool(np.issubdtype(np.dtype(tensor.dtype), np.floating))
 
 
 def rectifier_limit(node: Node) -> Array | None:
@@ -239,7 +233,7 @@ def rectifier_limit(node: Node) -> Array | None:
     A rectifier is Relu, Clip from 0, or Max with 0, of floats. None for any other node.
     """
     unset = np.array(UNSET_THRESHOLD)
-    if not _is_float(node.inputs[0] if node.inputs else None):
+    if not node.inputs or not is_float(node.inputs[0]):
         return None
     if node.op == "Relu":
         return unset

@@ -23,8 +23,6 @@ __all__ = [
 ]
 
 _FATAL_ONLY = 4  # errors come as exceptions; warnings, of every state's default initializer
-
-
 _WARNINGS = 2  # what ONNX Runtime starts with
 
 

@@ -22,7 +22,7 @@ def omega(statistics: ChannelStatistics, threshold: Array) -> float | None:
     Returns:
         None for a layer that was never active.
     """
-    rates = np.minimum(statistics.centres / threshold.reshape(-1, 1), 1.0)
+    rates = statistics.rates(threshold)
     squares = float((statistics.counts * rates**2).sum())
     return float((statistics.counts * rates).sum()) / squares if squares else None
 

@@ -58,8 +58,7 @@ def correct_potentials(
 
 def _static_rate(statistics: ChannelStatistics, theta: Array) -> Floats:
     """Mean of `clip(a, 0, theta) / theta` over the data, in the shape of theta."""
-    rates = np.minimum(statistics.centres / theta.reshape(-1, 1), 1.0)
-    mean: Floats = (statistics.counts * rates).sum(axis=1) / statistics.total
+    mean: Floats = (statistics.counts * statistics.rates(theta)).sum(axis=1) / statistics.total
     return mean.reshape(theta.shape)
 
 

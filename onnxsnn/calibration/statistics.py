@@ -1,6 +1,6 @@
 """Streaming statistics per channel: a histogram whose range grows with the data.
 
-Bin i of channel c counts the values in `(i * width_c, (i+1) * width_c]`, `width_c` a power
+Bin i of channel c counts the values in `[i * width_c, (i+1) * width_c)`, `width_c` a power
 of two. When a value lies beyond the last bin, pairs of bins merge and the width doubles;
 as all edges are multiples of powers of two, nothing is moved to a wrong bin, and the
 histograms of channels, and of batches, add up exactly.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from onnxsnn.arrays import Floats
+from onnxsnn.arrays import Array, Floats
 from onnxsnn.errors import DataError
 
 __all__ = ["BINS", "ChannelStatistics"]
@@ -59,6 +59,10 @@ class ChannelStatistics:
     def centres(self) -> Floats:
         """The activation that stands for each bin, [C, BINS]."""
         return (np.arange(BINS) + 0.5) * self.width[:, None]
+
+    def rates(self, threshold: Array) -> Floats:
+        """The firing rate `min(a / theta, 1)` of each bin, [C, BINS], for C thresholds."""
+        return np.minimum(self.centres / threshold.reshape(-1, 1), 1.0)
 
     @property
     def mean(self) -> Floats:

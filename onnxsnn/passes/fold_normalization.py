@@ -28,7 +28,9 @@ from onnxsnn.graph import (
     Node,
     Tensor,
     constant,
+    data_input,
     insert,
+    is_float,
     per_channel,
     remove,
     sole_consumer,
@@ -92,7 +94,7 @@ def _chains(graph: Graph) -> list[list[Node]]:
     for node in graph.nodes:
         if _affine(node) is None:
             continue
-        source = _source(node)
+        source = data_input(node)
         chain = ends.get(id(source))
         if chain is None or sole_consumer(graph, source) is None:
             chain = []
@@ -103,7 +105,7 @@ def _chains(graph: Graph) -> list[list[Node]]:
 
 
 def _fold(graph: Graph, chain: list[Node], report: FoldReport) -> None:
-    source, end = _source(chain[0]), chain[-1].outputs[0]
+    source, end = data_input(chain[0]), chain[-1].outputs[0]
     affine = _compose(chain)
     if affine.moments is not None:
         report.moments[end.name] = affine.moments
@@ -117,11 +119,6 @@ def _fold(graph: Graph, chain: list[Node], report: FoldReport) -> None:
         report.actions[f"{kinds} kept as scale and shift"] += 1
 
 
-def _source(node: Node) -> Tensor:
-    """The input of an affine node that is not constant."""
-    return next(tensor for tensor in node.inputs if constant(tensor) is None)
-
-
 def _affine(node: Node) -> _Affine | None:
     """What an affine node computes; None where it is none.
 
@@ -132,7 +129,7 @@ def _affine(node: Node) -> _Affine | None:
     if node.op == "BatchNormalization":
         return _batch_normalization(node)
     if node.op == "Neg" and constant(node.inputs[0]) is None:
-        return _Affine(np.array(-1.0), np.array(0.0)) if _is_float(node.inputs[0]) else None
+        return _Affine(np.array(-1.0), np.array(0.0)) if is_float(node.inputs[0]) else None
     if node.op not in ("Mul", "Div", "Add", "Sub") or len(node.inputs) != 2:
         return None
     left, right = (constant(tensor) for tensor in node.inputs)
@@ -140,7 +137,7 @@ def _affine(node: Node) -> _Affine | None:
     if values is None or (left is not None and right is not None):
         return None
     tensor = node.inputs[1 if left is not None else 0]
-    if not _is_float(tensor) or not _broadcasts(values, tensor):
+    if not is_float(tensor) or not _broadcasts(values, tensor):
         return None
     return _arithmetic(node.op, values.astype(np.float64), constant_first=left is not None)
 
@@ -171,10 +168,6 @@ def _arithmetic(operator: str, values: Array, constant_first: bool) -> _Affine |
     if constant_first or not np.all(values):  # constant / x is not affine
         return None
     return _Affine(1.0 / values, zero)
-
-
-def _is_float(tensor: Tensor) -> bool:
-    return tensor.dtype is not None and np.issubdtype(np.dtype(tensor.dtype), np.floating)
 
 
 def _broadcasts(values: Array, tensor: Tensor) -> bool:

@@ -25,7 +25,7 @@ from onnxsnn.graph import (
     Node,
     Tensor,
     channel_axis,
-    constant,
+    data_input,
     describe,
     insert,
     per_channel,
@@ -77,7 +77,7 @@ def threshold_of(node: Node) -> Array | None:
 
 
 def _rewrite(graph: Graph, node: Node, limit: Array) -> None:
-    source, output = _input(node), node.outputs[0]
+    source, output = data_input(node), node.outputs[0]
     if np.dtype(source.dtype) != np.float32:
         raise UnsupportedError(
             f"{describe(node)} works on {np.dtype(source.dtype)}; convert the model to float32"
@@ -85,7 +85,7 @@ def _rewrite(graph: Graph, node: Node, limit: Array) -> None:
     before = source.inputs[0] if source.inputs else None
     bound = _upper_bound(before)
     if before is not None and bound is not None and sole_consumer(graph, source) is node:
-        source, limit = _input(before), np.minimum(limit, bound)
+        source, limit = data_input(before), np.minimum(limit, bound)
     after = sole_consumer(graph, output)
     bound = _upper_bound(after)
     if after is not None and bound is not None and np.all(bound > 0):
@@ -98,11 +98,6 @@ def _rewrite(graph: Graph, node: Node, limit: Array) -> None:
     rate = gs.Variable(unique_name(graph, f"{output.name}.rate"), np.float32, output.shape)
     insert(graph, "RateNorm", [source, theta], rate).name = node.name
     insert(graph, "Mul", [rate, theta], output)
-
-
-def _input(node: Node) -> Tensor:
-    """The input of a node that is not constant."""
-    return next(tensor for tensor in node.inputs if constant(tensor) is None)
 
 
 def _upper_bound(node: Node | None) -> Array | None:
@@ -145,7 +140,7 @@ def _drop_rounding_before(graph: Graph, norm: Node) -> bool:
     add = floor.inputs[0].inputs[0] if floor.inputs[0].inputs else None
     if not _adds_half(add) or sole_consumer(graph, floor.inputs[0]) is not floor:
         return False
-    norm.inputs[0] = _input(add)
+    norm.inputs[0] = data_input(add)
     return True
 
 

@@ -12,6 +12,7 @@ import onnx
 
 from onnxsnn.arrays import Array
 from onnxsnn.errors import DataError, UsageError
+from onnxsnn.inputs import InputSpec
 from onnxsnn.model import SpikingModel
 from onnxsnn.runtime.backend import Backend
 from onnxsnn.runtime.numpy_backend import NumpyBackend
@@ -159,15 +160,14 @@ class Runner:
         self.steps_done += 1
         for layer in self._layers:
             self._count(layer, [outputs for outputs, _ in results])
-        shapes = {_counters(layer)[1] for layer in self._layers}
-        kept = [{n: v for n, v in outputs.items() if n not in shapes} for outputs, _ in results]
-        return join(kept, self._samples)
+        return join([outputs for outputs, _ in results], self._samples)
 
     def _count(self, layer: str, results: list[dict[str, Array]]) -> None:
         """Take a layer's counters out of the outputs of a step, and add them up."""
         count, shape = _counters(layer)
         counts = np.concatenate([values.pop(count) for values in results])[: self._samples]
-        self.neurons[layer] = int(next(values[shape][1] for values in results))
+        first, *_ = [values.pop(shape) for values in results]
+        self.neurons[layer] = int(first[1])
         self.spikes[layer] = self.spikes.get(layer, 0.0) + counts.astype(np.float64)
 
     def _named(self, inputs: Array | Mapping[str, Array]) -> dict[str, Array]:
@@ -186,7 +186,7 @@ class Runner:
         return {spec.name: _fitting(inputs[spec.name], spec) for spec in self._specs}
 
 
-def _fitting(values: Array, spec: Any) -> Array:
+def _fitting(values: Array, spec: InputSpec) -> Array:
     values = np.ascontiguousarray(values)
     wanted = spec.shape
     same_rank = values.ndim == len(wanted)
