@@ -18,16 +18,18 @@ from onnxsnn.data import Dataset
 from onnxsnn.errors import ModelError, UnsupportedError, UsageError
 from onnxsnn.graph import Graph, to_model
 from onnxsnn.model import Layer, SpikingModel, write_metadata
-from onnxsnn.neurons import IntegrateAndFire, Neuron
+from onnxsnn.neurons import NEURONS, IntegrateAndFire, Neuron
 from onnxsnn.operators import refuse_unsupported
 from onnxsnn.passes.absorb_scales import absorb_scales
 from onnxsnn.passes.clean import clean
+from onnxsnn.passes.encode import encode
 from onnxsnn.passes.fold_normalization import Moments, fold_normalization
 from onnxsnn.passes.free_batch import free_batch
-from onnxsnn.passes.relu_to_ratenorm import rate_norms, relu_to_ratenorm, threshold_of
+from onnxsnn.passes.relu_to_ratenorm import relu_to_ratenorm
 from onnxsnn.passes.report import Report
 from onnxsnn.passes.set_thresholds import set_thresholds
 from onnxsnn.passes.spike import spike
+from onnxsnn.ratenorm import RECTIFYING, SIGNED, rate_norms, threshold_of
 from onnxsnn.session import Session
 from onnxsnn.source import Source, load_source
 from onnxsnn.thresholds import METHODS
@@ -87,7 +89,8 @@ def convert(
             graph has them, else from its BatchNorms, else from random input.
         timesteps: the number T of steps that will be run.
         threshold: a name in THRESHOLDS; None chooses: `fit` where there are data.
-        neuron: the neuron model; None for integrate-and-fire that starts at theta / 2.
+        neuron: the neuron model; None for integrate-and-fire that starts at theta / 2, or
+            where the graph was trained to start.
         per_layer: one threshold per layer instead of one per channel.
         correct: fit the initial potentials too, layer by layer, on what the SNN really emits;
             it takes a run over the data for every layer.
@@ -102,7 +105,7 @@ def convert(
         DataError: the data do not fit the model.
     """
     _check_arguments(timesteps, threshold, data, correct)
-    neuron = neuron or IntegrateAndFire()
+    asked, neuron = neuron is not None, neuron or IntegrateAndFire()
     source = model if isinstance(model, Source) else load_source(model)
     line = _Pipeline(keep)
 
@@ -113,11 +116,13 @@ def convert(
         line.verify_on(next(data.batches(1))[0] if data else _random_feeds(graph), graph)
     folded = fold_normalization(graph)
     graph = line.did(graph, folded)
-    graph = line.did(graph, relu_to_ratenorm(graph))
+    rectified = relu_to_ratenorm(graph)
+    graph = line.did(graph, rectified)
+    graph = line.did(graph, encode(graph))
     if not rate_norms(graph):
         raise UnsupportedError(
-            "the model has no rectifier (Relu, or Clip from 0), so nothing in it would spike; "
-            "run the ANN as it is"
+            "the model has no rectifier (Relu, or Clip from 0), and no weights behind another "
+            "activation, so nothing in it would spike; run the ANN as it is"
         )
 
     method = _method(threshold, data, graph, folded.moments)
@@ -131,10 +136,10 @@ def convert(
         per_layer=per_layer,
         keep_trained=threshold == "trained" or (threshold is None and data is None),
     )
-    layers = line.layers = _layers(graph, statistics, thresholds.origins)
+    layers = line.layers = _layers(graph, statistics, thresholds.origins, neuron)
     graph = line.did(graph, thresholds)
     graph = line.did(graph, absorb_scales(graph))
-    spiking = spike(graph, neuron)
+    spiking = spike(graph, neuron, {} if asked else rectified.potentials)
     line.did(graph, spiking)
 
     metadata = {
@@ -144,7 +149,7 @@ def convert(
         "corrected": correct,
         "statistics": origin,
         "neuron": {"model": neuron.name, "initial_potential": neuron.initial_potential},
-        "bits_per_spike": neuron.bits_per_spike,
+        "bits_per_spike": max(NEURONS[layer.neuron].bits_per_spike for layer in layers),
         "source_sha256": source.digest,
         "warnings": line.warnings,
     }
@@ -230,7 +235,11 @@ def _method(
             "give data with --data, or choose another threshold"
         )
     if threshold == "trained":
-        unset = [node.name for node in rate_norms(graph) if threshold_of(node) is None]
+        unset = [
+            node.name
+            for node in rate_norms(graph)
+            if node.op == RECTIFYING and threshold_of(node) is None
+        ]
         if unset:
             raise UnsupportedError(
                 f"threshold 'trained' needs every rectifier clipped, and node {unset[0]!r} and "
@@ -289,7 +298,9 @@ def _random_feeds(graph: Graph) -> dict[str, Array]:
     return {name: values[:1] for name, values in batch.items()}
 
 
-def _layers(graph: Graph, statistics: Statistics, origins: Mapping[str, str]) -> list[Layer]:
+def _layers(
+    graph: Graph, statistics: Statistics, origins: Mapping[str, str], neuron: Neuron
+) -> list[Layer]:
     layers = []
     for node in rate_norms(graph):
         theta, seen = node.inputs[1].values, statistics[node.name]
@@ -303,6 +314,7 @@ def _layers(graph: Graph, statistics: Statistics, origins: Mapping[str, str]) ->
                 p=threshold_ratio(seen, theta),
                 omega=omega(seen, theta),
                 origin=origins[node.name],
+                neuron=neuron.signed.name if node.op == SIGNED else neuron.name,
             )
         )
     return layers

@@ -16,13 +16,22 @@ __all__ = ["BODIES", "DOMAIN", "IR_VERSION", "MINIMUM_OPSET", "VERSION", "body"]
 DOMAIN = "onnxsnn"
 VERSION = 1
 IR_VERSION = 8  # the first that has model-local functions
-MINIMUM_OPSET = 13
+MINIMUM_OPSET = 14  # the first whose Reshape lets onnx follow computed shapes
 
 _RATE_NORM = """
 RateNorm (x, theta) => (r) {
     zero = Constant <value = float {0.0}> ()
     positive = Max (x, zero)
     clipped = Min (positive, theta)
+    r = Div (clipped, theta)
+}
+"""
+
+_SIGNED_RATE_NORM = """
+SignedRateNorm (x, theta) => (r) {
+    lowest = Neg (theta)
+    above = Max (x, lowest)
+    clipped = Min (above, theta)
     r = Div (clipped, theta)
 }
 """
@@ -49,13 +58,17 @@ SumIncrement (sum, last) => (x, last_next) {
 
 _MEAN_INCREMENT = """
 MeanIncrement (mean, last, step) => (x, last_next) {
-    last_next = Mul (mean, step)
+    sum = Mul (mean, step)
+    nothing = Sub (sum, sum)
+    undefined = IsNaN (nothing)
+    last_next = Where (undefined, last, sum)
     x = Sub (last_next, last)
 }
-"""
+"""  # where the mean is infinite or NaN (a log of what has not spiked yet), it waits
 
 BODIES: dict[str, str] = {
     "RateNorm": _RATE_NORM,  # the Rate Norm Layer: firing rates of an ANN (Ding et al. 2021, eq. 8)
+    "SignedRateNorm": _SIGNED_RATE_NORM,  # its counterpart where values can be negative
     "RunningSum": _RUNNING_SUM,
     "RunningMean": _RUNNING_MEAN,
     "SumIncrement": _SUM_INCREMENT,

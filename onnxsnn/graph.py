@@ -140,29 +140,28 @@ def per_channel(values: Array, axes: int, axis: int, channels: int) -> Array | N
 def channel_axis(tensor: Tensor) -> int:
     """The axis of `tensor` that holds channels, or features: one threshold each.
 
-    It is found by walking back to the layer that made them: the last axis after a
-    matrix product or a normalization over the last axis, wherever a transposition moved
-    it, else axis 1.
+    It is found by walking back to the layer that made them: the last axis behind a matrix
+    product, an embedding or a normalization over the last axis, wherever a transposition
+    moved it, else axis 1.
     """
-    if tensor.shape is not None and len(tensor.shape) <= 2:
-        return len(tensor.shape) - 1
-    if not tensor.inputs:
-        return 1
+    axes = None if tensor.shape is None else len(tensor.shape)
+    if axes is None or not tensor.inputs:
+        return 1 if axes is None or axes > 2 else axes - 1
     node = tensor.inputs[0]
-    if node.op in ("MatMul", "LayerNormalization"):
-        return len(tensor.shape) - 1 if tensor.shape is not None else -1
-    if node.op == "Transpose":
-        moved = channel_axis(node.inputs[0])
-        order = node.attrs.get("perm", list(reversed(range(len(node.inputs[0].shape or ())))))
-        return list(order).index(moved) if moved in order else 1
-    if node.op in _ELEMENTWISE:
-        varying = [source for source in node.inputs if constant(source) is None]
-        if varying and _same_rank(varying[0], tensor):
-            return channel_axis(varying[0])
-    return 1
+    if axes <= 2 or node.op in _LAST_AXIS:
+        return axes - 1
+    varying = [source for source in node.inputs if constant(source) is None]
+    if node.op in _SECOND_AXIS or not varying or not _same_rank(varying[0], tensor):
+        return 1
+    axis = channel_axis(varying[0])
+    if node.op != "Transpose":
+        return axis
+    order = list(node.attrs.get("perm", reversed(range(axes))))
+    return order.index(axis)
 
 
-_ELEMENTWISE = {"Add", "Sub", "Mul", "Div", "Relu", "Clip", "RateNorm", "Identity", "Cast"}
+_LAST_AXIS = {"MatMul", "Gemm", "LayerNormalization", "RMSNormalization", "Gather"}
+_SECOND_AXIS = {"Conv", "ConvTranspose", "BatchNormalization", "Reshape"}
 
 
 def _same_rank(left: Tensor, right: Tensor) -> bool:

@@ -23,7 +23,7 @@ from onnxsnn.errors import ModelError
 from onnxsnn.files import read_model, write_model
 from onnxsnn.graph import Graph, from_model, to_model
 from onnxsnn.inputs import InputSpec
-from onnxsnn.neurons import NEURONS
+from onnxsnn.neurons import NEURONS, IntegrateAndFire
 from onnxsnn.passes.spike import State
 
 __all__ = ["FORMAT", "Layer", "SpikingModel", "input_specs", "is_spiking", "kind_of"]
@@ -45,6 +45,7 @@ class Layer:
         omega: `||r||_1 / ||r||_2^2` of the layer's rates over the calibration data (Ding et
             al. 2021, theorem 2); the fit curve stays below `2 * omega / t`. None if unseen.
         origin: where the threshold comes from: a method's name, or `trained`.
+        neuron: the neuron model, a name in NEURONS.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Layer:
     p: float | None
     omega: float | None
     origin: str
+    neuron: str = IntegrateAndFire.name
 
 
 @dataclass

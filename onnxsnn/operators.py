@@ -27,12 +27,12 @@ import numpy as np
 from onnxsnn import functions
 from onnxsnn.arrays import Array
 from onnxsnn.errors import UnsupportedError
-from onnxsnn.graph import Graph, Node, constant, describe, is_float
+from onnxsnn.graph import Graph, Node, Tensor, constant, describe, is_float
+from onnxsnn.ratenorm import UNSET_THRESHOLD
 
 __all__ = [
     "RECTIFIER",
     "TABLE",
-    "UNSET_THRESHOLD",
     "Fate",
     "Role",
     "Row",
@@ -45,7 +45,6 @@ __all__ = [
 ]
 
 
-UNSET_THRESHOLD = 2.0**64  # a power of two beyond any activation
 RECTIFIER = "it rectifies, and becomes a neuron"
 
 
@@ -120,9 +119,8 @@ TABLE: dict[str, Row] = {
         Row(Role.SHAPE),
     ),
     **_rows("Scatter ScatterElements ScatterND TensorScatter", Row(Role.COMPENSATED)),
-    **_rows("Relu", Row(Role.REWRITTEN)),
     **_rows(
-        "Abs GlobalMaxPool LeakyRelu MaxPool ReduceMax ReduceMin",
+        "Abs GlobalMaxPool LeakyRelu MaxPool ReduceMax ReduceMin Relu",
         Row(Role.COMPENSATED, homogeneous=True),
     ),
     **_rows(
@@ -230,10 +228,12 @@ def _linear_fate(node: Node, row: Row, varying: Collection[int]) -> Fate:
 def rectifier_limit(node: Node) -> Array | None:
     """The value at which a rectifier clips, UNSET_THRESHOLD for one that does not.
 
-    A rectifier is Relu, Clip from 0, or Max with 0, of floats. None for any other node.
+    A rectifier is Relu, Clip from 0, or Max with 0, of floats. None for any other node, and
+    for one that is a gate: what only multiplies other tensors drives no weights, and need
+    not spike (a HardSwish is often written as x * Clip(x + 3, 0, 6) / 6).
     """
     unset = np.array(UNSET_THRESHOLD)
-    if not node.inputs or not is_float(node.inputs[0]):
+    if not node.inputs or not is_float(node.inputs[0]) or _gates(node.outputs[0]):
         return None
     if node.op == "Relu":
         return unset
@@ -247,6 +247,20 @@ def rectifier_limit(node: Node) -> Array | None:
         operand = constant_operand(node)
         return unset if operand is not None and not np.any(operand) else None
     return None
+
+
+def _gates(tensor: Tensor) -> bool:
+    """Whether every reader multiplies or divides another tensor, not a constant one, by it."""
+    return bool(tensor.outputs) and all(map(_scales_another, tensor.outputs))
+
+
+def _scales_another(reader: Node) -> bool:
+    if reader.op in ("Mul", "Div") and constant_operand(reader) is None:
+        return True
+    return reader.op in _KEEPS_GATE and _gates(reader.outputs[0])
+
+
+_KEEPS_GATE = {"Add", "Cast", "Div", "Expand", "Mul", "Reshape", "Sub", "Transpose", "Unsqueeze"}
 
 
 def constant_operand(node: Node) -> Array | None:

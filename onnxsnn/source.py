@@ -38,7 +38,7 @@ class Source:
     inputs: list[InputSpec]
 
     def graph(self) -> Graph:
-        """The model as a graph: functions inlined, opset 13 or newer, shapes inferred.
+        """The model as a graph: functions inlined, opset 14 or newer, shapes inferred.
 
         Raises:
             ModelError: onnx cannot bring the model to that opset, or infer its shapes.

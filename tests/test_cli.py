@@ -71,7 +71,8 @@ def test_convert_takes_every_option(folder):
     names = sorted(path.name for path in (folder / "mine.passes").iterdir())
     assert names == [
         "1-clean.onnx", "2-free_batch.onnx", "3-fold_normalization.onnx",
-        "4-relu_to_ratenorm.onnx", "5-set_thresholds.onnx", "6-absorb_scales.onnx",
+        "4-relu_to_ratenorm.onnx", "5-encode.onnx", "6-set_thresholds.onnx",
+        "7-absorb_scales.onnx",
     ]  # fmt: skip
     for name in names:
         onnx.checker.check_model(folder / "mine.passes" / name, full_check=True)
@@ -107,7 +108,7 @@ def test_inspect_prints_every_kind_of_file(folder, which):
     call("convert", "model.onnx", "--data", "x.npy", "--keep-intermediate")
     path = folder / which
     if which == "passes":
-        path = folder / "model.snn.passes" / "5-set_thresholds.onnx"
+        path = folder / "model.snn.passes" / "6-set_thresholds.onnx"
     text, parsed = call("inspect", path), json.loads(call("inspect", path, "--json"))
     assert "neurons per sample" in text
     assert all(row["name"] in text for row in parsed["rows"])

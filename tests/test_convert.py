@@ -128,7 +128,8 @@ def test_every_intermediate_model_runs(source):
     kept = {}
     convert(source, dataset(x=X), keep=kept.__setitem__)
     assert list(kept) == [
-        "clean", "free_batch", "fold_normalization", "relu_to_ratenorm", "set_thresholds",
+        "clean", "free_batch", "fold_normalization", "relu_to_ratenorm", "encode",
+        "set_thresholds",
         "absorb_scales",
     ]  # fmt: skip
     for model in kept.values():

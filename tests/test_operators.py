@@ -30,7 +30,7 @@ def test_product_with_a_constant_is_linear_and_of_two_varying_tensors_is_not():
     linear, product = Builder((3,)), Builder((3,))
     linear.op("Mul", linear.relu(), linear.constant(2.0))
     rectified = product.relu()
-    product.op("Mul", rectified, rectified)
+    product.op("Mul", rectified, product.op("Exp", rectified))
     assert last_fate(linear).role is Role.LINEAR
     assert last_fate(product).role is Role.COMPENSATED
 

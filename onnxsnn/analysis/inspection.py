@@ -15,7 +15,8 @@ from onnxsnn import functions
 from onnxsnn.files import read_model
 from onnxsnn.graph import Graph, Node, constant, from_model
 from onnxsnn.model import kind_of, read_metadata
-from onnxsnn.operators import RECTIFIER, UNSET_THRESHOLD, Role, fate, varying_tensors
+from onnxsnn.operators import RECTIFIER, Role, fate, varying_tensors
+from onnxsnn.ratenorm import UNSET_THRESHOLD
 from onnxsnn.source import Source
 
 __all__ = ["Inspection", "InspectionRow", "inspect"]

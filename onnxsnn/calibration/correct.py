@@ -57,7 +57,12 @@ def correct_potentials(
 
 
 def _static_rate(statistics: ChannelStatistics, theta: Array) -> Floats:
-    """Mean of `clip(a, 0, theta) / theta` over the data, in the shape of theta."""
+    """Mean of `clip(a, 0, theta) / theta` over the data, in the shape of theta.
+
+    Of values of either sign it is the mean of `a / theta`: what is clipped is made up for too.
+    """
+    if statistics.signed:
+        return statistics.mean.reshape(theta.shape) / theta
     mean: Floats = (statistics.counts * statistics.rates(theta)).sum(axis=1) / statistics.total
     return mean.reshape(theta.shape)
 

@@ -1,4 +1,4 @@
-"""Calibration: one streaming pass that gathers statistics of every RateNorm's input.
+"""Calibration: one streaming pass that gathers statistics of every spiking layer's input.
 
 Memory does not depend on the number of samples: each batch's activations are counted and
 dropped.
@@ -14,8 +14,8 @@ import onnx
 from onnxsnn.arrays import Array
 from onnxsnn.calibration.statistics import ChannelStatistics
 from onnxsnn.errors import DataError
-from onnxsnn.graph import Graph, Tensor, channel_axis, to_model
-from onnxsnn.passes.relu_to_ratenorm import rate_norms
+from onnxsnn.graph import Graph, Node, Tensor, to_model
+from onnxsnn.ratenorm import SIGNED, rate_norms
 from onnxsnn.session import Session
 
 __all__ = ["Statistics", "calibrate"]
@@ -29,10 +29,10 @@ def calibrate(
     threads: int | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Statistics:
-    """Statistics of every RateNorm's input, by node name.
+    """Statistics of every Rate Norm Layer's input, by node name.
 
     Args:
-        graph: a graph with RateNorm nodes; it is left as it is.
+        graph: a graph with Rate Norm Layers; it is left as it is.
         feeds: batches of inputs, by name.
         threads: for ONNX Runtime.
         progress: called after every batch with its number of samples.
@@ -41,15 +41,16 @@ def calibrate(
         DataError: there are no batches, or an activation is not finite.
     """
     nodes = rate_norms(graph)
-    axes = {node.name: channel_axis(node.inputs[0]) for node in nodes}
-    sources = {node.name: node.inputs[0].name for node in nodes}
-    statistics = {node.name: ChannelStatistics(node.inputs[1].values.size) for node in nodes}
+    statistics = {
+        node.name: ChannelStatistics(node.inputs[1].values.size, signed=node.op == SIGNED)
+        for node in nodes
+    }
     session = Session(_with_outputs(graph, [node.inputs[0] for node in nodes]), threads)
     seen = 0
     for batch in feeds:
-        outputs = session.run(batch, sorted(set(sources.values())))
-        for name, counted in statistics.items():
-            _count(counted, outputs[sources[name]], axes[name], name)
+        outputs = session.run(batch, sorted({node.inputs[0].name for node in nodes}))
+        for node in nodes:
+            _count(statistics[node.name], outputs[node.inputs[0].name], node)
         size = len(next(iter(batch.values())))
         seen += size
         progress(size)
@@ -68,9 +69,11 @@ def _with_outputs(graph: Graph, tensors: list[Tensor]) -> onnx.ModelProto:
         graph.outputs = outputs
 
 
-def _count(statistics: ChannelStatistics, values: Array, axis: int, name: str) -> None:
-    by_channel = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
+def _count(statistics: ChannelStatistics, values: Array, node: Node) -> None:
+    """Count a batch's values by the axis along which the thresholds lie."""
+    axis = int(np.argmax(node.inputs[1].values.shape)) if statistics.channels > 1 else None
+    by_channel = values[None] if axis is None else np.moveaxis(values, axis, 0)
     try:
-        statistics.update(by_channel)
+        statistics.update(by_channel.reshape(statistics.channels, -1))
     except DataError as error:
-        raise DataError(f"{error} (at the input of node {name!r})") from error
+        raise DataError(f"{error} (at the input of node {node.name!r})") from error

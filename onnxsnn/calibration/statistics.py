@@ -24,14 +24,17 @@ class ChannelStatistics:
     """Statistics of one layer's pre-activation z, per channel.
 
     Attributes:
-        counts: positive values per bin, float64 [C, BINS].
+        signed: whether magnitudes are counted, of values of either sign; else only positive
+            values are.
+        counts: values per bin, float64 [C, BINS].
         exponent: `width = 2 ** exponent`, int [C].
-        maximum: the greatest value, at least 0, float64 [C].
-        total: number of values per channel, the others than positive counted.
+        maximum: the greatest value or magnitude, at least 0, float64 [C].
+        total: number of values per channel, the others than positive included.
         sum: sum of z, float64 [C]; `sum_of_squares` likewise.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, signed: bool = False) -> None:
+        self.signed = signed
         self.counts = np.zeros((channels, BINS))
         self.exponent = np.full(channels, _EMPTY, np.int32)
         self.maximum = np.zeros(channels)
@@ -46,7 +49,7 @@ class ChannelStatistics:
 
     @property
     def active(self) -> npt.NDArray[np.bool_]:
-        """Which channels have seen a positive value, [C]."""
+        """Which channels have seen a value to count, [C]."""
         active: npt.NDArray[np.bool_] = self.exponent != _EMPTY
         return active
 
@@ -85,16 +88,17 @@ class ChannelStatistics:
         lowest = values.min(axis=1, initial=0.0)
         if not (np.isfinite(highest).all() and np.isfinite(lowest).all()):
             raise DataError("the network's activations overflow or are NaN on these data")
+        highest = np.maximum(highest, -lowest) if self.signed else highest
         self.maximum = np.maximum(self.maximum, highest)
         self.total += values.shape[1]
         self.sum += values.sum(axis=1, dtype=np.float64)
         self.sum_of_squares += np.einsum("cn,cn->c", values, values, dtype=np.float64)
         self._grow(highest)
-        self._count(values)
+        self._count(np.abs(values) if self.signed else values)
 
     def merged(self) -> ChannelStatistics:
         """The statistics of all channels as one: a layer's."""
-        layer = ChannelStatistics(1)
+        layer = ChannelStatistics(1, self.signed)
         layer.maximum[0] = self.maximum.max()
         layer.total = self.total * self.channels
         layer.sum[0], layer.sum_of_squares[0] = self.sum.sum(), self.sum_of_squares.sum()
@@ -106,7 +110,7 @@ class ChannelStatistics:
         return layer
 
     def _copy(self) -> ChannelStatistics:
-        copy = ChannelStatistics(self.channels)
+        copy = ChannelStatistics(self.channels, self.signed)
         copy.counts, copy.exponent = self.counts.copy(), self.exponent.copy()
         return copy
 

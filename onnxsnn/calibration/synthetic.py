@@ -18,6 +18,7 @@ from onnxsnn.arrays import Array
 from onnxsnn.errors import UnsupportedError
 from onnxsnn.graph import Graph, Tensor, is_static_shape
 from onnxsnn.passes.fold_normalization import Moments
+from onnxsnn.ratenorm import is_rate_norm
 
 __all__ = ["SAMPLES", "cut_at_normalized", "noise"]
 
@@ -32,7 +33,7 @@ def cut_at_normalized(graph: Graph, moments: Mapping[str, Moments]) -> Graph:
         if name in moments and tensor.inputs and is_static_shape(tensor.shape):
             tensor.inputs.clear()
             cut.inputs.append(tensor)
-    cut.outputs = [node.outputs[0] for node in cut.nodes if node.op == "RateNorm"]
+    cut.outputs = [node.outputs[0] for node in cut.nodes if is_rate_norm(node)]
     cut.cleanup(remove_unused_graph_inputs=True)
     return cut
 

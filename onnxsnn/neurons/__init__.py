@@ -6,8 +6,9 @@ from typing import ClassVar, Protocol
 
 from onnxsnn.arrays import Floats
 from onnxsnn.neurons.integrate_and_fire import IntegrateAndFire
+from onnxsnn.neurons.ternary import TernaryIntegrateAndFire
 
-__all__ = ["NEURONS", "IntegrateAndFire", "Neuron"]
+__all__ = ["NEURONS", "IntegrateAndFire", "Neuron", "TernaryIntegrateAndFire"]
 
 
 class Neuron(Protocol):
@@ -22,6 +23,10 @@ class Neuron(Protocol):
     def initial_potential(self) -> float:
         """Membrane potential before the first step, as a fraction of the threshold."""
 
+    @property
+    def signed(self) -> Neuron:
+        """The neuron that stands beside it where values can be negative."""
+
     def response(self, activation: Floats, threshold: Floats, timesteps: int) -> Floats:
         """What the neuron has emitted per step after T steps of constant input, times theta."""
 
@@ -29,4 +34,7 @@ class Neuron(Protocol):
         """One timestep: spikes and the membrane potential after them."""
 
 
-NEURONS: dict[str, type[Neuron]] = {IntegrateAndFire.name: IntegrateAndFire}
+NEURONS: dict[str, type[Neuron]] = {
+    IntegrateAndFire.name: IntegrateAndFire,
+    TernaryIntegrateAndFire.name: TernaryIntegrateAndFire,
+}

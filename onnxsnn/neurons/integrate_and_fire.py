@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from onnxsnn.arrays import Floats
+from onnxsnn.neurons.ternary import TernaryIntegrateAndFire
 
 __all__ = ["IntegrateAndFire"]
 
@@ -40,6 +41,11 @@ class IntegrateAndFire:
         v_next = Sub (u, charge)
     }
     """
+
+    @property
+    def signed(self) -> TernaryIntegrateAndFire:
+        """The neuron beside it for values that can be negative."""
+        return TernaryIntegrateAndFire()
 
     def response(self, activation: Floats, threshold: Floats, timesteps: int) -> Floats:
         """Static response `q_T = theta/T * clip(floor(a*T/theta + v_0/theta), 0, T)`.

@@ -33,6 +33,7 @@ from onnxsnn.graph import (
     unique_name,
 )
 from onnxsnn.passes.report import Report
+from onnxsnn.ratenorm import is_rate_norm
 from onnxsnn.weights import weight_layer
 
 __all__ = ["absorb_scales"]
@@ -54,7 +55,7 @@ def absorb_scales(graph: Graph) -> Report:
 
 def _scales_rates(node: Node) -> bool:
     source = node.inputs[0].inputs if node.op == "Mul" else []
-    return bool(source) and source[0].op == "RateNorm" and constant(node.inputs[1]) is not None
+    return bool(source) and is_rate_norm(source[0]) and constant(node.inputs[1]) is not None
 
 
 _Pending = dict[int, tuple[Tensor, Array]]

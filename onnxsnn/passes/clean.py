@@ -4,9 +4,10 @@
 2. What depends on constants only becomes a constant (weights that are graph inputs with
    an initializer are constants from the import on).
 3. Identity, and Dropout and Cast where they change nothing, go.
-4. Gemm has alpha = beta = 1, no transposed left operand and a bias vector; a MatMul of two
+4. Shapes are put together along axis 0, not -1.
+5. Gemm has alpha = beta = 1, no transposed left operand and a bias vector; a MatMul of two
    axes by a constant is a Gemm. (The Add behind it is folded with the normalizations.)
-5. What no output needs goes.
+6. What no output needs goes.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ def clean(graph: Graph) -> tuple[Graph, Report]:
     if len(graph.nodes) < before:
         report.actions["nodes folded into constants, or unused"] += before - len(graph.nodes)
     _remove_no_ops(graph, report)
+    _canonical_axes(graph)
     graph = infer_shapes(graph)
     _canonical_products(graph, report)
     graph.cleanup()
@@ -84,6 +86,14 @@ def _does_nothing(node: Node) -> bool:
         mask_is_read = len(node.outputs) > 1 and bool(node.outputs[1].outputs)
         return training is not None and not training.any() and not mask_is_read
     return False
+
+
+def _canonical_axes(graph: Graph) -> None:
+    """A Concat of shapes along axis 0: onnx follows what shapes hold through no other."""
+    for node in graph.nodes:
+        shape = node.outputs[0].shape
+        if node.op == "Concat" and shape is not None and len(shape) == 1:
+            node.attrs["axis"] = 0
 
 
 def _canonical_products(graph: Graph, report: Report) -> None:

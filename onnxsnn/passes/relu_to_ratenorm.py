@@ -8,47 +8,54 @@ back the activation.
    so that dividing and multiplying by it is exact.
 2. Clip from 0 to c (ReLU6, a clipped ReLU, an RNL): theta = c, which the graph was trained
    with. Min(., c) and Max(., 0) in either order are the same.
-3. A rectifier whose output is rounded to levels by Floor(L * r + 1/2) / L, as QCFS does
-   (Bu et al., ICLR 2022): as 2, and the rounding goes, since a neuron that starts at
-   theta / 2 rounds so itself.
+3. A clipped rectifier whose output is rounded to L levels by Floor(L * r + c) / L, as QCFS
+   does with c = 1/2 (Bu et al., ICLR 2022), or by Round: as 2, and the rounding goes, since a
+   neuron that starts at c * theta rounds so itself. The fraction c is reported.
+4. A rectifier that is only a gate (see `operators.rectifier_limit`) stays.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import numpy as np
-import onnx_graphsurgeon as gs
 
 from onnxsnn.arrays import Array
-from onnxsnn.errors import UnsupportedError
 from onnxsnn.graph import (
     Graph,
     Node,
     Tensor,
     channel_axis,
     data_input,
-    describe,
-    insert,
-    per_channel,
-    rank,
     remove,
     replace_everywhere,
     sole_consumer,
-    unique_name,
 )
-from onnxsnn.operators import UNSET_THRESHOLD, constant_operand, rectifier_limit
+from onnxsnn.operators import constant_operand, rectifier_limit
 from onnxsnn.passes.report import Report
+from onnxsnn.ratenorm import RECTIFYING, place, rate_norms, threshold_of
 
-__all__ = ["rate_norms", "relu_to_ratenorm", "threshold_of"]
+__all__ = ["RectifierReport", "relu_to_ratenorm"]
 
 
-def relu_to_ratenorm(graph: Graph) -> Report:
+@dataclass
+class RectifierReport(Report):
+    """The report of the pass; `potentials` holds what initial potentials were trained.
+
+    They are by node name, and fractions of the threshold.
+    """
+
+    potentials: dict[str, float] = field(default_factory=dict)
+
+
+def relu_to_ratenorm(graph: Graph) -> RectifierReport:
     """Rewrite every rectifier; value-preserving, where no rounding is dropped.
 
     Raises:
-        UnsupportedError: where the channels of a rectifier cannot be told, or it works on
+        UnsupportedError: the rank of what a rectifier reads is not known, or it works on
             another type than float32.
     """
-    report = Report("relu_to_ratenorm")
+    report = RectifierReport("relu_to_ratenorm")
     graph.toposort()
     for node in list(graph.nodes):
         limit = rectifier_limit(node)
@@ -56,32 +63,18 @@ def relu_to_ratenorm(graph: Graph) -> Report:
             continue
         _rewrite(graph, node, limit)
         report.actions[f"{node.op} written as RateNorm"] += 1
-    for node in rate_norms(graph):
-        if _drop_rounding(graph, node):
+    for norm in rate_norms(graph):
+        potential = _drop_rounding(graph, norm)
+        if potential is not None:
+            report.potentials[norm.name] = potential
             report.actions["trained rounding dropped"] += 1
             report.preserves_values = False
     graph.cleanup()
     return report
 
 
-def rate_norms(graph: Graph) -> list[Node]:
-    """The RateNorm nodes of a graph, in topological order."""
-    graph.toposort()
-    return [node for node in graph.nodes if node.op == "RateNorm"]
-
-
-def threshold_of(node: Node) -> Array | None:
-    """The threshold of a RateNorm, of broadcastable shape; None where it is not set."""
-    values: Array = node.inputs[1].values
-    return None if values.max() >= UNSET_THRESHOLD else values
-
-
 def _rewrite(graph: Graph, node: Node, limit: Array) -> None:
     source, output = data_input(node), node.outputs[0]
-    if np.dtype(source.dtype) != np.float32:
-        raise UnsupportedError(
-            f"{describe(node)} works on {np.dtype(source.dtype)}; convert the model to float32"
-        )
     before = source.inputs[0] if source.inputs else None
     bound = _upper_bound(before)
     if before is not None and bound is not None and sole_consumer(graph, source) is node:
@@ -91,13 +84,8 @@ def _rewrite(graph: Graph, node: Node, limit: Array) -> None:
     if after is not None and bound is not None and np.all(bound > 0):
         output, limit = after.outputs[0], np.minimum(limit, bound)
         remove(graph, after)
-    theta = gs.Constant(
-        unique_name(graph, f"{node.name}.theta"), _threshold_array(node, source, limit)
-    )
     remove(graph, node)
-    rate = gs.Variable(unique_name(graph, f"{output.name}.rate"), np.float32, output.shape)
-    insert(graph, "RateNorm", [source, theta], rate).name = node.name
-    insert(graph, "Mul", [rate, theta], output)
+    place(graph, RECTIFYING, node, node.name, source, output, channel_axis(source), limit)
 
 
 def _upper_bound(node: Node | None) -> Array | None:
@@ -105,68 +93,75 @@ def _upper_bound(node: Node | None) -> Array | None:
     return constant_operand(node) if node is not None and node.op == "Min" else None
 
 
-def _threshold_array(node: Node, source: Tensor, limit: Array) -> Array:
-    """`limit` as a threshold of shape [1, C, 1, ...], float32."""
-    axes, axis = rank(source, node), channel_axis(source)
-    channels = source.shape[axis] if axes else None
-    if not isinstance(channels, int):
-        raise UnsupportedError(
-            f"{describe(node)}: the number of channels of {source.name!r} "
-            f"(shape {source.shape}) cannot be resolved; export the model with that axis fixed"
-        )
-    vector = per_channel(limit, axes, axis, channels)
-    if vector is None or not np.all(vector > 0):
-        raise UnsupportedError(
-            f"{describe(node)}: clips at values that are not positive, or not one per channel"
-        )
-    shape = [1] * axes
-    shape[axis] = channels
-    return vector.astype(np.float32).reshape(shape)
-
-
-def _drop_rounding(graph: Graph, norm: Node) -> bool:
-    """Remove `Floor(L * x + 1/2) [/ L]` from around a rectifier; whether it was there."""
-    return _drop_rounding_before(graph, norm) or _drop_rounding_after(graph, norm)
-
-
-def _drop_rounding_before(graph: Graph, norm: Node) -> bool:
-    """floor(z * L / theta + 1/2), then clipped from 0 to L: levels are whole numbers."""
-    floor = norm.inputs[0].inputs[0] if norm.inputs[0].inputs else None
+def _drop_rounding(graph: Graph, norm: Node) -> float | None:
+    """Remove `Floor(x + c)` from beside a clipped rectifier; c, or None where it is not there."""
     threshold = threshold_of(norm)
-    if floor is None or floor.op != "Floor" or threshold is None:
-        return False
-    if np.any(threshold != np.round(threshold)) or len(floor.outputs[0].outputs) != 1:
-        return False
-    add = floor.inputs[0].inputs[0] if floor.inputs[0].inputs else None
-    if not _adds_half(add) or sole_consumer(graph, floor.inputs[0]) is not floor:
-        return False
-    norm.inputs[0] = data_input(add)
-    return True
+    if threshold is None:
+        return None
+    before = _rounding_before(norm, threshold)
+    return _rounding_after(graph, norm) if before is None else before
 
 
-def _drop_rounding_after(graph: Graph, norm: Node) -> bool:
-    """RateNorm, [scales], Add 1/2, Floor: the scales stay, Add and Floor go."""
-    tensor = norm.outputs[0]
+def _rounding_before(norm: Node, threshold: Array) -> float | None:
+    """floor(z * L / theta + c), then clipped from 0 to L: levels are whole numbers."""
+    rounding = _producer(norm.inputs[0])
+    if not _whole(threshold) or rounding is None or rounding.op not in _ROUNDING:
+        return None
+    add = _producer(rounding.inputs[0])
+    shift = _shift(add) if rounding.op == "Floor" else None
+    norm.inputs[0] = rounding.inputs[0] if shift is None else data_input(add)
+    return _ROUNDING[rounding.op] if shift is None else shift
+
+
+def _rounding_after(graph: Graph, norm: Node) -> float | None:
+    """RateNorm, [scales], Add c, Floor: the scales stay, Add and Floor go."""
+    tensor, levels = norm.outputs[0], np.ones(1)
     reader = sole_consumer(graph, tensor)
-    while (
-        reader is not None and reader.op in ("Mul", "Div") and constant_operand(reader) is not None
-    ):
+    while reader is not None and reader.op in ("Mul", "Div"):
+        factor = constant_operand(reader)
+        if factor is None:
+            return None
+        levels = levels / factor if reader.op == "Div" else levels * factor
         tensor = reader.outputs[0]
         reader = sole_consumer(graph, tensor)
-    if reader is None or not _adds_half(reader):
-        return False
-    floor = sole_consumer(graph, reader.outputs[0])
-    if floor is None or floor.op != "Floor":
-        return False
-    rounded = floor.outputs[0]
-    remove(graph, floor)
-    remove(graph, reader)
-    replace_everywhere(graph, rounded, tensor)
-    return True
+    rounded = _rounded(graph, reader)
+    if rounded is None or not _whole(levels):
+        return None
+    shift, rounding, add = rounded
+    output = rounding.outputs[0]
+    remove(graph, rounding)
+    if add is not None:
+        remove(graph, add)
+    replace_everywhere(graph, output, tensor)
+    return shift
 
 
-def _adds_half(node: Node | None) -> bool:
-    if node is None or node.op != "Add":
-        return False
-    operand = constant_operand(node)
-    return operand is not None and bool(np.all(operand == 0.5))
+def _rounded(graph: Graph, node: Node | None) -> tuple[float, Node, Node | None] | None:
+    """What rounding starts at a node: its shift, the node that rounds, the Add before it."""
+    shift = _shift(node)
+    if node is not None and shift is not None:
+        after = sole_consumer(graph, node.outputs[0])
+        return (shift, after, node) if after is not None and after.op == "Floor" else None
+    if node is None or node.op not in _ROUNDING:
+        return None
+    return _ROUNDING[node.op], node, None
+
+
+_ROUNDING = {"Floor": 0.0, "Round": 0.5}
+
+
+def _producer(tensor: Tensor) -> Node | None:
+    return tensor.inputs[0] if tensor.inputs else None
+
+
+def _whole(values: Array) -> bool:
+    """Whether values are whole numbers, up to the rounding of float32 products."""
+    return bool(np.all(values >= 0.5) and np.allclose(values, np.round(values), rtol=1e-5))
+
+
+def _shift(node: Node | None) -> float | None:
+    """The constant between 0 and 1 that a node adds; None where it adds none."""
+    operand = constant_operand(node) if node is not None and node.op == "Add" else None
+    if operand is None or not np.all((operand == operand.flat[0]) & (operand > 0) & (operand < 1)):
+        return None
+    return float(operand.flat[0])

@@ -1,4 +1,4 @@
-"""Give every RateNorm its threshold: a method's, for a neuron and a number of timesteps.
+"""Give every Rate Norm Layer its threshold: a method's, for a neuron and a number of timesteps.
 
 1. A channel gets what the method says of its statistics.
 2. A channel that was never active gets what the method says of its layer.
@@ -19,8 +19,8 @@ from onnxsnn.calibration.observe import Statistics
 from onnxsnn.calibration.statistics import ChannelStatistics
 from onnxsnn.graph import Graph, Node, describe, unique_name
 from onnxsnn.neurons import Neuron
-from onnxsnn.passes.relu_to_ratenorm import rate_norms, threshold_of
 from onnxsnn.passes.report import Report
+from onnxsnn.ratenorm import SIGNED, rate_norms, threshold_of
 from onnxsnn.thresholds import ThresholdMethod
 
 __all__ = ["ThresholdReport", "set_thresholds"]
@@ -43,13 +43,13 @@ def set_thresholds(
     per_layer: bool = False,
     keep_trained: bool = False,
 ) -> ThresholdReport:
-    """Set the threshold of every RateNorm, and of the product behind it.
+    """Set the threshold of every Rate Norm Layer, and of the product behind it.
 
     Args:
-        graph: a graph with RateNorm nodes.
+        graph: a graph with Rate Norm Layers.
         statistics: by node name, from `calibrate`.
         method: a threshold method and its name.
-        neuron: the neuron that will run.
+        neuron: the neuron that will run; its signed counterpart where values can be negative.
         timesteps: the number of steps that will be run.
         per_layer: one threshold for all channels of a layer.
         keep_trained: leave thresholds that the graph was trained with.
@@ -65,7 +65,8 @@ def set_thresholds(
         observed = statistics[node.name]
         if not observed.active.any():
             report.warnings.append(f"{describe(node)} was never active during calibration")
-        values = _choose(choose, observed, neuron, timesteps, per_layer)
+        encoder = neuron.signed if node.op == SIGNED else neuron
+        values = _choose(choose, observed, encoder, timesteps, per_layer)
         _set(graph, node, _limited(values, trained, node))
         report.origins[node.name] = name
         report.actions[f"thresholds set by {name}"] += 1

@@ -1,4 +1,4 @@
-"""From rates to spikes: RateNorm becomes a neuron, and every tensor is given its form in time.
+"""From rates to spikes: Rate Norm Layers become neurons, every tensor gets its form in time.
 
 A tensor of the ANN that varies over time takes one of three forms in the SNN, after step t:
 
@@ -23,6 +23,7 @@ Each change of form is a node of the onnxsnn domain, with a state where it needs
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -35,6 +36,7 @@ from onnxsnn.graph import Graph, Node, Tensor, describe, insert, rank, unique_na
 from onnxsnn.neurons import Neuron
 from onnxsnn.operators import Fate, Role, fate, refuse_unsupported, varying_tensors
 from onnxsnn.passes.report import Report
+from onnxsnn.ratenorm import SIGNED, is_rate_norm
 
 __all__ = ["SpikeReport", "State", "spike"]
 
@@ -70,8 +72,16 @@ class _Form(Enum):
     MEAN = auto()
 
 
-def spike(graph: Graph, neuron: Neuron) -> SpikeReport:
-    """Turn a graph of RateNorm nodes into the step graph: one timestep of the SNN.
+def spike(
+    graph: Graph, neuron: Neuron, potentials: Mapping[str, float] | None = None
+) -> SpikeReport:
+    """Turn a graph of Rate Norm Layers into the step graph: one timestep of the SNN.
+
+    Args:
+        graph: the graph; it becomes the step graph.
+        neuron: the neuron model; its signed counterpart stands for SignedRateNorm.
+        potentials: initial potentials other than the neuron's, by layer, as fractions of
+            the threshold.
 
     Raises:
         UnsupportedError: an operator cannot be converted, or works on another type than
@@ -79,15 +89,16 @@ def spike(graph: Graph, neuron: Neuron) -> SpikeReport:
     """
     graph.toposort()
     refuse_unsupported(graph)
-    return _Spiker(graph, neuron).run()
+    return _Spiker(graph, neuron, potentials or {}).run()
 
 
 class _Spiker:
     """The pass at work: the form of each tensor, and the conversions made so far."""
 
-    def __init__(self, graph: Graph, neuron: Neuron) -> None:
+    def __init__(self, graph: Graph, neuron: Neuron, potentials: Mapping[str, float]) -> None:
         self.graph = graph
         self.neuron = neuron
+        self.potentials = potentials
         self.report = SpikeReport("spike")
         self.forms: dict[int, _Form] = {}
         self.converted: dict[tuple[int, _Form], Tensor] = {}
@@ -111,7 +122,7 @@ class _Spiker:
 
     def _place(self, node: Node, what: Fate) -> None:
         """Choose the form in which a node works, and bring its inputs into it."""
-        if node.op == "RateNorm":
+        if is_rate_norm(node):
             self._place_neuron(node)
             return
         moving = [tensor for tensor in node.inputs if self._form(tensor) is not _Form.STATIC]
@@ -140,15 +151,16 @@ class _Spiker:
 
     def _place_neuron(self, node: Node) -> None:
         self._bring_inputs(node, _Form.CURRENT)
-        theta = node.inputs[1].values
-        default = (theta * self.neuron.initial_potential).astype(np.float32)
+        neuron = self.neuron.signed if node.op == SIGNED else self.neuron
+        fraction = self.potentials.get(node.name, neuron.initial_potential)
+        default = (node.inputs[1].values * fraction).astype(np.float32)
         shape = node.outputs[0].shape
         before, after = self._state(node.name, "potential", default, shape)
-        node.op = self.neuron.operator
+        self.report.actions[f"{node.op} turned into {neuron.operator}"] += 1
+        node.op = neuron.operator
         node.inputs.append(before)
         node.outputs.append(after)
         self.forms[id(node.outputs[0])] = _Form.CURRENT
-        self.report.actions[f"RateNorm turned into {self.neuron.operator}"] += 1
 
     def _place_output(self, position: int, output: Tensor) -> None:
         """Let a graph output be a mean under its own name."""
@@ -253,10 +265,10 @@ _CONVERSIONS = {
 
 
 def _before_neurons(graph: Graph) -> set[int]:
-    """id() of every node from which a RateNorm can be reached."""
+    """id() of every node from which a Rate Norm Layer can be reached."""
     found: set[int] = set()
     for node in reversed(graph.nodes):
         readers = [reader for tensor in node.outputs for reader in tensor.outputs]
-        if any(reader.op == "RateNorm" or id(reader) in found for reader in readers):
+        if any(is_rate_norm(reader) or id(reader) in found for reader in readers):
             found.add(id(node))
     return found

@@ -21,10 +21,14 @@ def gaussian(statistics: ChannelStatistics, neuron: Neuron, timesteps: int) -> F
     |gamma|, and no data are needed. DCGS (Huang et al. 2025) minimises the same error by a
     fixed-point iteration for even levels; the search here serves any neuron.
     """
-    top = np.maximum(statistics.mean + _REACH * statistics.std, np.finfo(np.float32).tiny)
+    mean = np.abs(statistics.mean) if statistics.signed else statistics.mean
+    top = np.maximum(mean + _REACH * statistics.std, np.finfo(np.float32).tiny)
     width = top / BINS  # [C]
     spread = np.maximum(statistics.std, width)[:, None]
-    score = (CENTRES * width[:, None] - statistics.mean[:, None]) / spread
-    error = expected_error(np.exp(-(score**2) / 2), neuron, timesteps)
+    values = CENTRES * width[:, None]
+    density = np.exp(-(((values - mean[:, None]) / spread) ** 2) / 2)
+    if statistics.signed:  # of the magnitude: either sign
+        density += np.exp(-(((values + mean[:, None]) / spread) ** 2) / 2)
+    error = expected_error(density, neuron, timesteps)
     thresholds: Floats = CANDIDATES[error.argmin(axis=1)] * width
     return thresholds

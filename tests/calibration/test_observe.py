@@ -6,7 +6,8 @@ import pytest
 from onnxsnn.calibration.observe import calibrate
 from onnxsnn.errors import DataError
 from onnxsnn.passes.clean import clean
-from onnxsnn.passes.relu_to_ratenorm import rate_norms, relu_to_ratenorm
+from onnxsnn.passes.relu_to_ratenorm import relu_to_ratenorm
+from onnxsnn.ratenorm import rate_norms
 from tests.models import Builder, outputs_of, uniform
 
 

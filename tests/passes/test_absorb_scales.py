@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from onnxsnn.passes.absorb_scales import absorb_scales
 from onnxsnn.passes.clean import clean
-from onnxsnn.passes.relu_to_ratenorm import rate_norms, relu_to_ratenorm
+from onnxsnn.passes.relu_to_ratenorm import relu_to_ratenorm
+from onnxsnn.ratenorm import rate_norms
 from tests.models import Builder, assert_same, outputs_of, uniform
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from onnxsnn.errors import UnsupportedError
 from onnxsnn.passes.clean import clean
-from onnxsnn.passes.relu_to_ratenorm import rate_norms, relu_to_ratenorm, threshold_of
+from onnxsnn.passes.relu_to_ratenorm import relu_to_ratenorm
+from onnxsnn.ratenorm import rate_norms, threshold_of
 from tests.models import Builder, assert_same, outputs_of, uniform
 
 
@@ -138,12 +139,35 @@ def test_rounding_before_the_clip_is_dropped():
     np.testing.assert_allclose(*(next(iter(o.values())) for o in (after, expected)), atol=1e-6)
 
 
-def test_floor_that_does_not_round_to_the_nearest_stays():
+@pytest.mark.parametrize(("operator", "potential"), [("Floor", 0.0), ("Round", 0.5)])
+def test_rounding_says_where_the_potential_was_trained_to_start(operator, potential):
     b = Builder((3, 6, 6))
     b.clip(4.0)
+    b.op(operator)
+    graph, report = rewritten(b)
+    assert operator not in {node.op for node in graph.nodes}
+    assert list(report.potentials.values()) == [potential]
+
+
+@pytest.mark.parametrize("limit", [None, 2.5])
+def test_rounding_stays_where_it_makes_no_levels(limit):
+    """Of an activation without a limit, or one that is not a whole number of levels."""
+    b = Builder((3, 6, 6))
+    b.relu() if limit is None else b.clip(limit)
     b.op("Floor")
-    graph, _ = check(b)
+    graph, report = check(b)
     assert "Floor" in {node.op for node in graph.nodes}
+    assert not report.potentials
+
+
+def test_clip_that_only_gates_another_tensor_stays():
+    """HardSwish as exporters write it: x * Clip(x + 3, 0, 6) / 6."""
+    b = Builder((3, 6, 6))
+    b.op("Add", "x", b.constant(3.0))
+    b.clip(6.0)
+    b.op("Mul", "x", b.last)
+    b.op("Div", b.last, b.constant(6.0))
+    assert not rate_norms(check(b)[0])
 
 
 def test_channels_are_the_last_axis_behind_a_matrix_product():
@@ -184,12 +208,12 @@ def test_rectifier_of_another_type_than_float32_is_refused_by_name(kind):
     b = Builder((3, 6, 6))
     b.op("Cast", "x", to=kind)
     b.op("Relu")
-    with pytest.raises(UnsupportedError, match=r"relu1.*convert the model to float32"):
+    with pytest.raises(UnsupportedError, match=r"relu1.*only float32"):
         rewritten(b)
 
 
-def test_unknown_number_of_channels_is_refused_by_name():
+def test_unknown_number_of_channels_gets_one_threshold():
     b = Builder(("C", 6, 6))
     b.relu()
-    with pytest.raises(UnsupportedError, match=r"relu0.*channels.*cannot be resolved"):
-        rewritten(b)
+    graph, _ = rewritten(b)
+    assert rate_norms(graph)[0].inputs[1].values.shape == (1, 1, 1, 1)

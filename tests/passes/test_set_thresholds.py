@@ -5,8 +5,9 @@ import numpy as np
 from onnxsnn.calibration.observe import calibrate
 from onnxsnn.neurons import IntegrateAndFire
 from onnxsnn.passes.clean import clean
-from onnxsnn.passes.relu_to_ratenorm import rate_norms, relu_to_ratenorm, threshold_of
+from onnxsnn.passes.relu_to_ratenorm import relu_to_ratenorm
 from onnxsnn.passes.set_thresholds import set_thresholds
+from onnxsnn.ratenorm import rate_norms, threshold_of
 from onnxsnn.thresholds import METHODS
 from tests.models import Builder
 

@@ -8,8 +8,9 @@ from onnxsnn.errors import UnsupportedError
 from onnxsnn.graph import to_model
 from onnxsnn.neurons import IntegrateAndFire
 from onnxsnn.passes.clean import clean
-from onnxsnn.passes.relu_to_ratenorm import rate_norms, relu_to_ratenorm
+from onnxsnn.passes.relu_to_ratenorm import relu_to_ratenorm
 from onnxsnn.passes.spike import spike
+from onnxsnn.ratenorm import rate_norms
 from tests.models import Builder, outputs_of, uniform
 
 

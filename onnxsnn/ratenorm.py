@@ -1,0 +1,107 @@
+"""Rate Norm Layers in a graph: how they are placed there, found again, and read.
+
+    RateNorm(x, theta)       = clip(x, 0, theta) / theta       in [0, 1]
+    SignedRateNorm(x, theta) = clip(x, -theta, theta) / theta  in [-1, 1]
+
+Each is the firing rate that a neuron of threshold theta goes to: the first is the founding
+paper's (Ding et al., IJCAI 2021, section 3.1), the second that of a neuron that can fire
+negative spikes too. The Mul by theta behind it gives back the value.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxsnn.arrays import Array
+from onnxsnn.errors import UnsupportedError
+from onnxsnn.graph import Graph, Node, Tensor, describe, insert, per_channel, rank, unique_name
+
+__all__ = [
+    "RECTIFYING",
+    "SIGNED",
+    "UNSET_THRESHOLD",
+    "is_rate_norm",
+    "place",
+    "rate_norms",
+    "threshold_of",
+]
+
+RECTIFYING = "RateNorm"
+SIGNED = "SignedRateNorm"
+UNSET_THRESHOLD = 2.0**64  # a power of two beyond any activation
+
+
+def is_rate_norm(node: Node) -> bool:
+    """Whether a node is a Rate Norm Layer, of either kind."""
+    return node.op in (RECTIFYING, SIGNED)
+
+
+def rate_norms(graph: Graph) -> list[Node]:
+    """The Rate Norm Layers of a graph, in topological order."""
+    graph.toposort()
+    return [node for node in graph.nodes if is_rate_norm(node)]
+
+
+def threshold_of(node: Node) -> Array | None:
+    """The threshold of a Rate Norm Layer, of broadcastable shape; None where it is not set."""
+    values: Array = node.inputs[1].values
+    return None if values.max() >= UNSET_THRESHOLD else values
+
+
+def place(
+    graph: Graph,
+    operator: str,
+    origin: Node,
+    name: str,
+    source: Tensor,
+    output: Tensor,
+    axis: int,
+    limit: Array | None = None,
+) -> None:
+    """Let `output` be `theta * operator(source, theta)`.
+
+    Args:
+        graph: the graph.
+        operator: RECTIFYING or SIGNED.
+        origin: the node that the layer stands for; messages name it.
+        name: of the layer.
+        source: what it reads.
+        output: what it gives; nothing else may write it.
+        axis: the axis of `source` that gets one threshold per channel; where its size is not
+            known, the layer gets one threshold.
+        limit: the threshold that was trained, a scalar or one per channel; None for none.
+
+    Raises:
+        UnsupportedError: the values are not float32, their rank is not known, or the limit
+            is not one positive number per channel.
+    """
+    if source.dtype is None or np.dtype(source.dtype) != np.float32:
+        raise UnsupportedError(
+            f"{describe(origin)} works on {source.dtype and np.dtype(source.dtype)}; "
+            "only float32 can be carried by spikes"
+        )
+    values = np.array(UNSET_THRESHOLD) if limit is None else limit
+    constant = _threshold(source, axis, values, origin)
+    theta = gs.Constant(unique_name(graph, f"{name}.theta"), constant)
+    rate = gs.Variable(unique_name(graph, f"{output.name}.rate"), np.float32, output.shape)
+    insert(graph, operator, [source, theta], rate).name = name
+    insert(graph, "Mul", [rate, theta], output)
+
+
+def _threshold(source: Tensor, axis: int, limit: Array, origin: Node) -> Array:
+    """`limit` as a threshold of shape [1, C, 1, ...], float32."""
+    axes = rank(source, origin)
+    channels = source.shape[axis] if axes else 1
+    shape = [1] * axes
+    if isinstance(channels, int):
+        vector = per_channel(limit, axes, axis, channels)
+        if axes:
+            shape[axis] = channels
+    else:
+        vector = limit.reshape(-1) if limit.size == 1 else None
+    if vector is None or not np.all(vector > 0):
+        raise UnsupportedError(
+            f"{describe(origin)}: clips at values that are not positive, or not one per channel"
+        )
+    return vector.astype(np.float32).reshape(shape)
