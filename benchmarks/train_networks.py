@@ -180,7 +180,7 @@ class Recipe:
 RECIPES = {
     "vit": Recipe(Vit, 6, adam=True),
     "bert": Recipe(Bert, 6, ("ids", "attention_mask"), tokens, adam=True),
-    "mobilenet": Recipe(mobilenet, 6),
+    "mobilenet": Recipe(mobilenet, 3),
 }
 
 

@@ -29,6 +29,7 @@ from onnxsnn.passes.relu_to_ratenorm import relu_to_ratenorm
 from onnxsnn.passes.report import Report
 from onnxsnn.passes.set_thresholds import set_thresholds
 from onnxsnn.passes.spike import spike
+from onnxsnn.precision import other_precisions
 from onnxsnn.ratenorm import RECTIFYING, SIGNED, rate_norms, threshold_of
 from onnxsnn.session import Session
 from onnxsnn.source import Source, load_source
@@ -108,6 +109,8 @@ def convert(
     asked, neuron = neuron is not None, neuron or IntegrateAndFire()
     source = model if isinstance(model, Source) else load_source(model)
     line = _Pipeline(keep)
+    if others := other_precisions(source.model):
+        line.warnings.append(f"the model is of {' and '.join(others)}; the SNN computes in float32")
 
     graph = line.did(*clean(source.graph()))
     refuse_unsupported(graph)

@@ -63,13 +63,17 @@ def to_model(graph: Graph) -> onnx.ModelProto:
     """The model of a graph, with the body of every onnxsnn function that it calls."""
     graph.toposort()
     called = {node.op for node in graph.nodes if node.domain == functions.DOMAIN}
-    opsets = [onnx.helper.make_opsetid("", graph.opset)]
+    others = [entry for entry in graph.import_domains or [] if entry.domain not in _OWN_DOMAINS]
+    opsets = [onnx.helper.make_opsetid("", graph.opset), *others]
     if called:
         opsets.append(onnx.helper.make_opsetid(functions.DOMAIN, functions.VERSION))
     model: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False, opset_imports=opsets)
     model.ir_version = max(model.ir_version, functions.IR_VERSION)
     model.functions.extend(functions.body(name, graph.opset) for name in sorted(called))
     return model
+
+
+_OWN_DOMAINS = {"", "ai.onnx", functions.DOMAIN}
 
 
 def infer_shapes(graph: Graph) -> Graph:

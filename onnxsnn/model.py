@@ -97,7 +97,7 @@ class SpikingModel:
             },
         )
         try:
-            onnx.checker.check_model(model, full_check=True)
+            onnx.checker.check_model(model)
         except Exception as error:
             raise ModelError(f"the SNN is not valid ONNX: {error}") from error
         return cls(model, list(states), dict(metadata), list(layers))

@@ -41,6 +41,7 @@ __all__ = [
     "fate",
     "rectifier_limit",
     "refuse_unsupported",
+    "values_read",
     "varying_tensors",
 ]
 
@@ -172,10 +173,16 @@ def varying_tensors(graph: Graph) -> set[int]:
     varying: set[int] = set()
     for node in graph.nodes:
         fires = rectifier_limit(node) is not None or fate(node, ()).role is Role.NEURON
-        reads = node.op not in ("Shape", "Size") and any(id(t) in varying for t in node.inputs)
-        if fires or reads:
+        if fires or any(id(tensor) in varying for tensor in values_read(node)):
             varying.update(id(tensor) for tensor in node.outputs)
     return varying
+
+
+def values_read(node: Node) -> list[Tensor]:
+    """The inputs of a node whose values it reads, and not their shape or type only."""
+    if node.op in ("EyeLike", "Shape", "Size"):
+        return []
+    return list(node.inputs[:1] if node.op == "CastLike" else node.inputs)
 
 
 def refuse_unsupported(graph: Graph) -> None:
@@ -207,7 +214,7 @@ def fate(node: Node, varying: Collection[int]) -> Fate:
 
 
 def _linear_fate(node: Node, row: Row, varying: Collection[int]) -> Fate:
-    moving = [position for position, t in enumerate(node.inputs) if id(t) in varying]
+    moving = [position for position, t in enumerate(values_read(node)) if id(t) in varying]
     allowed = {
         Varying.ANY: True,
         Varying.ONE: len(moving) <= 1,

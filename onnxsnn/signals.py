@@ -16,7 +16,7 @@ from enum import IntEnum
 
 from onnxsnn import functions
 from onnxsnn.graph import Graph, Node, Tensor, constant
-from onnxsnn.operators import Role, fate
+from onnxsnn.operators import Role, fate, values_read
 
 __all__ = ["Signal", "Signals", "weighted_input"]
 
@@ -48,10 +48,10 @@ class Signals:
 
     def _after(self, node: Node) -> Signal:
         """What a node gives, by what it reads."""
-        reads = max((self[tensor] for tensor in node.inputs), default=Signal.CONSTANT)
+        reads = max((self[tensor] for tensor in values_read(node)), default=Signal.CONSTANT)
         if node.domain == functions.DOMAIN:
             return Signal.SPIKES
-        if reads is Signal.CONSTANT or node.op in ("Shape", "Size"):
+        if reads is Signal.CONSTANT:
             return Signal.CONSTANT
         if weighted_input(node) is not None:
             return Signal.ANALOG if reads > Signal.CURRENT else Signal.CURRENT

@@ -16,6 +16,7 @@ from onnxsnn.functions import MINIMUM_OPSET
 from onnxsnn.graph import Graph, from_model
 from onnxsnn.inputs import InputSpec
 from onnxsnn.model import input_specs, kind_of
+from onnxsnn.precision import to_single_precision
 from onnxsnn.session import make_session
 
 __all__ = ["Source", "load_source"]
@@ -38,12 +39,12 @@ class Source:
     inputs: list[InputSpec]
 
     def graph(self) -> Graph:
-        """The model as a graph: functions inlined, opset 14 or newer, shapes inferred.
+        """The model as a graph: functions inlined, in float32, opset 14 or newer, shapes inferred.
 
         Raises:
             ModelError: onnx cannot bring the model to that opset, or infer its shapes.
         """
-        model = onnx.inliner.inline_local_functions(self.model)
+        model = to_single_precision(onnx.inliner.inline_local_functions(self.model))
         opset = opset_of(model)
         if opset < MINIMUM_OPSET:
             try:

@@ -2,7 +2,8 @@
 
 1. Nodes without a name, or with another's, get one of their own.
 2. What depends on constants only becomes a constant (weights that are graph inputs with
-   an initializer are constants from the import on).
+   an initializer are constants from the import on); so does the shape of a static tensor,
+   and a computed shape of which all sizes but one are known.
 3. Identity, and Dropout and Cast where they change nothing, go.
 4. Shapes are put together along axis 0, not -1.
 5. Gemm has alpha = beta = 1, no transposed left operand and a bias vector; a MatMul of two
@@ -18,11 +19,12 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxsnn.arrays import Array
-from onnxsnn.errors import ModelError
+from onnxsnn.errors import ModelError, UnsupportedError
 from onnxsnn.graph import (
     Graph,
     Node,
     constant,
+    describe,
     infer_shapes,
     remove,
     replace_everywhere,
@@ -39,13 +41,15 @@ def clean(graph: Graph) -> tuple[Graph, Report]:
     report = Report("clean")
     _name_nodes(graph, report)
     before = len(graph.nodes)
-    graph.toposort()
-    with quiet_onnxruntime():  # graphsurgeon computes the constants with it
-        graph.fold_constants(partitioning="basic").cleanup()
+    _fold_constants(graph)
+    _check_complete(graph)
+    _canonical_axes(graph)
+    graph = infer_shapes(graph)
+    _constant_targets(graph)
+    _fold_constants(graph)
     if len(graph.nodes) < before:
         report.actions["nodes folded into constants, or unused"] += before - len(graph.nodes)
     _remove_no_ops(graph, report)
-    _canonical_axes(graph)
     graph = infer_shapes(graph)
     _canonical_products(graph, report)
     graph.cleanup()
@@ -60,6 +64,37 @@ def _name_nodes(graph: Graph, report: Report) -> None:
             base = node.outputs[0].name if node.outputs else "node"
             node.name = unique_name(graph, f"{base}/{node.op}")
             report.actions["nodes named"] += 1
+
+
+def _fold_constants(graph: Graph) -> None:
+    """Compute what depends on constants only, and what is the shape of a static tensor.
+
+    graphsurgeon's own folding of shapes is not used: it takes no notice of a Shape's start
+    and end, and makes whole numbers of the factors in shape arithmetic.
+    """
+    for node in graph.nodes:
+        shape = node.inputs[0].shape if node.op == "Shape" else None
+        if shape is not None and all(isinstance(size, int) for size in shape):
+            sizes = shape[node.attrs.get("start", 0) : node.attrs.get("end")]
+            node.outputs[0].to_constant(np.array(sizes, np.int64)).inputs.clear()
+    graph.cleanup().toposort()
+    with quiet_onnxruntime():  # graphsurgeon computes the constants with it
+        try:
+            graph.fold_constants(fold_shapes=False, error_ok=False)
+        except Exception:  # ONNX Runtime does not take one of them: fold the others
+            graph.fold_constants(fold_shapes=False, partitioning="recursive")
+    graph.cleanup()
+
+
+def _constant_targets(graph: Graph) -> None:
+    """Reshape to a constant shape where all sizes but one are known, however it is computed."""
+    for node in graph.nodes:
+        shape = node.outputs[0].shape if node.op == "Reshape" else None
+        if shape is None or constant(node.inputs[1]) is not None:
+            continue
+        target = [size if isinstance(size, int) else -1 for size in shape]
+        if target.count(-1) <= 1 and 0 not in target:
+            node.inputs[1] = _new_constant(graph, node, "shape", np.array(target, np.int64))
 
 
 def _remove_no_ops(graph: Graph, report: Report) -> None:
@@ -129,6 +164,19 @@ def _canonical_gemm(graph: Graph, node: Node) -> None:
 
 def _new_constant(graph: Graph, node: Node, role: str, values: Array) -> gs.Constant:
     return gs.Constant(unique_name(graph, f"{node.name}.{role}"), values)
+
+
+def _check_complete(graph: Graph) -> None:
+    """Folding an If of a constant condition may lose what its branches read from outside."""
+    known = {id(tensor) for tensor in graph.inputs}
+    for node in graph.nodes:
+        for tensor in node.inputs:
+            made = tensor.inputs or tensor.is_empty() or id(tensor) in known
+            if not made and constant(tensor) is None:
+                raise UnsupportedError(
+                    f"{describe(node)} reads {tensor.name!r} out of an If that cannot be "
+                    "resolved; export the model without control flow"
+                )
 
 
 def _check_finite(graph: Graph) -> None:

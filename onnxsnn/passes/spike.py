@@ -10,8 +10,9 @@ A *static* tensor, which depends on the input current and constants only, is the
 every step, and is current and mean at once.
 
 1. A neuron reads a current and writes one (its spikes).
-2. A linear node works on currents; on means, if all that it reads are means, or if no
-   neuron follows: the read-out is applied to the running mean.
+2. A linear node works on currents; on means, if all that it reads are means, if no neuron
+   follows (the read-out is applied to the running mean), or if some of what it reads are
+   means and nothing that reads it needs a current.
 3. A compensated node f works on means; the current that it gives is the increment
    `t f(mean_t) - (t-1) f(mean_(t-1))`, whose running mean is exactly f of the mean
    (expectation compensation; ECMT, Huang et al. 2024). A positively homogeneous f of one input,
@@ -34,9 +35,17 @@ from onnxsnn.arrays import Array
 from onnxsnn.errors import UnsupportedError
 from onnxsnn.graph import Graph, Node, Tensor, describe, insert, rank, unique_name
 from onnxsnn.neurons import Neuron
-from onnxsnn.operators import Fate, Role, fate, refuse_unsupported, varying_tensors
+from onnxsnn.operators import (
+    Fate,
+    Role,
+    fate,
+    refuse_unsupported,
+    values_read,
+    varying_tensors,
+)
 from onnxsnn.passes.report import Report
 from onnxsnn.ratenorm import SIGNED, is_rate_norm
+from onnxsnn.signals import weighted_input
 
 __all__ = ["SpikeReport", "State", "spike"]
 
@@ -102,15 +111,16 @@ class _Spiker:
         self.report = SpikeReport("spike")
         self.forms: dict[int, _Form] = {}
         self.converted: dict[tuple[int, _Form], Tensor] = {}
+        varying = varying_tensors(graph)
+        self.fates = {id(node): fate(node, varying) for node in graph.nodes}
         self.before_neuron = _before_neurons(graph)
+        self.before_current = _before_currents(graph, self.fates)
         self.step: Tensor | None = None
         self.state_outputs: list[Tensor] = []
 
     def run(self) -> SpikeReport:
-        nodes = list(self.graph.nodes)
-        varying = varying_tensors(self.graph)
-        for node in nodes:
-            self._place(node, fate(node, varying))
+        for node in list(self.graph.nodes):
+            self._place(node, self.fates[id(node)])
         for position, output in enumerate(self.graph.outputs[:]):
             self._place_output(position, output)
         self.graph.outputs.extend(self.state_outputs)
@@ -125,8 +135,8 @@ class _Spiker:
         if is_rate_norm(node):
             self._place_neuron(node)
             return
-        moving = [tensor for tensor in node.inputs if self._form(tensor) is not _Form.STATIC]
-        if not moving or node.op in ("Shape", "Size"):
+        moving = [tensor for tensor in values_read(node) if self._form(tensor) is not _Form.STATIC]
+        if not moving:
             return
         form = self._working_form(node, what, moving)
         self._bring_inputs(node, form)
@@ -138,11 +148,15 @@ class _Spiker:
         if id(node) not in self.before_neuron:
             return _Form.MEAN
         if what.role is Role.COMPENSATED:
-            one_output = sum(bool(tensor.outputs) for tensor in node.outputs) <= 1
-            return _Form.SUM if what.homogeneous and one_output else _Form.MEAN
-        if all(self._form(tensor) is _Form.MEAN for tensor in moving):
-            return _Form.MEAN
-        return _Form.CURRENT
+            return _Form.SUM if what.homogeneous and self._one_output(node) else _Form.MEAN
+        means = sum(self._form(tensor) is _Form.MEAN for tensor in moving)
+        on_means = means == len(moving) or (means and id(node) not in self.before_current)
+        return _Form.MEAN if on_means else _Form.CURRENT
+
+    def _one_output(self, node: Node) -> bool:
+        """Whether at most one output of a node is used."""
+        results = {id(tensor) for tensor in self.graph.outputs}
+        return sum(bool(t.outputs) or id(t) in results for t in node.outputs) <= 1
 
     def _bring_inputs(self, node: Node, form: _Form) -> None:
         for position, tensor in enumerate(node.inputs):
@@ -270,5 +284,23 @@ def _before_neurons(graph: Graph) -> set[int]:
     for node in reversed(graph.nodes):
         readers = [reader for tensor in node.outputs for reader in tensor.outputs]
         if any(is_rate_norm(reader) or id(reader) in found for reader in readers):
+            found.add(id(node))
+    return found
+
+
+def _before_currents(graph: Graph, fates: Mapping[int, Fate]) -> set[int]:
+    """id() of every node whose output is needed as a current.
+
+    A neuron needs one, a layer of weights too, and a linear node whose own output is needed so.
+    """
+    found: set[int] = set()
+    for node in reversed(graph.nodes):
+        readers = [reader for tensor in node.outputs for reader in tensor.outputs]
+        if any(
+            is_rate_norm(reader)
+            or weighted_input(reader) is not None
+            or (id(reader) in found and fates[id(reader)].role is not Role.COMPENSATED)
+            for reader in readers
+        ):
             found.add(id(node))
     return found

@@ -1,0 +1,96 @@
+"""Models of other floating-point types, computed in float32.
+
+Inputs and outputs keep their types: a Cast stands behind each such input and before each
+such output. What float32 cannot hold (a mask of -1.8e308, say) becomes its greatest value.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+__all__ = ["other_precisions", "to_single_precision"]
+
+_OTHERS = {
+    TensorProto.FLOAT16: "float16",
+    TensorProto.BFLOAT16: "bfloat16",
+    TensorProto.DOUBLE: "float64",
+}
+_TYPE_ATTRIBUTES = {"to", "dtype", "output_dtype", "softmax_precision", "stash_type"}
+
+
+def other_precisions(model: onnx.ModelProto) -> list[str]:
+    """The floating-point types, other than float32, in which a model's weights or data are."""
+    graph = model.graph
+    types = {tensor.data_type for tensor in graph.initializer}
+    types |= {value.type.tensor_type.elem_type for value in [*graph.input, *graph.output]}
+    return sorted(_OTHERS[kind] for kind in types & set(_OTHERS))
+
+
+def to_single_precision(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a model without functions, in which every such type has become float32."""
+    single = onnx.ModelProto()
+    single.CopyFrom(model)
+    graph = single.graph
+    weights = {tensor.name for tensor in graph.initializer}
+    for node in graph.node:
+        for attribute in node.attribute:
+            _convert_attribute(attribute)
+    for tensor in graph.initializer:
+        _convert_tensor(tensor)
+    fed = [value for value in graph.input if value.name not in weights]
+    before = [_cast_input(graph, value) for value in fed if _is_other(value)]
+    after = [_cast_output(graph, value) for value in graph.output if _is_other(value)]
+    nodes = [*before, *graph.node, *after]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    for value in [*graph.value_info, *(v for v in graph.input if v.name in weights)]:
+        if _is_other(value):
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
+    return single
+
+
+def _is_other(value: onnx.ValueInfoProto) -> bool:
+    return value.type.tensor_type.elem_type in _OTHERS
+
+
+def _convert_attribute(attribute: onnx.AttributeProto) -> None:
+    if attribute.name in _TYPE_ATTRIBUTES and attribute.i in _OTHERS:
+        attribute.i = TensorProto.FLOAT
+    if attribute.HasField("t"):
+        _convert_tensor(attribute.t)
+
+
+def _convert_tensor(tensor: TensorProto) -> None:
+    if tensor.data_type not in _OTHERS:
+        return
+    values = numpy_helper.to_array(tensor)
+    limits = np.finfo(np.float32)
+    with np.errstate(over="ignore"):
+        single = np.asarray(values).astype(np.float32)
+    overflow = np.isinf(single) & np.isfinite(values.astype(np.float64))
+    single = np.where(overflow, np.clip(single, limits.min, limits.max), single)
+    tensor.CopyFrom(numpy_helper.from_array(single, tensor.name))
+
+
+def _cast_input(graph: onnx.GraphProto, value: onnx.ValueInfoProto) -> onnx.NodeProto:
+    """Let every reader of an input read it in float32; the node that makes it so."""
+    single = f"{value.name}.float32"
+    for node in graph.node:
+        for position, name in enumerate(node.input):
+            if name == value.name:
+                node.input[position] = single
+    return helper.make_node("Cast", [value.name], [single], f"{single}/Cast", to=TensorProto.FLOAT)
+
+
+def _cast_output(graph: onnx.GraphProto, value: onnx.ValueInfoProto) -> onnx.NodeProto:
+    """Let an output be the cast of what the graph computes; the node that makes it so."""
+    single = f"{value.name}.float32"
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for position, name in enumerate(names):
+                if name == value.name:
+                    names[position] = single
+    kind = value.type.tensor_type.elem_type
+    return helper.make_node("Cast", [single], [value.name], f"{value.name}/Cast", to=kind)
