@@ -96,11 +96,12 @@ _data = click.option(
 )  # fmt: skip
 @click.option("--threshold", type=click.Choice(THRESHOLDS), help="Threshold method.")
 @click.option(
-    "--initial-potential", type=click.FloatRange(0.0, 1.0), default=0.5, show_default=True,
-    help="Membrane potential before the first step, in thresholds.",
+    "--initial-potential", type=click.FloatRange(0.0, 1.0),
+    help="Membrane potential before the first step, in thresholds; as trained, or 0.5, by default.",
 )  # fmt: skip
 @click.option("--per-layer", is_flag=True, help="One threshold per layer, not one per channel.")
 @click.option("--correct", is_flag=True, help="Correct initial potentials too; needs data.")
+@click.option("--strict", is_flag=True, help="Refuse what would not be driven by spikes.")
 @click.option("--keep-intermediate", is_flag=True, help="Write the graph after every pass.")
 @click.option("--verify", is_flag=True, help="Compare outputs before and after every pass.")
 @_data_options
@@ -111,9 +112,10 @@ def _convert(
     data: Path | None,
     timesteps: int,
     threshold: str | None,
-    initial_potential: float,
+    initial_potential: float | None,
     per_layer: bool,
     correct: bool,
+    strict: bool,
     keep_intermediate: bool,
     verify: bool,
     as_json: bool,
@@ -136,9 +138,10 @@ def _convert(
             samples,
             timesteps=timesteps,
             threshold=threshold,
-            neuron=IntegrateAndFire(initial_potential),
+            neuron=None if initial_potential is None else IntegrateAndFire(initial_potential),
             per_layer=per_layer,
             correct=correct,
+            strict=strict,
             verify=verify,
             keep=_Keeper(output) if keep_intermediate else None,
             progress=progress,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import onnx
 
 from onnxsnn.analysis.omega import omega, threshold_ratio
 from onnxsnn.arrays import Array
@@ -15,23 +14,18 @@ from onnxsnn.calibration.correct import correct_potentials
 from onnxsnn.calibration.observe import Statistics, calibrate
 from onnxsnn.calibration.synthetic import SAMPLES, cut_at_normalized, noise
 from onnxsnn.data import Dataset
-from onnxsnn.errors import ModelError, UnsupportedError, UsageError
-from onnxsnn.graph import Graph, to_model
-from onnxsnn.model import Layer, SpikingModel, write_metadata
+from onnxsnn.errors import UnsupportedError, UsageError
+from onnxsnn.graph import Graph
+from onnxsnn.model import Layer, SpikingModel
 from onnxsnn.neurons import NEURONS, IntegrateAndFire, Neuron
-from onnxsnn.operators import refuse_unsupported
 from onnxsnn.passes.absorb_scales import absorb_scales
-from onnxsnn.passes.clean import clean
-from onnxsnn.passes.encode import encode
-from onnxsnn.passes.fold_normalization import Moments, fold_normalization
-from onnxsnn.passes.free_batch import free_batch
-from onnxsnn.passes.relu_to_ratenorm import relu_to_ratenorm
+from onnxsnn.passes.fold_normalization import Moments
 from onnxsnn.passes.report import Report
 from onnxsnn.passes.set_thresholds import set_thresholds
 from onnxsnn.passes.spike import spike
-from onnxsnn.precision import other_precisions
+from onnxsnn.pipeline import Keep, Pipeline, prepare
 from onnxsnn.ratenorm import RECTIFYING, SIGNED, rate_norms, threshold_of
-from onnxsnn.session import Session
+from onnxsnn.signals import refuse_analog
 from onnxsnn.source import Source, load_source
 from onnxsnn.thresholds import METHODS
 
@@ -41,14 +35,9 @@ DEFAULT_TIMESTEPS = 16
 THRESHOLDS = (*METHODS, "trained")
 _ACTIVATIONS = 2**25  # values per calibration batch: 128 MiB
 _LARGEST_BATCH = 32
-_TOLERANCE = 1e-3
-_ROUNDING = 1e-3  # below this, outputs that come from values of order one are mostly rounding
 
 Progress = Callable[[int, int], None]
 """Called during calibration with the samples, or layers, done, and how many there are."""
-
-Keep = Callable[[str, onnx.ModelProto], None]
-"""Called with the name of a pass and the model that it made."""
 
 
 @dataclass
@@ -78,6 +67,7 @@ def convert(
     neuron: Neuron | None = None,
     per_layer: bool = False,
     correct: bool = False,
+    strict: bool = False,
     verify: bool = False,
     keep: Keep | None = None,
     progress: Progress = lambda _done, _all: None,
@@ -95,6 +85,7 @@ def convert(
         per_layer: one threshold per layer instead of one per channel.
         correct: fit the initial potentials too, layer by layer, on what the SNN really emits;
             it takes a run over the data for every layer.
+        strict: refuse what would not be driven by spikes, instead of compensating it.
         verify: compare the outputs before and after every pass that should keep them.
         keep: called with every intermediate model, and the name of the pass that made it.
         progress: called during calibration.
@@ -108,28 +99,14 @@ def convert(
     _check_arguments(timesteps, threshold, data, correct)
     asked, neuron = neuron is not None, neuron or IntegrateAndFire()
     source = model if isinstance(model, Source) else load_source(model)
-    line = _Pipeline(keep)
-    if others := other_precisions(source.model):
-        line.warnings.append(f"the model is of {' and '.join(others)}; the SNN computes in float32")
+    line = Pipeline(keep)
+    prepared = prepare(source, line, data, verify)
+    graph, moments = prepared.graph, prepared.moments
+    if strict:
+        refuse_analog(graph)
 
-    graph = line.did(*clean(source.graph()))
-    refuse_unsupported(graph)
-    graph = line.did(*free_batch(graph))
-    if verify:
-        line.verify_on(next(data.batches(1))[0] if data else _random_feeds(graph), graph)
-    folded = fold_normalization(graph)
-    graph = line.did(graph, folded)
-    rectified = relu_to_ratenorm(graph)
-    graph = line.did(graph, rectified)
-    graph = line.did(graph, encode(graph))
-    if not rate_norms(graph):
-        raise UnsupportedError(
-            "the model has no rectifier (Relu, or Clip from 0), and no weights behind another "
-            "activation, so nothing in it would spike; run the ANN as it is"
-        )
-
-    method = _method(threshold, data, graph, folded.moments)
-    statistics, origin = _observe(graph, data, folded.moments, line, progress)
+    method = _method(threshold, data, graph, moments)
+    statistics, origin = _observe(graph, data, moments, line, progress)
     thresholds = set_thresholds(
         graph,
         statistics,
@@ -142,7 +119,7 @@ def convert(
     layers = line.layers = _layers(graph, statistics, thresholds.origins, neuron)
     graph = line.did(graph, thresholds)
     graph = line.did(graph, absorb_scales(graph))
-    spiking = spike(graph, neuron, {} if asked else rectified.potentials)
+    spiking = spike(graph, neuron, {} if asked else prepared.potentials)
     line.did(graph, spiking)
 
     metadata = {
@@ -160,59 +137,6 @@ def convert(
     if correct and data is not None:
         snn = correct_potentials(snn, statistics, data, progress)
     return Conversion(snn, line.reports, line.warnings, line.differences)
-
-
-class _Pipeline:
-    """Keeps the reports, and verifies and hands out the graph after every pass."""
-
-    def __init__(self, keep: Keep | None) -> None:
-        self.layers: list[Layer] = []
-        self.reports: list[Report] = []
-        self.warnings: list[str] = []
-        self.differences: dict[str, float] = {}
-        self._keep = keep
-        self._feeds: Mapping[str, Array] | None = None
-        self._outputs: dict[str, Array] = {}
-
-    def verify_on(self, feeds: Mapping[str, Array], graph: Graph) -> None:
-        """From here on, compare the outputs for these feeds."""
-        self._feeds = feeds
-        self._outputs = Session(to_model(graph)).run(feeds)
-
-    def did(self, graph: Graph, report: Report) -> Graph:
-        """Note what a pass did to the graph, which is given back."""
-        self.reports.append(report)
-        self.warnings += report.warnings
-        if report.name == "spike":  # what it made is not a model without its states' defaults
-            return graph
-        if self._feeds is not None:
-            self._verify(graph, report)
-        if self._keep is not None:
-            model = to_model(graph)
-            write_metadata(model, {"layers": [asdict(layer) for layer in self.layers]})
-            self._keep(report.name, model)
-        return graph
-
-    def _verify(self, graph: Graph, report: Report) -> None:
-        assert self._feeds is not None
-        outputs = Session(to_model(graph)).run(self._feeds)
-        difference = max(_difference(self._outputs[name], outputs[name]) for name in outputs)
-        self._outputs = outputs
-        if not report.preserves_values:
-            return
-        self.differences[report.name] = difference
-        if not difference <= _TOLERANCE:
-            raise ModelError(
-                f"pass {report.name!r} changed the outputs by {difference:.2g} of their greatest "
-                "value, and should not: this is a defect of onnxsnn; please report it"
-            )
-
-
-def _difference(before: Array, after: Array) -> float:
-    if not np.issubdtype(before.dtype, np.floating):
-        return float(np.mean(before != after))
-    scale = max(float(np.abs(before).max(initial=0.0)), _ROUNDING)
-    return float(np.abs(before - after).max(initial=0.0)) / scale
 
 
 def _check_arguments(
@@ -258,7 +182,7 @@ def _observe(
     graph: Graph,
     data: Dataset | None,
     moments: Mapping[str, Moments],
-    line: _Pipeline,
+    line: Pipeline,
     progress: Progress,
 ) -> tuple[Statistics, str]:
     """Statistics of every RateNorm's input, and what they come from."""
@@ -294,11 +218,6 @@ def _batch_size(graph: Graph) -> int:
     shapes: Iterable[list[object]] = (n.inputs[0].shape for n in rate_norms(graph))
     values = sum(int(np.prod([s for s in shape[1:] if isinstance(s, int)])) for shape in shapes)
     return max(1, min(_LARGEST_BATCH, _ACTIVATIONS // max(values, 1)))
-
-
-def _random_feeds(graph: Graph) -> dict[str, Array]:
-    batch = next(noise(graph, {}))
-    return {name: values[:1] for name, values in batch.items()}
 
 
 def _layers(

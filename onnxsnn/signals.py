@@ -15,10 +15,19 @@ from __future__ import annotations
 from enum import IntEnum
 
 from onnxsnn import functions
-from onnxsnn.graph import Graph, Node, Tensor, constant
+from onnxsnn.errors import UnsupportedError
+from onnxsnn.graph import Graph, Node, Tensor, constant, describe
 from onnxsnn.operators import Role, fate, values_read
+from onnxsnn.ratenorm import is_rate_norm
 
-__all__ = ["Signal", "Signals", "weighted_input"]
+__all__ = [
+    "Signal",
+    "Signals",
+    "analog_nodes",
+    "before_neurons",
+    "refuse_analog",
+    "weighted_input",
+]
 
 
 class Signal(IntEnum):
@@ -77,3 +86,45 @@ def _is_linear(node: Node) -> bool:
     moving = {id(tensor) for tensor in node.inputs if constant(tensor) is None}
     what = fate(node, moving)
     return what.role in (Role.LINEAR, Role.SHAPE) or node.op == "BatchNormalization"
+
+
+def analog_nodes(graph: Graph) -> list[Node]:
+    """The nodes before the last neuron that would compute on anything but spikes.
+
+    They are nonlinear, and read what weights made; MaxPool of spikes is none of them. The
+    graph must be encoded, and in topological order.
+    """
+    signals, later = Signals(graph), before_neurons(graph)
+    return [
+        node
+        for node in graph.nodes
+        if id(node) in later
+        and node.outputs
+        and signals[node.outputs[0]] is Signal.ANALOG
+        and weighted_input(node) is None
+        and not _is_linear(node)
+    ]
+
+
+def refuse_analog(graph: Graph) -> None:
+    """Refuse an encoded graph that is not driven by spikes throughout.
+
+    Raises:
+        UnsupportedError: naming the first node that would be compensated.
+    """
+    nodes = analog_nodes(graph)
+    if nodes:
+        raise UnsupportedError(
+            f"{describe(nodes[0])} and {len(nodes) - 1} more would not be driven by spikes; "
+            "without --strict they are compensated"
+        )
+
+
+def before_neurons(graph: Graph) -> set[int]:
+    """id() of every node from which a Rate Norm Layer can be reached."""
+    found: set[int] = set()
+    for node in reversed(graph.nodes):
+        readers = [reader for tensor in node.outputs for reader in tensor.outputs]
+        if any(is_rate_norm(reader) or id(reader) in found for reader in readers):
+            found.add(id(node))
+    return found

@@ -45,7 +45,7 @@ from onnxsnn.operators import (
 )
 from onnxsnn.passes.report import Report
 from onnxsnn.ratenorm import SIGNED, is_rate_norm
-from onnxsnn.signals import weighted_input
+from onnxsnn.signals import before_neurons, weighted_input
 
 __all__ = ["SpikeReport", "State", "spike"]
 
@@ -113,7 +113,7 @@ class _Spiker:
         self.converted: dict[tuple[int, _Form], Tensor] = {}
         varying = varying_tensors(graph)
         self.fates = {id(node): fate(node, varying) for node in graph.nodes}
-        self.before_neuron = _before_neurons(graph)
+        self.before_neuron = before_neurons(graph)
         self.before_current = _before_currents(graph, self.fates)
         self.step: Tensor | None = None
         self.state_outputs: list[Tensor] = []
@@ -276,16 +276,6 @@ _CONVERSIONS = {
     (_Form.SUM, _Form.MEAN): _Spiker._sum_to_mean,
     (_Form.MEAN, _Form.SUM): _Spiker._mean_to_sum,
 }
-
-
-def _before_neurons(graph: Graph) -> set[int]:
-    """id() of every node from which a Rate Norm Layer can be reached."""
-    found: set[int] = set()
-    for node in reversed(graph.nodes):
-        readers = [reader for tensor in node.outputs for reader in tensor.outputs]
-        if any(is_rate_norm(reader) or id(reader) in found for reader in readers):
-            found.add(id(node))
-    return found
 
 
 def _before_currents(graph: Graph, fates: Mapping[int, Fate]) -> set[int]:

@@ -1,0 +1,139 @@
+"""The pipeline of passes: what it keeps of each, and the passes that need no thresholds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import onnx
+
+from onnxsnn.arrays import Array
+from onnxsnn.calibration.synthetic import noise
+from onnxsnn.data import Dataset
+from onnxsnn.errors import ModelError, UnsupportedError
+from onnxsnn.graph import Graph, to_model
+from onnxsnn.model import Layer, write_metadata
+from onnxsnn.operators import refuse_unsupported
+from onnxsnn.passes.clean import clean
+from onnxsnn.passes.encode import encode
+from onnxsnn.passes.fold_normalization import Moments, fold_normalization
+from onnxsnn.passes.free_batch import free_batch
+from onnxsnn.passes.relu_to_ratenorm import relu_to_ratenorm
+from onnxsnn.passes.report import Report
+from onnxsnn.precision import other_precisions
+from onnxsnn.ratenorm import rate_norms
+from onnxsnn.session import Session
+from onnxsnn.source import Source
+
+__all__ = ["Keep", "Pipeline", "Prepared", "prepare"]
+
+_TOLERANCE = 1e-3
+_ROUNDING = 1e-3  # below this, outputs that come from values of order one are mostly rounding
+
+Keep = Callable[[str, onnx.ModelProto], None]
+"""Called with the name of a pass and the model that it made."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A network as Rate Norm Layers whose thresholds are open.
+
+    Attributes:
+        graph: the graph.
+        moments: by tensor name, what BatchNormalizations say of tensors.
+        potentials: by layer, the initial potentials that were trained, as fractions of the
+            threshold.
+    """
+
+    graph: Graph
+    moments: Mapping[str, Moments]
+    potentials: Mapping[str, float]
+
+
+def prepare(
+    source: Source, line: Pipeline, data: Dataset | None = None, verify: bool = False
+) -> Prepared:
+    """The passes from the source model to Rate Norm Layers.
+
+    Raises:
+        ModelError: a pass failed its verification.
+        UnsupportedError: the model holds something that cannot be converted, or nothing that
+            would spike.
+    """
+    if others := other_precisions(source.model):
+        line.warnings.append(f"the model is of {' and '.join(others)}; the SNN computes in float32")
+    graph = line.did(*clean(source.graph()))
+    refuse_unsupported(graph)
+    graph = line.did(*free_batch(graph))
+    if verify:
+        line.verify_on(next(data.batches(1))[0] if data else _random_feeds(graph), graph)
+    folded = fold_normalization(graph)
+    graph = line.did(graph, folded)
+    rectified = relu_to_ratenorm(graph)
+    graph = line.did(graph, rectified)
+    graph = line.did(graph, encode(graph))
+    if not rate_norms(graph):
+        raise UnsupportedError(
+            "the model has no rectifier (Relu, or Clip from 0), and no weights behind another "
+            "activation, so nothing in it would spike; run the ANN as it is"
+        )
+    return Prepared(graph, folded.moments, rectified.potentials)
+
+
+class Pipeline:
+    """Keeps the reports, and verifies and hands out the graph after every pass."""
+
+    def __init__(self, keep: Keep | None) -> None:
+        self.layers: list[Layer] = []
+        self.reports: list[Report] = []
+        self.warnings: list[str] = []
+        self.differences: dict[str, float] = {}
+        self._keep = keep
+        self._feeds: Mapping[str, Array] | None = None
+        self._outputs: dict[str, Array] = {}
+
+    def verify_on(self, feeds: Mapping[str, Array], graph: Graph) -> None:
+        """From here on, compare the outputs for these feeds."""
+        self._feeds = feeds
+        self._outputs = Session(to_model(graph)).run(feeds)
+
+    def did(self, graph: Graph, report: Report) -> Graph:
+        """Note what a pass did to the graph, which is given back."""
+        self.reports.append(report)
+        self.warnings += report.warnings
+        if report.name == "spike":  # what it made is not a model without its states' defaults
+            return graph
+        if self._feeds is not None:
+            self._verify(graph, report)
+        if self._keep is not None:
+            model = to_model(graph)
+            write_metadata(model, {"layers": [asdict(layer) for layer in self.layers]})
+            self._keep(report.name, model)
+        return graph
+
+    def _verify(self, graph: Graph, report: Report) -> None:
+        assert self._feeds is not None
+        outputs = Session(to_model(graph)).run(self._feeds)
+        difference = max(_difference(self._outputs[name], outputs[name]) for name in outputs)
+        self._outputs = outputs
+        if not report.preserves_values:
+            return
+        self.differences[report.name] = difference
+        if not difference <= _TOLERANCE:
+            raise ModelError(
+                f"pass {report.name!r} changed the outputs by {difference:.2g} of their greatest "
+                "value, and should not: this is a defect of onnxsnn; please report it"
+            )
+
+
+def _difference(before: Array, after: Array) -> float:
+    if not np.issubdtype(before.dtype, np.floating):
+        return float(np.mean(before != after))
+    scale = max(float(np.abs(before).max(initial=0.0)), _ROUNDING)
+    return float(np.abs(before - after).max(initial=0.0)) / scale
+
+
+def _random_feeds(graph: Graph) -> dict[str, Array]:
+    batch = next(noise(graph, {}))
+    return {name: values[:1] for name, values in batch.items()}
