@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 
 from onnxsnn import display
+from onnxsnn.analysis.convertibility import convertibility
 from onnxsnn.analysis.evaluate import Evaluation, evaluate
 from onnxsnn.analysis.inspection import inspect
 from onnxsnn.arrays import Array
@@ -177,9 +178,22 @@ class _Keeper:
 
 @main.command("inspect")
 @click.argument("file", type=_MODEL)
+@click.option("--convertible", is_flag=True, help="Say what `convert` would do with every node.")
 @_json
-def _inspect(file: Path, as_json: bool) -> None:
-    """Say what is in FILE: a source model, an intermediate or an SNN."""
+@click.pass_context
+def _inspect(ctx: click.Context, file: Path, convertible: bool, as_json: bool) -> None:
+    """Say what is in FILE: a source model, an intermediate or an SNN.
+
+    With --convertible, say what would become of every node of a source model, and what share
+    of its multiply-accumulates spikes would drive; the exit code is 1 if it cannot be converted.
+    """
+    if convertible:
+        report = convertibility(file)
+        if as_json:
+            _print_json({"convertible": report.convertible, **asdict(report)})
+        else:
+            display.show_convertibility(report)
+        ctx.exit(0 if report.convertible else 1)
     inspection = inspect(file)
     if as_json:
         _print_json(asdict(inspection))

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from onnxsnn.analysis.convertibility import Convertibility
 from onnxsnn.analysis.evaluate import Evaluation
 from onnxsnn.analysis.inspection import Inspection
 from onnxsnn.convert import Conversion
@@ -21,6 +22,7 @@ __all__ = [
     "progress",
     "show_comparison",
     "show_conversion",
+    "show_convertibility",
     "show_evaluation",
     "show_inspection",
     "show_run",
@@ -116,6 +118,46 @@ def show_inspection(inspection: Inspection) -> None:
             console.print(f"{key}: {_plain(str(value))}", soft_wrap=True)
 
 
+def show_convertibility(report: Convertibility) -> None:
+    """The fate of every node, and what the multiply-accumulates would be driven by."""
+    console = _console()
+    table = _table("Node", "Operator", "Fate", "Why", "MACs", "Driven by")
+    for row in report.rows:
+        count = "?" if row.macs is None else f"{row.macs:,}" if row.driven else ""
+        table.add_row(
+            _plain(row.name), row.operator, row.fate, _plain(row.reason), count, row.driven
+        )
+    console.print(table)
+    fates = ", ".join(f"{fate} {count}" for fate, count in report.fates.items())
+    console.print(f"{len(report.rows)} nodes: {fates}", soft_wrap=True)
+    if report.problem is not None:
+        console.print(f"cannot be converted: {_plain(report.problem)}", soft_wrap=True)
+        return
+    shares = ", ".join(
+        f"{_percent(report.share(key))} {driven}"
+        for key, driven in _DRIVERS.items()
+        if report.macs.get(key)
+    )
+    sized = "" if report.assumed is None else f" (open sizes taken as {report.assumed})"
+    total = sum(report.macs.values())
+    console.print(f"{total:,} multiply-accumulates per sample{sized}: {shares}", soft_wrap=True)
+    if report.unsized:
+        console.print(f"{report.unsized} more layers, whose sizes are not known")
+    console.print(
+        f"{report.rectifiers} layers of neurons for rectifiers, {report.encoders} that encode "
+        "what is analog"
+    )
+    analog = ", ".join(f"{operator} {count}" for operator, count in report.compensated.items())
+    console.print(f"stays analog, compensated: {analog or 'nothing'}", soft_wrap=True)
+
+
+_DRIVERS = {
+    "spikes": "driven by spikes",
+    "input": "by the constant input, once",
+    "analog": "analog",
+}
+
+
 def show_evaluation(evaluation: Evaluation) -> None:
     """Accuracy over timesteps, and the firing rates of the layers."""
     console = _console()
@@ -181,7 +223,19 @@ def _table(*columns: str) -> Table:
     return table
 
 
-_WORDS = {"Node", "Operator", "Role", "Pass", "What it did", "Spiking layer", "From", "Shape"}
+_WORDS = {
+    "Node",
+    "Operator",
+    "Role",
+    "Pass",
+    "What it did",
+    "Spiking layer",
+    "From",
+    "Shape",
+    "Fate",
+    "Why",
+    "Driven by",
+}
 
 
 def _plain(text: str) -> str:

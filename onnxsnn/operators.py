@@ -210,7 +210,13 @@ def fate(node: Node, varying: Collection[int]) -> Fate:
         return Fate(Role.REWRITTEN, RECTIFIER)
     if row.role is Role.LINEAR or row.role is Role.SHAPE or node.op == "BatchNormalization":
         return _linear_fate(node, row, varying)
-    return Fate(row.role, row.reason, row.homogeneous)
+    if row.role is Role.COMPENSATED:
+        return Fate(row.role, _ON_SUMS if row.homogeneous else _ON_MEANS, row.homogeneous)
+    return Fate(row.role, row.reason)
+
+
+_ON_SUMS = "of running sums, where neurons follow"
+_ON_MEANS = "of running means"
 
 
 def _linear_fate(node: Node, row: Row, varying: Collection[int]) -> Fate:

@@ -55,6 +55,12 @@ class Signals:
     def __getitem__(self, tensor: Tensor) -> Signal:
         return self._by_tensor.get(id(tensor), Signal.CONSTANT)
 
+    def is_linear(self, node: Node) -> bool:
+        """Whether a node is linear in all that it reads and that depends on the input."""
+        moving = {id(t) for t in node.inputs if self[t] is not Signal.CONSTANT}
+        what = fate(node, moving)
+        return what.role in (Role.LINEAR, Role.SHAPE) or node.op == "BatchNormalization"
+
     def _after(self, node: Node) -> Signal:
         """What a node gives, by what it reads."""
         reads = max((self[tensor] for tensor in values_read(node)), default=Signal.CONSTANT)
@@ -64,7 +70,7 @@ class Signals:
             return Signal.CONSTANT
         if weighted_input(node) is not None:
             return Signal.ANALOG if reads > Signal.CURRENT else Signal.CURRENT
-        if _is_linear(node) or (node.op in _KEEPS_SPIKES and reads is Signal.SPIKES):
+        if self.is_linear(node) or (node.op in _KEEPS_SPIKES and reads is Signal.SPIKES):
             return reads
         return Signal.INPUT if reads is Signal.INPUT else Signal.ANALOG
 
@@ -81,13 +87,6 @@ def weighted_input(node: Node) -> int | None:
     return moving[0] if len(moving) == 1 else None
 
 
-def _is_linear(node: Node) -> bool:
-    """Whether a node is linear in all that it reads, constants aside."""
-    moving = {id(tensor) for tensor in node.inputs if constant(tensor) is None}
-    what = fate(node, moving)
-    return what.role in (Role.LINEAR, Role.SHAPE) or node.op == "BatchNormalization"
-
-
 def analog_nodes(graph: Graph) -> list[Node]:
     """The nodes before the last neuron that would compute on anything but spikes.
 
@@ -102,7 +101,7 @@ def analog_nodes(graph: Graph) -> list[Node]:
         and node.outputs
         and signals[node.outputs[0]] is Signal.ANALOG
         and weighted_input(node) is None
-        and not _is_linear(node)
+        and not signals.is_linear(node)
     ]
 
 

@@ -19,7 +19,7 @@ from onnxsnn.operators import RECTIFIER, Role, fate, varying_tensors
 from onnxsnn.ratenorm import UNSET_THRESHOLD
 from onnxsnn.source import Source
 
-__all__ = ["Inspection", "InspectionRow", "inspect"]
+__all__ = ["Inspection", "InspectionRow", "inspect", "role_of"]
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def _graph(model: onnx.ModelProto, kind: str, states: set[str]) -> Graph:
 def _row(
     node: Node, varying: set[int], states: set[str], layers: Mapping[str, Any]
 ) -> InspectionRow:
-    role, reason = _role(node, varying, states)
+    role, reason = role_of(node, varying, states)
     layer = layers.get(node.name, {})
     output = node.outputs[0]
     fires = role is Role.NEURON or reason == RECTIFIER
@@ -123,7 +123,8 @@ def _row(
     )
 
 
-def _role(node: Node, varying: set[int], states: set[str]) -> tuple[Role, str]:
+def role_of(node: Node, varying: set[int], states: set[str]) -> tuple[Role, str]:
+    """The role of a node and why; `states` are the names of state inputs."""
     if node.inputs and all(constant(t) is not None or t.is_empty() for t in node.inputs):
         return Role.CONSTANT, "it depends on constants only"
     what = fate(node, varying)

@@ -33,13 +33,15 @@ from onnxsnn.graph import (
 from onnxsnn.passes.report import Report
 from onnxsnn.session import quiet_onnxruntime
 
-__all__ = ["clean"]
+__all__ = ["clean", "name_nodes"]
 
 
 def clean(graph: Graph) -> tuple[Graph, Report]:
     """Canonical form; value-preserving. The graph is a new one, its shapes inferred anew."""
     report = Report("clean")
-    _name_nodes(graph, report)
+    named = name_nodes(graph)
+    if named:
+        report.actions["nodes named"] += named
     before = len(graph.nodes)
     _fold_constants(graph)
     _check_complete(graph)
@@ -57,13 +59,14 @@ def clean(graph: Graph) -> tuple[Graph, Report]:
     return graph, report
 
 
-def _name_nodes(graph: Graph, report: Report) -> None:
+def name_nodes(graph: Graph) -> int:
+    """Give a name of its own to every node that has none, or another's; how many those were."""
     names = Counter(node.name for node in graph.nodes)
-    for node in graph.nodes:
-        if not node.name or names[node.name] > 1:
-            base = node.outputs[0].name if node.outputs else "node"
-            node.name = unique_name(graph, f"{base}/{node.op}")
-            report.actions["nodes named"] += 1
+    unnamed = [node for node in graph.nodes if not node.name or names[node.name] > 1]
+    for node in unnamed:
+        base = node.outputs[0].name if node.outputs else "node"
+        node.name = unique_name(graph, f"{base}/{node.op}")
+    return len(unnamed)
 
 
 def _fold_constants(graph: Graph) -> None:

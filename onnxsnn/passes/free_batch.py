@@ -1,9 +1,12 @@
 """Let a graph that was exported for a batch of one take any batch.
 
-The first axis of every input and output becomes symbolic, and a Reshape to a constant
-shape that begins with 1 copies the batch axis instead (a 0 in its shape). Whether that is
-sound the arithmetic says: the new graph must give, for a batch of two, what the old one
-gives for each sample alone. Where it does not, the graph stays as it was.
+1. The first axis of every input and output becomes symbolic, and a Reshape to a constant
+   shape that begins with 1 copies the batch axis instead (a 0 in its shape). Whether that is
+   sound the arithmetic says: the new graph must give, for a batch of two, what the old one
+   gives for each sample alone. Where it does not, the graph stays as it was.
+2. A graph whose batch is symbolic, and that takes one sample but not two all the same (an
+   exporter wrote the 1 into it somewhere), gets a batch of one, so that samples are run one
+   at a time.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxsnn.arrays import Array
 from onnxsnn.graph import Graph, constant, infer_shapes, is_static_shape, to_model, unique_name
 from onnxsnn.passes.report import Report
 from onnxsnn.session import Session
@@ -23,6 +27,8 @@ _BATCH = "N"
 def free_batch(graph: Graph) -> tuple[Graph, Report]:
     """The graph with a symbolic batch axis, where it had a batch of one and that is sound."""
     report = Report("free_batch")
+    if graph.inputs and all(_has_open_batch(tensor) for tensor in graph.inputs):
+        return _fixed_where_needed(graph, report), report
     if not graph.inputs or not all(_has_batch_of_one(tensor) for tensor in graph.inputs):
         return graph, report
     freed = _freed(graph)
@@ -35,6 +41,43 @@ def free_batch(graph: Graph) -> tuple[Graph, Report]:
 
 def _has_batch_of_one(tensor: gs.Tensor) -> bool:
     return bool(tensor.shape) and tensor.shape[0] == 1 and is_static_shape(tensor.shape)
+
+
+def _has_open_batch(tensor: gs.Tensor) -> bool:
+    return is_static_shape(tensor.shape) and bool(tensor.shape) and not _is_size(tensor.shape[0])
+
+
+def _is_size(size: int | str | None) -> bool:
+    return isinstance(size, int)
+
+
+def _fixed_where_needed(graph: Graph, report: Report) -> Graph:
+    if _runs(graph, 2) or not _runs(graph, 1):
+        return graph
+    for tensor in graph.inputs:
+        tensor.shape = [1, *tensor.shape[1:]]
+    for tensor in graph.outputs:
+        if tensor.shape:
+            tensor.shape = [1, *tensor.shape[1:]]
+    report.actions["batch axis fixed at 1"] += 1
+    report.warnings.append("the graph takes one sample at a time, whatever its inputs' shapes say")
+    return infer_shapes(graph)
+
+
+def _runs(graph: Graph, samples: int) -> bool:
+    try:
+        Session(to_model(graph)).run(_random(graph, samples))
+    except Exception:  # ONNX Runtime's are not of one class
+        return False
+    return True
+
+
+def _random(graph: Graph, samples: int) -> dict[str, Array]:
+    generator = np.random.default_rng(0)
+    return {
+        tensor.name: generator.random((samples, *tensor.shape[1:])).astype(tensor.dtype)
+        for tensor in graph.inputs
+    }
 
 
 def _freed(graph: Graph) -> Graph | None:
@@ -53,11 +96,7 @@ def _freed(graph: Graph) -> Graph | None:
 
 
 def _same_for_each_sample(graph: Graph, freed: Graph) -> bool:
-    generator = np.random.default_rng(0)
-    feeds = {
-        tensor.name: generator.random((2, *tensor.shape[1:])).astype(tensor.dtype)
-        for tensor in graph.inputs
-    }
+    feeds = _random(graph, 2)
     try:
         together = Session(to_model(freed)).run(feeds)
     except Exception:  # the graph does not take two samples: any reason will do

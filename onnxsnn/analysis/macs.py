@@ -1,0 +1,80 @@
+"""Multiply-accumulates of a network, node by node."""
+
+from __future__ import annotations
+
+import math
+
+from onnxsnn.graph import Graph, Node, infer_shapes
+
+__all__ = ["OPEN_SIZE", "macs", "with_sizes"]
+
+OPEN_SIZE = 64
+
+
+def with_sizes(graph: Graph) -> Graph:
+    """A copy of a graph for one sample: each size that the inputs leave open is OPEN_SIZE."""
+    sized = graph.copy()
+    for tensor in sized.inputs:
+        if tensor.shape:
+            sizes = [size if isinstance(size, int) else OPEN_SIZE for size in tensor.shape[1:]]
+            tensor.shape = [1, *sizes]
+    for tensor in sized.outputs:
+        tensor.shape = None
+    return infer_shapes(sized)
+
+
+def macs(node: Node) -> int | None:
+    """Multiply-accumulates of one node, from its shapes.
+
+    A convolution does a kernel per output value, a transposed one per input value, a product
+    of matrices the length of the common axis per output value.
+
+    Returns:
+        0 for operators without products of weights; None where a size is not known.
+    """
+    if node.op not in _COUNTED:
+        return 0
+    try:
+        return _COUNTED[node.op](node)
+    except (TypeError, IndexError, KeyError):  # a shape, or a size of it, is not known
+        return None
+
+
+def _volume(shape: list[int | str | None]) -> int:
+    if not all(isinstance(size, int) for size in shape):
+        raise TypeError("a size is not known")
+    return math.prod(size for size in shape if isinstance(size, int))
+
+
+def _convolution(node: Node) -> int:
+    """Weight [outputs, inputs / groups, *kernel]."""
+    return _volume(node.outputs[0].shape) * _volume(node.inputs[1].shape[1:])
+
+
+def _transposed_convolution(node: Node) -> int:
+    """Weight [inputs, outputs / groups, *kernel]."""
+    return _volume(node.inputs[0].shape) * _volume(node.inputs[1].shape[1:])
+
+
+def _product(node: Node) -> int:
+    common = node.inputs[0].shape[0 if node.attrs.get("transA", 0) else -1]
+    return _volume(node.outputs[0].shape) * _volume([common])
+
+
+def _einsum(node: Node) -> int:
+    """One for each value of all indices together."""
+    terms = node.attrs["equation"].replace(" ", "").split("->")[0].split(",")
+    sizes: dict[str, int | str | None] = {}
+    for term, tensor in zip(terms, node.inputs, strict=True):
+        sizes.update(zip(term, tensor.shape, strict=True))
+    return _volume(list(sizes.values()))
+
+
+_COUNTED = {
+    "Conv": _convolution,
+    "ConvTranspose": _transposed_convolution,
+    "DeformConv": _convolution,
+    "Einsum": _einsum,
+    "Gemm": _product,
+    "MatMul": _product,
+}
