@@ -76,7 +76,7 @@ def _convert_tensor(tensor: TensorProto) -> None:
 
 def _cast_input(graph: onnx.GraphProto, value: onnx.ValueInfoProto) -> onnx.NodeProto:
     """Let every reader of an input read it in float32; the node that makes it so."""
-    single = f"{value.name}.float32"
+    single = _new_name(graph, value)
     for node in graph.node:
         for position, name in enumerate(node.input):
             if name == value.name:
@@ -86,7 +86,7 @@ def _cast_input(graph: onnx.GraphProto, value: onnx.ValueInfoProto) -> onnx.Node
 
 def _cast_output(graph: onnx.GraphProto, value: onnx.ValueInfoProto) -> onnx.NodeProto:
     """Let an output be the cast of what the graph computes; the node that makes it so."""
-    single = f"{value.name}.float32"
+    single = _new_name(graph, value)
     for node in graph.node:
         for names in (node.input, node.output):
             for position, name in enumerate(names):
@@ -94,3 +94,11 @@ def _cast_output(graph: onnx.GraphProto, value: onnx.ValueInfoProto) -> onnx.Nod
                     names[position] = single
     kind = value.type.tensor_type.elem_type
     return helper.make_node("Cast", [single], [value.name], f"{value.name}/Cast", to=kind)
+
+
+def _new_name(graph: onnx.GraphProto, value: onnx.ValueInfoProto) -> str:
+    taken = {name for node in graph.node for name in node.output}
+    name = f"{value.name}.float32"
+    while name in taken:
+        name += "_"
+    return name

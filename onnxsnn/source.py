@@ -16,7 +16,7 @@ from onnxsnn.functions import MINIMUM_OPSET
 from onnxsnn.graph import Graph, from_model
 from onnxsnn.inputs import InputSpec
 from onnxsnn.model import input_specs, kind_of
-from onnxsnn.precision import to_single_precision
+from onnxsnn.precision import other_precisions, to_single_precision
 from onnxsnn.session import make_session
 
 __all__ = ["Source", "load_source"]
@@ -29,7 +29,7 @@ class Source:
     """A trained model as it was given.
 
     Attributes:
-        model: the model.
+        model: the model, in float32 where ONNX Runtime does not take its own precision.
         digest: SHA-256 of the file, hexadecimal.
         inputs: what it is fed; weights that are graph inputs are not among them.
     """
@@ -73,12 +73,25 @@ def load_source(path: str | Path) -> Source:
             f"{path}: is of opset {opset_of(model)}, older than {_OLDEST_OPSET}; "
             f"export it again with opset {MINIMUM_OPSET} or newer"
         )
+    model = _runnable(model, path)
+    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return Source(model, digest, input_specs(model))
+
+
+def _runnable(model: onnx.ModelProto, path: str | Path) -> onnx.ModelProto:
+    """The model, or the same in float32 where ONNX Runtime lacks an operator for its own type."""
     try:
         make_session(model)
     except ModelError as error:
-        raise ModelError(f"{path}: {error}") from error
-    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    return Source(model, digest, input_specs(model))
+        if not other_precisions(model):
+            raise ModelError(f"{path}: {error}") from error
+        single = to_single_precision(onnx.inliner.inline_local_functions(model))
+        try:
+            make_session(single)
+        except ModelError:
+            raise ModelError(f"{path}: {error}") from error
+        return single
+    return model
 
 
 def opset_of(model: onnx.ModelProto) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from hypothesis import strategies as st
 
 from tests.models import Builder
@@ -26,6 +27,173 @@ def residual_network(seed: int = 0, batch: int | str = "N") -> Builder:
     b.relu()
     b.gemm(4)
     return b
+
+
+def mobilenet() -> Builder:
+    """Inverted residuals: ReLU6, depthwise convolutions, linear bottlenecks, a shortcut."""
+    b = Builder((3, 8, 8))
+    b.conv(6)
+    b.batchnorm()
+    b.clip(6.0)
+    for outputs, stride in ((6, 1), (8, 2), (8, 1)):
+        shortcut, inputs = b.last, b.channels
+        b.conv(12, kernel=1)
+        b.batchnorm()
+        b.clip(6.0)
+        b.conv(12, group=12, strides=[stride, stride])
+        b.batchnorm()
+        b.clip(6.0)
+        b.conv(outputs, kernel=1)
+        if inputs == outputs and stride == 1:
+            b.op("Add", b.last, shortcut)
+    b.head()
+    return b
+
+
+def densenet() -> Builder:
+    """Each layer reads all before it, put together and normalized; a transition between."""
+    b = Builder((3, 8, 8))
+    features, b.channels = b.conv(6), 6
+    for layer in range(4):
+        inputs = b.channels
+        b.batchnorm()
+        b.relu()
+        grown = b.conv(4)
+        features = b.op("Concat", features, grown, axis=1)
+        b.channels = inputs + 4
+        if layer == 1:
+            b.conv(8, kernel=1)
+            features = b.op("AveragePool", kernel_shape=[2, 2], strides=[2, 2])
+    b.batchnorm()
+    b.relu()
+    b.head()
+    return b
+
+
+def unet() -> Builder:
+    """Down by MaxPool, up by ConvTranspose, joined by Concat; an image comes out."""
+    b = Builder((3, 8, 8))
+    b.conv(6)
+    skip = b.relu()
+    b.op("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
+    b.conv(8)
+    b.relu()
+    b.conv_transpose(6)
+    b.op("Concat", skip, b.last, axis=1)
+    b.channels = 12
+    b.conv(6)
+    b.relu()
+    b.conv(2, kernel=1)
+    return b
+
+
+def vgg() -> Builder:
+    """Convolutions and MaxPool, then fully connected layers."""
+    b = Builder((3, 8, 8))
+    for outputs in (6, 8):
+        b.conv(outputs)
+        b.relu()
+        b.op("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
+    b.op("Flatten")
+    b.gemm(16, inputs=32)
+    b.relu()
+    b.gemm(4)
+    return b
+
+
+def resnet(preactivation: bool) -> Builder:
+    """Residual blocks, v1 or v2, whose shortcut is a strided Slice and padded channels."""
+    b = Builder((3, 8, 8))
+    b.conv(6)
+    if not preactivation:
+        b.batchnorm()
+        b.relu()
+    for outputs in (6, 10):
+        shortcut, inputs = b.last, b.channels
+        stride = 1 if outputs == inputs else 2
+        if preactivation:
+            b.batchnorm()
+            b.relu()
+        b.conv(outputs, strides=[stride, stride])
+        b.batchnorm()
+        b.relu()
+        body = b.conv(outputs)
+        if stride == 2:
+            shortcut = strided_shortcut(b, shortcut, outputs - inputs)
+        b.op("Add", body, shortcut)
+        if not preactivation:
+            b.batchnorm()
+            b.relu()
+    if preactivation:
+        b.batchnorm()
+        b.relu()
+    b.head()
+    return b
+
+
+def strided_shortcut(b: Builder, tensor: str, more: int) -> str:
+    """Every second pixel, and channels of zeros (He et al. 2016, option A)."""
+    bounds = ([0, 0], [8, 8], [2, 3], [2, 2])
+    b.op("Slice", tensor, *(b.constant(values, np.int64) for values in bounds))
+    return b.op("Pad", b.last, b.constant([0, 0, 0, 0, 0, more, 0, 0], np.int64))
+
+
+def encoder() -> Builder:
+    """A transformer block: normalization, attention, a perceptron with GELU as Erf."""
+    b = Builder((5, 8))
+    b.op("MatMul", "x", b.normal(8, 8, scale=0.4))
+
+    def normalized(tensor: str) -> str:
+        return b.op("LayerNormalization", tensor, b.constant(np.ones(8)), b.constant(np.zeros(8)))
+
+    x = b.last
+    source = normalized(x)
+    q, k, v = (b.op("MatMul", source, b.normal(8, 8, scale=0.4)) for _ in range(3))
+    b.op("MatMul", q, b.op("Transpose", k, perm=[0, 2, 1]))
+    b.op("MatMul", b.op("Softmax", axis=-1), v)
+    x = b.op("Add", x, b.op("MatMul", b.last, b.normal(8, 8, scale=0.4)))
+    normalized(x)
+    hidden = b.op("MatMul", b.last, b.normal(8, 16, scale=0.4))
+    erf = b.op("Erf", b.op("Div", hidden, b.constant(2**0.5)))
+    b.op("Mul", hidden, b.op("Add", erf, b.constant(1.0)))
+    b.op("Mul", b.last, b.constant(0.5))
+    b.op("Add", x, b.op("MatMul", b.last, b.normal(16, 8, scale=0.4)))
+    b.op("ReduceMean", axes=[1], keepdims=0)
+    b.gemm(4, inputs=8)
+    return b
+
+
+def squeeze_excitation() -> Builder:
+    """HardSwish written as a Clip, and channels weighed by their own means (MobileNetV3)."""
+    b = Builder((3, 8, 8))
+    b.conv(6)
+    shifted = b.op("Clip", b.op("Add", b.last, b.constant(3.0)), b.constant(0.0), b.constant(6.0))
+    b.op("Mul", "t0", shifted)
+    x = b.op("Div", b.last, b.constant(6.0))
+    b.op("GlobalAveragePool", x)
+    b.conv(3, kernel=1)
+    b.relu()
+    b.conv(6, kernel=1)
+    b.op("Mul", x, b.op("HardSigmoid"))
+    b.conv(6)
+    b.op("Resize", b.last, "", b.constant([1.0, 1.0, 2.0, 2.0]), mode="nearest")
+    b.conv(4)
+    b.op("LeakyRelu", alpha=0.1)
+    b.head()
+    return b
+
+
+STRUCTURES = {
+    "mobilenet": mobilenet,
+    "densenet": densenet,
+    "unet": unet,
+    "vgg": vgg,
+    "resnet-v1": lambda: resnet(preactivation=False),
+    "resnet-v2": lambda: resnet(preactivation=True),
+    "transformer": encoder,
+    "squeeze-excitation": squeeze_excitation,
+    "residual": residual_network,
+}
 
 
 @st.composite

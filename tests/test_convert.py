@@ -14,7 +14,7 @@ from onnxsnn.errors import ModelError, UnsupportedError, UsageError
 from onnxsnn.session import Session
 from onnxsnn.thresholds import METHODS
 from tests.models import Builder, dataset, uniform
-from tests.networks import networks, residual_network
+from tests.networks import STRUCTURES, networks, residual_network
 
 X = uniform(24, 3, 8, 8)
 quick = settings(
@@ -289,3 +289,40 @@ def whole_numbers(snn):
                 values = np.maximum(values, 0.25)
             tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float32), tensor.name))
     return SpikingModel(snn.model, snn.states, snn.metadata, snn.layers)
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_structure_converges(tmp_path, name):
+    """Every shape of network comes to its ANN, and weights behind the first read spikes."""
+    b = STRUCTURES[name]()
+    x = uniform(8, *((5, 8) if name == "transformer" else (3, 8, 8)))
+    source = load_source(b.save(tmp_path / "m.onnx"))
+    errors = {}
+    for timesteps in (16, 64, 256):
+        snn = convert(source, dataset(x=x), timesteps=timesteps, verify=True).snn
+        outputs = Runner(snn).run(x).outputs
+        errors[timesteps] = relative_error(outputs[b.last], ann(b, x))
+    assert errors[256] < errors[64] < errors[16]
+    assert errors[256] < 0.03
+
+
+def test_strict_takes_rectifiers_and_refuses_the_rest_by_name(tmp_path):
+    vgg, other = STRUCTURES["vgg"](), STRUCTURES["squeeze-excitation"]()
+    convert(vgg.save(tmp_path / "vgg.onnx"), dataset(x=X), strict=True)
+    with pytest.raises(UnsupportedError, match=r"clip2.*\(Clip\).*driven by spikes"):
+        convert(other.save(tmp_path / "m.onnx"), dataset(x=X), strict=True)
+
+
+def test_trained_rounding_sets_the_initial_potential_unless_another_is_asked_for(tmp_path):
+    b = Builder((3, 8, 8))
+    b.conv(4)
+    b.clip(4.0)
+    b.op("Floor")
+    b.head()
+    path = b.save(tmp_path / "m.onnx")
+    defaults = {}
+    for neuron in (None, IntegrateAndFire(0.5)):
+        snn = convert(path, dataset(x=X), neuron=neuron).snn
+        defaults[neuron] = snn.potential(next(iter(snn.spikes))).default
+    assert not defaults[None].any()
+    assert (defaults[IntegrateAndFire(0.5)] > 0).all()

@@ -1,0 +1,126 @@
+"""encode: where signed encoders go; they keep the values."""
+
+import numpy as np
+import pytest
+
+from onnxsnn.passes.clean import clean
+from onnxsnn.passes.encode import encode
+from onnxsnn.passes.relu_to_ratenorm import relu_to_ratenorm
+from onnxsnn.ratenorm import SIGNED, threshold_of
+from tests.models import Builder, assert_same, outputs_of, uniform
+
+
+def encoded(b, x, *outputs):
+    """The encoders of a model's graph, which is checked to keep its values."""
+    graph, _ = clean(b.graph(*outputs))
+    relu_to_ratenorm(graph)
+    before = outputs_of(graph, x=x)
+    report = encode(graph)
+    assert_same(before, outputs_of(graph, x=x))
+    assert report.preserves_values
+    return [node for node in graph.nodes if node.op == SIGNED], graph
+
+
+X = uniform(2, 3, 6, 6)
+
+
+@pytest.mark.parametrize("operator", ["Sigmoid", "HardSwish", "Tanh", "LeakyRelu", "Elu"])
+def test_activation_in_front_of_weights_is_encoded_once_per_channel(operator):
+    b = Builder((3, 6, 6))
+    b.conv(4)
+    b.op(operator)
+    b.conv(5)
+    (norm,), _ = encoded(b, X)
+    assert norm.inputs[1].values.shape == (1, 4, 1, 1)
+    assert threshold_of(norm) is None
+    assert norm.name == f"{operator.lower()}1/encoder"
+
+
+def test_first_layer_and_preprocessing_are_left_alone():
+    b = Builder((3, 6, 6))
+    b.op("Exp", "x")
+    b.conv(4)
+    b.relu()
+    b.head()
+    assert not encoded(b, X)[0]
+
+
+def test_rectifier_needs_no_encoder_behind_pooling_and_flattening():
+    b = Builder((3, 6, 6))
+    b.conv(4)
+    b.relu()
+    b.op("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
+    b.op("Flatten")
+    b.gemm(3, inputs=36)
+    assert not encoded(b, X)[0]
+
+
+def test_linear_bottleneck_is_encoded():
+    b = Builder((3, 6, 6))
+    b.conv(4)
+    b.relu()
+    b.conv(2)
+    b.conv(4)
+    assert len(encoded(b, X)[0]) == 1
+
+
+def test_layers_that_read_one_tensor_share_an_encoder_and_a_residual_keeps_the_tensor():
+    b = Builder((3, 6, 6))
+    b.conv(4)
+    x = b.op("Tanh")
+    left = b.conv(4)
+    b.last = x
+    right = b.conv(4)
+    b.op("Add", b.op("Add", left, right), x)
+    norms, graph = encoded(b, X)
+    assert len(norms) == 1
+    assert {reader.op for reader in graph.tensors()[x].outputs} == {SIGNED, "Add"}
+
+
+def test_only_what_is_analog_in_a_concat_is_encoded():
+    b = Builder((3, 6, 6))
+    b.conv(4)
+    spikes = b.relu()
+    analog = b.op("Sigmoid", b.conv(4))
+    b.op("Concat", spikes, analog, axis=1)
+    b.channels = 8
+    b.conv(4)
+    (norm,), _ = encoded(b, X)
+    assert norm.inputs[0].name == analog
+
+
+def test_thresholds_are_per_channel_in_front_of_a_flatten():
+    b = Builder((3, 6, 6))
+    b.conv(4)
+    b.op("Sigmoid")
+    b.op("Flatten")
+    b.gemm(3, inputs=144)
+    (norm,), _ = encoded(b, X)
+    assert norm.inputs[1].values.shape == (1, 4, 1, 1)
+
+
+def test_thresholds_lie_along_the_axis_that_the_weights_sum_over():
+    b = Builder((5, 6))
+    b.op("MatMul", "x", b.normal(6, 8))
+    b.op("Erf")
+    b.op("MatMul", b.last, b.normal(8, 3))
+    (norm,), _ = encoded(b, uniform(2, 5, 6))
+    assert norm.inputs[1].values.shape == (1, 1, 8)
+
+
+def test_product_of_two_tensors_is_no_layer_of_weights():
+    b = Builder((5, 6))
+    q = b.op("MatMul", "x", b.normal(6, 8))
+    k = b.op("Transpose", b.op("MatMul", "x", b.normal(6, 8)), perm=[0, 2, 1])
+    b.op("MatMul", q, k)
+    b.op("Softmax", axis=-1)
+    assert not encoded(b, uniform(2, 5, 6))[0]
+
+
+def test_unknown_size_of_the_channels_gets_one_threshold():
+    b = Builder((5, "D"))
+    b.op("MatMul", "x", b.normal(6, 8))
+    b.op("Reshape", b.op("Erf"), b.constant([0, 2, -1], np.int64))
+    b.op("Einsum", b.last, b.normal(20, 3), equation="nkd,de->nke")
+    (norm,), _ = encoded(b, uniform(2, 5, 6))
+    assert norm.inputs[1].values.size in (1, 20)
