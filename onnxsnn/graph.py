@@ -33,6 +33,7 @@ __all__ = [
     "remove",
     "replace_everywhere",
     "sole_consumer",
+    "sole_producer",
     "to_model",
     "unique_name",
 ]
@@ -125,6 +126,11 @@ def sole_consumer(graph: Graph, tensor: Tensor) -> Node | None:
     if len(tensor.outputs) != 1 or any(tensor is output for output in graph.outputs):
         return None
     return tensor.outputs[0]
+
+
+def sole_producer(graph: Graph, tensor: Tensor) -> Node | None:
+    """The node that writes `tensor`, if one other node reads it, and nothing else."""
+    return tensor.inputs[0] if tensor.inputs and sole_consumer(graph, tensor) else None
 
 
 def per_channel(values: Array, axes: int, axis: int, channels: int) -> Array | None:

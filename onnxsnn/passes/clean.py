@@ -4,16 +4,18 @@
 2. What depends on constants only becomes a constant (weights that are graph inputs with
    an initializer are constants from the import on); so does the shape of a static tensor,
    and a computed shape of which all sizes but one are known.
-3. Identity, and Dropout and Cast where they change nothing, go.
-4. Shapes are put together along axis 0, not -1.
-5. Gemm has alpha = beta = 1, no transposed left operand and a bias vector; a MatMul of two
+3. x + (f(x) - x), as straight-through estimators write it, becomes f(x).
+4. Identity, and Dropout and Cast where they change nothing, go.
+5. Shapes are put together along axis 0, not -1.
+6. Gemm has alpha = beta = 1, no transposed left operand and a bias vector; a MatMul of two
    axes by a constant is a Gemm. (The Add behind it is folded with the normalizations.)
-6. What no output needs goes.
+7. What no output needs goes.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from itertools import permutations
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -28,6 +30,7 @@ from onnxsnn.graph import (
     infer_shapes,
     remove,
     replace_everywhere,
+    sole_producer,
     unique_name,
 )
 from onnxsnn.passes.report import Report
@@ -52,6 +55,7 @@ def clean(graph: Graph) -> tuple[Graph, Report]:
     if len(graph.nodes) < before:
         report.actions["nodes folded into constants, or unused"] += before - len(graph.nodes)
     _remove_no_ops(graph, report)
+    _remove_straight_through(graph, report)
     graph = infer_shapes(graph)
     _canonical_products(graph, report)
     graph.cleanup()
@@ -111,6 +115,19 @@ def _remove_no_ops(graph: Graph, report: Report) -> None:
         remove(graph, node)
         replace_everywhere(graph, output, source)
         report.actions[f"{node.op} removed"] += 1
+
+
+def _remove_straight_through(graph: Graph, report: Report) -> None:
+    """x + (f(x) - x) is f(x): so do straight-through estimators write their rounding."""
+    for node in list(graph.nodes):
+        for x, difference in permutations(node.inputs) if node.op == "Add" else ():
+            sub = sole_producer(graph, difference)
+            if sub is not None and sub.op == "Sub" and sub.inputs[1] is x:
+                output, values = node.outputs[0], sub.inputs[0]
+                remove(graph, node)
+                replace_everywhere(graph, output, values)
+                report.actions["straight-through estimators removed"] += 1
+                break
 
 
 def _does_nothing(node: Node) -> bool:
