@@ -11,7 +11,7 @@ demo: $(VENV)/.user
 test: $(VENV)/.dev
 	$(BIN)/pytest -n auto
 
-test-slow: $(VENV)/.dev
+test-slow: $(VENV)/.slow
 	$(BIN)/pytest -m slow
 
 check: $(VENV)/.dev
@@ -31,6 +31,10 @@ $(VENV)/bin/python:
 
 $(VENV)/.user: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.slow: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet torch==2.13.0 onnxscript
 	touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python

@@ -321,3 +321,24 @@ def test_nothing_is_left_half_written(folder, monkeypatch):
     monkeypatch.setattr("onnxsnn.files.os.fdopen", full)
     assert "No space left" in fails("convert", "model.onnx", "--data", "x.npy")
     assert sorted(path.name for path in folder.iterdir()) == ["model.onnx", "test.npz", "x.npy"]
+
+
+@pytest.mark.usefixtures("folder")
+def test_inspect_says_before_converting_what_would_become_of_every_node():
+    text = call("inspect", "model.onnx", "--convertible")
+    assert "driven by spikes" in text
+    assert "stays analog, compensated: nothing" in text
+    parsed = json.loads(call("inspect", "model.onnx", "--convertible", "--json"))
+    assert parsed["convertible"] is True
+    assert parsed["macs"]["spikes"] > 0
+
+
+def test_inspect_exits_with_1_where_something_refuses(folder):
+    b = Builder((3, 8, 8))
+    b.conv(4)
+    b.op("Dropout", b.last, b.constant(0.5), b.constant(True, bool))
+    b.relu()
+    b.save(folder / "random.onnx")
+    text = call("inspect", "random.onnx", "--convertible", code=1)
+    assert "cannot be converted: node 'dropout1' (Dropout)" in text
+    assert "random numbers" in text

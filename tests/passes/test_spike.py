@@ -8,6 +8,7 @@ from onnxsnn.errors import UnsupportedError
 from onnxsnn.graph import to_model
 from onnxsnn.neurons import IntegrateAndFire
 from onnxsnn.passes.clean import clean
+from onnxsnn.passes.encode import encode
 from onnxsnn.passes.relu_to_ratenorm import relu_to_ratenorm
 from onnxsnn.passes.spike import spike
 from onnxsnn.ratenorm import rate_norms
@@ -184,3 +185,55 @@ def test_integers_that_vary_over_time_cannot_feed_a_neuron_s_current():
     graph, report = spiking(b)  # the integers stay on the mean; their float is a current
     assert "MeanIncrement" in operators(graph)
     assert run(graph, report, uniform(2, 3), 2)
+
+
+def test_mean_that_is_not_finite_yet_gives_no_current():
+    """log of what has not spiked: the current waits, and then makes up for it."""
+    b = Builder((1,))
+    spikes = b.relu()
+    b.op("Log")
+    b.relu()
+    graph, report = spiking(b, spikes, b.last, v0=0.0)
+    history = run(graph, report, np.array([[0.3]], np.float32), 10)
+    charges = [values["relu2.potential.next"] for values in history]  # it is negative: no spikes
+    assert np.isfinite(charges).all()
+    np.testing.assert_allclose(charges[-1], 10 * np.log(history[-1][spikes]), rtol=1e-5)
+
+
+def test_linear_node_between_means_stays_on_means():
+    """x + f(x) in front of another nonlinear node: no current is made on the way."""
+    b = Builder((4,))
+    x = b.relu()
+    b.op("Add", b.op("Sigmoid", x), x)
+    b.op("Tanh")
+    b.gemm(3)
+    graph, _ = spiking(b)
+    assert operators(graph).count("MeanIncrement") == 0  # the read-out needs none either
+    b.relu()
+    graph, _ = spiking(b)
+    assert operators(graph).count("MeanIncrement") == 1
+
+
+def test_signed_layer_becomes_a_ternary_neuron():
+    b = Builder((3, 4, 4))
+    b.conv(4)
+    b.op("Tanh")
+    b.conv(4)
+    graph, _ = clean(b.graph())
+    relu_to_ratenorm(graph)
+    encode(graph)
+    for node in rate_norms(graph):
+        node.inputs[1].values = np.ones_like(node.inputs[1].values)
+    spike(graph, IntegrateAndFire())
+    assert operators(graph).count("TernaryIntegrateAndFire") == 1
+
+
+def test_initial_potential_may_be_another_for_a_layer():
+    b = Builder((3,))
+    b.relu()
+    graph, _ = clean(b.graph())
+    relu_to_ratenorm(graph)
+    (norm,) = rate_norms(graph)
+    norm.inputs[1].values = np.full_like(norm.inputs[1].values, 2.0)
+    report = spike(graph, IntegrateAndFire(), {norm.name: 0.25})
+    assert (report.states[0].default == 0.5).all()
