@@ -326,3 +326,74 @@ def test_trained_rounding_sets_the_initial_potential_unless_another_is_asked_for
         defaults[neuron] = snn.potential(next(iter(snn.spikes))).default
     assert not defaults[None].any()
     assert (defaults[IntegrateAndFire(0.5)] > 0).all()
+
+
+def test_several_inputs_and_outputs_one_of_them_an_inner_tensor(tmp_path):
+    b = Builder((4,))
+    b.inputs.append(onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["N", 4]))
+    inner = b.op("Relu", b.op("Add", "x", "y"))
+    outer = b.gemm(3, inputs=4)
+    feeds = {"x": uniform(8, 4), "y": uniform(8, 4, seed=1)}
+    source = load_source(b.save(tmp_path / "m.onnx", inner, outer))
+    expected = Session(source.model).run(feeds)
+    outputs = Runner(convert(source, dataset(**feeds), timesteps=64).snn).run(feeds).outputs
+    assert list(outputs) == [inner, outer]
+    for name, values in outputs.items():
+        assert relative_error(values, expected[name]) < 0.05
+
+
+def test_model_local_functions_are_inlined(tmp_path):
+    b = Builder((3, 8, 8))
+    b.conv(4)
+    b.op("Twice")
+    b.nodes[-1].domain = "local"
+    b.relu()
+    b.head()
+    text = '<domain: "local", opset_import: ["": 17]> Twice (x) => (y) { y = Add (x, x) }'
+    graph = onnx.helper.make_graph(
+        b.nodes, "test", b.inputs, [onnx.helper.make_empty_tensor_value_info(b.last)], b.constants
+    )
+    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("local", 1)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    model.functions.append(onnx.parser.parse_function(text))
+    model.graph.output[0].CopyFrom(
+        onnx.helper.make_tensor_value_info(b.last, onnx.TensorProto.FLOAT, ["N", 4])
+    )
+    onnx.save(model, tmp_path / "m.onnx")
+    snn = convert(tmp_path / "m.onnx", dataset(x=X), timesteps=64).snn
+    expected = Session(model).run({"x": X})[b.last]
+    assert relative_error(Runner(snn).run(X).outputs[b.last], expected) < 0.05
+
+
+@pytest.mark.parametrize(("operator", "axes"), [("LSTM", 4), ("Loop", 2), ("QuickGelu", 3)])
+def test_what_cannot_be_converted_is_refused_by_node_and_operator(tmp_path, operator, axes):
+    b = Builder((3, 8))
+    match operator:
+        case "LSTM":
+            weights = (b.normal(1, 16, 8), b.normal(1, 16, 4))
+            b.op("LSTM", "x", *weights, hidden_size=4)
+        case "Loop":
+            body = onnx.parser.parse_graph(
+                "body (int64 i, bool c) => (bool d, float[1] y) "
+                "{ d = Identity(c) y = Constant <value = float[1] {1.0}> () }"
+            )
+            trips = b.op("Cast", b.op("ReduceSum", "x", keepdims=0), to=onnx.TensorProto.INT64)
+            b.op("Loop", trips, "", body=body)
+        case "QuickGelu":
+            b.op("QuickGelu")
+            b.nodes[-1].domain = "com.microsoft"
+    b.relu()
+    name = b.nodes[-2].name
+    graph = onnx.helper.make_graph(
+        b.nodes, "test", b.inputs, [onnx.helper.make_empty_tensor_value_info(b.last)], b.constants
+    )
+    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("com.microsoft", 1)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    model.graph.output[0].CopyFrom(
+        onnx.helper.make_tensor_value_info(b.last, onnx.TensorProto.FLOAT, [None] * axes)
+    )
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(
+        UnsupportedError, match=rf"node '{name}' \({operator}\) cannot be converted: "
+    ):
+        convert(tmp_path / "m.onnx", dataset(x=uniform(2, 3, 8)))
