@@ -3,12 +3,13 @@
     vit        a vision transformer on 4x4 patches: pre-norm, fused QKV, GELU
     bert       a BERT encoder on tokens made of the patches: post-norm, mask, pooler with tanh
     mobilenet  inverted residuals: ReLU6, depthwise convolutions, linear bottlenecks
+    preact     PreActResNet-18 of width 16 (He et al. 2016), the shortcut behind BN and ReLU
 
 Run it with the folder that holds the four idx.gz files of Fashion-MNIST; a network that is
 in the cache already is not trained again:
 
     pip install onnxsnn[torch]
-    python benchmarks/train_networks.py --data fashion-mnist vit bert mobilenet
+    python benchmarks/train_networks.py --data fashion-mnist vit bert mobilenet preact
 
 For each it writes, into benchmarks/cache by default, NAME.onnx, NAME-calibrate.npz (512
 training images, as the network is fed) and NAME-test.npz (all test images, with labels).
@@ -166,6 +167,39 @@ def mobilenet() -> nn.Module:
     )  # fmt: skip
 
 
+class PreActivation(nn.Module):
+    """Normalize and rectify before each convolution; a projected shortcut starts there too."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.BatchNorm2d(inputs), nn.BatchNorm2d(outputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        projects = stride != 1 or inputs != outputs
+        self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if projects else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.relu(self.norm1(x))
+        shortcut = x if self.shortcut is None else self.shortcut(y)
+        return shortcut + self.conv2(functional.relu(self.norm2(self.conv1(y))))
+
+
+def preact(width: int = 16) -> nn.Module:
+    """PreActResNet-18: eight blocks in four stages."""
+    stages, blocks, inputs = (width, 2 * width, 4 * width, 8 * width), [], width
+    for stage, outputs in enumerate(stages):
+        blocks += [
+            PreActivation(inputs, outputs, 1 if stage == 0 else 2),
+            PreActivation(outputs, outputs, 1),
+        ]
+        inputs = outputs
+    return nn.Sequential(
+        nn.Conv2d(1, width, 3, 1, 1, bias=False), *blocks,
+        nn.BatchNorm2d(inputs), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(inputs, CLASSES),
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How a network is built, fed and trained."""
@@ -181,6 +215,7 @@ RECIPES = {
     "vit": Recipe(Vit, 6, adam=True),
     "bert": Recipe(Bert, 6, ("ids", "attention_mask"), tokens, adam=True),
     "mobilenet": Recipe(mobilenet, 3),
+    "preact": Recipe(preact, 4),
 }
 
 

@@ -6,17 +6,25 @@ from onnxsnn.convert import Conversion, convert
 from onnxsnn.data import Dataset, Preprocessing
 from onnxsnn.errors import OnnxSnnError
 from onnxsnn.model import SpikingModel
-from onnxsnn.neurons import IntegrateAndFire
+from onnxsnn.neurons import (
+    BurstIntegrateAndFire,
+    IntegrateAndFire,
+    MultiThreshold,
+    SignedIntegrateAndFire,
+)
 from onnxsnn.runtime import Runner
 from onnxsnn.source import load_source
 
 __all__ = [
+    "BurstIntegrateAndFire",
     "Conversion",
     "Dataset",
     "IntegrateAndFire",
+    "MultiThreshold",
     "OnnxSnnError",
     "Preprocessing",
     "Runner",
+    "SignedIntegrateAndFire",
     "SpikingModel",
     "convert",
     "evaluate",

@@ -26,7 +26,7 @@ from onnxsnn.errors import OnnxSnnError, UsageError
 from onnxsnn.files import check_writable, write_bytes, write_model
 from onnxsnn.inputs import InputSpec
 from onnxsnn.model import SpikingModel
-from onnxsnn.neurons import IntegrateAndFire
+from onnxsnn.neurons import RECTIFYING_NEURONS, IntegrateAndFire, Neuron
 from onnxsnn.runtime import BACKENDS, Runner
 from onnxsnn.runtime.dataset import run_dataset
 from onnxsnn.source import load_source
@@ -97,6 +97,14 @@ _data = click.option(
 )  # fmt: skip
 @click.option("--threshold", type=click.Choice(THRESHOLDS), help="Threshold method.")
 @click.option(
+    "--neuron", type=click.Choice(list(RECTIFYING_NEURONS)), default="if", show_default=True,
+    help="Neuron model; where values can be negative, its signed counterpart.",
+)  # fmt: skip
+@click.option(
+    "--levels", type=click.IntRange(1, 16),
+    help="Spikes in a burst, or sizes of a multi-threshold neuron's spike.",
+)  # fmt: skip
+@click.option(
     "--initial-potential", type=click.FloatRange(0.0, 1.0),
     help="Membrane potential before the first step, in thresholds; as trained, or 0.5, by default.",
 )  # fmt: skip
@@ -113,6 +121,8 @@ def _convert(
     data: Path | None,
     timesteps: int,
     threshold: str | None,
+    neuron: str,
+    levels: int | None,
     initial_potential: float | None,
     per_layer: bool,
     correct: bool,
@@ -139,7 +149,7 @@ def _convert(
             samples,
             timesteps=timesteps,
             threshold=threshold,
-            neuron=None if initial_potential is None else IntegrateAndFire(initial_potential),
+            neuron=_neuron(neuron, levels, initial_potential),
             per_layer=per_layer,
             correct=correct,
             strict=strict,
@@ -161,6 +171,18 @@ def _convert(
         )
     else:
         display.show_conversion(conversion, str(output))
+
+
+def _neuron(name: str, levels: int | None, initial_potential: float | None) -> Neuron | None:
+    """The neuron that the options describe; None for the default one."""
+    given = {"levels": levels, "initial_potential": initial_potential}
+    settings = {key: value for key, value in given.items() if value is not None}
+    if name == IntegrateAndFire.name and not settings:
+        return None
+    try:
+        return RECTIFYING_NEURONS[name](**settings)
+    except TypeError as error:
+        raise UsageError(f"neuron {name!r} has no levels; leave --levels out") from error
 
 
 class _Keeper:

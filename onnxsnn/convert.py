@@ -17,7 +17,7 @@ from onnxsnn.data import Dataset
 from onnxsnn.errors import UnsupportedError, UsageError
 from onnxsnn.graph import Graph
 from onnxsnn.model import Layer, SpikingModel
-from onnxsnn.neurons import NEURONS, IntegrateAndFire, Neuron
+from onnxsnn.neurons import IntegrateAndFire, Neuron
 from onnxsnn.passes.absorb_scales import absorb_scales
 from onnxsnn.passes.fold_normalization import Moments
 from onnxsnn.passes.report import Report
@@ -128,8 +128,8 @@ def convert(
         "per_layer": per_layer,
         "corrected": correct,
         "statistics": origin,
-        "neuron": {"model": neuron.name, "initial_potential": neuron.initial_potential},
-        "bits_per_spike": max(NEURONS[layer.neuron].bits_per_spike for layer in layers),
+        "neuron": {"model": neuron.name, **vars(neuron)},
+        "bits_per_spike": max(layer.bits for layer in layers),
         "source_sha256": source.digest,
         "warnings": line.warnings,
     }
@@ -226,6 +226,7 @@ def _layers(
     layers = []
     for node in rate_norms(graph):
         theta, seen = node.inputs[1].values, statistics[node.name]
+        model = neuron.signed if node.op == SIGNED else neuron
         layers.append(
             Layer(
                 name=node.name,
@@ -236,7 +237,8 @@ def _layers(
                 p=threshold_ratio(seen, theta),
                 omega=omega(seen, theta),
                 origin=origins[node.name],
-                neuron=neuron.signed.name if node.op == SIGNED else neuron.name,
+                neuron=model.name,
+                bits=model.bits_per_spike,
             )
         )
     return layers

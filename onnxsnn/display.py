@@ -68,10 +68,11 @@ def show_conversion(conversion: Conversion, target: str) -> None:
     if not conversion.differences:
         passes.columns.pop()
     console.print(passes)
-    layers = _table("Spiking layer", "Channels", "Threshold", "p", "Omega", "From")
+    layers = _table("Spiking layer", "Neuron", "Channels", "Threshold", "p", "Omega", "From")
     for layer in conversion.snn.layers:
         layers.add_row(
             _plain(layer.name),
+            layer.neuron,
             str(layer.channels),
             f"{layer.threshold:.4g}",
             _number(layer.p),
@@ -79,8 +80,11 @@ def show_conversion(conversion: Conversion, target: str) -> None:
             layer.origin,
         )
     console.print(layers)
-    timesteps = conversion.snn.timesteps
-    console.print(f"{_plain(target)}: thresholds for T = {timesteps}", soft_wrap=True)
+    snn = conversion.snn
+    bits = snn.metadata["bits_per_spike"]
+    console.print(
+        f"{_plain(target)}: thresholds for T = {snn.timesteps}, {_bits(bits)}", soft_wrap=True
+    )
 
 
 def show_inspection(inspection: Inspection) -> None:
@@ -174,9 +178,7 @@ def show_evaluation(evaluation: Evaluation) -> None:
     console.print(table)
     _show_rates(evaluation.layer_rates)
     ann = "" if evaluation.ann_accuracy is None else f", ANN {_percent(evaluation.ann_accuracy)}"
-    console.print(
-        f"{evaluation.samples:,} samples{ann}, {evaluation.bits_per_spike:g} bit per spike"
-    )
+    console.print(f"{evaluation.samples:,} samples{ann}, {_bits(evaluation.bits_per_spike)}")
 
 
 def show_run(run: DatasetRun) -> None:
@@ -209,7 +211,7 @@ def show_comparison(comparison: Comparison) -> None:
     console.print(table)
     console.print(
         f"{comparison.samples:,} test images of Fashion-MNIST; integrate-and-fire, "
-        f"{comparison.bits_per_spike:g} bit per spike; "
+        f"{_bits(comparison.bits_per_spike)}; "
         "each cell converted for its T on 256 unlabelled images",
         soft_wrap=True,
     )
@@ -224,6 +226,7 @@ def _table(*columns: str) -> Table:
 
 
 _WORDS = {
+    "Neuron",
     "Node",
     "Operator",
     "Role",
@@ -236,6 +239,10 @@ _WORDS = {
     "Why",
     "Driven by",
 }
+
+
+def _bits(bits: float) -> str:
+    return f"{bits:.3g} bit{'' if bits == 1 else 's'} per spike"
 
 
 def _plain(text: str) -> str:

@@ -23,7 +23,7 @@ from onnxsnn.errors import ModelError
 from onnxsnn.files import read_model, write_model
 from onnxsnn.graph import Graph, from_model, to_model
 from onnxsnn.inputs import InputSpec
-from onnxsnn.neurons import NEURONS, IntegrateAndFire
+from onnxsnn.neurons import NEURONS
 from onnxsnn.passes.spike import State
 
 __all__ = ["FORMAT", "Layer", "SpikingModel", "input_specs", "is_spiking", "kind_of"]
@@ -46,6 +46,7 @@ class Layer:
             al. 2021, theorem 2); the fit curve stays below `2 * omega / t`. None if unseen.
         origin: where the threshold comes from: a method's name, or `trained`.
         neuron: the neuron model, a name in NEURONS.
+        bits: bits per spike of that neuron.
     """
 
     name: str
@@ -56,7 +57,8 @@ class Layer:
     p: float | None
     omega: float | None
     origin: str
-    neuron: str = IntegrateAndFire.name
+    neuron: str
+    bits: float
 
 
 @dataclass

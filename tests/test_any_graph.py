@@ -25,7 +25,7 @@ REFUSED = {"QuantizeLinear": "quantized", "RandomNormalLike": "random", "Dropout
 PAIRS = ["Add", "Sub", "Mul", "Max", "Min", "Concat", "MatMul", "Where", "Div"]
 MOVES = ["pad", "slice", "transpose", "resize", "split", "shape"]
 POOLS = ["MaxPool", "AveragePool", "GlobalAveragePool", "ReduceMean", "GlobalMaxPool"]
-WEIGHTS = ["conv", "depthwise", "transposed", "batchnorm", "layernorm"]
+WEIGHTS = ["conv", "depthwise", "transposed", "batchnorm", "layernorm", "prelu"]
 
 
 class Random(Builder):
@@ -106,6 +106,9 @@ class Random(Builder):
     def layernorm(self):
         ones, zeros = self.constant(np.ones(self.size)), self.constant(np.zeros(self.size))
         self.op("LayerNormalization", self.last, ones, zeros)
+
+    def prelu(self):
+        self.op("PRelu", self.last, self.normal(self.channels, 1, 1, scale=0.3))
 
     def move(self, step):
         c, n = self.channels, self.size

@@ -342,3 +342,27 @@ def test_inspect_exits_with_1_where_something_refuses(folder):
     text = call("inspect", "random.onnx", "--convertible", code=1)
     assert "cannot be converted: node 'dropout1' (Dropout)" in text
     assert "random numbers" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "bits"),
+    [
+        (("--neuron", "signed"), {"model": "signed", "initial_potential": 0.5}, 1.585),
+        (("--neuron", "burst", "--levels", 3),
+         {"model": "burst", "initial_potential": 0.5, "levels": 3}, 2.0),
+        (("--neuron", "multi-threshold", "--levels", 4),
+         {"model": "multi-threshold", "initial_potential": 0.0, "levels": 4}, 3.170),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("folder")
+def test_neuron_and_its_levels_are_options_and_in_the_metadata(arguments, settings, bits):
+    text = call("convert", "model.onnx", "--data", "x.npy", *arguments)
+    metadata = SpikingModel.load("model.snn.onnx").metadata
+    assert metadata["neuron"] == settings
+    assert metadata["bits_per_spike"] == pytest.approx(bits, abs=1e-3)
+    assert "bits per spike" in text
+
+
+@pytest.mark.usefixtures("folder")
+def test_levels_of_a_neuron_that_has_none_are_refused():
+    assert "has no levels" in fails("convert", "model.onnx", "--levels", 4, code=2)

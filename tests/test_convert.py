@@ -397,3 +397,18 @@ def test_what_cannot_be_converted_is_refused_by_node_and_operator(tmp_path, oper
         UnsupportedError, match=rf"node '{name}' \({operator}\) cannot be converted: "
     ):
         convert(tmp_path / "m.onnx", dataset(x=uniform(2, 3, 8)))
+
+
+@pytest.mark.parametrize("axes", [1, 3])
+def test_convolutions_and_pooling_of_one_and_three_axes_converge(tmp_path, axes):
+    b = Builder((2, *(6,) * axes))
+    for _ in range(2):
+        weight = b.normal(4, b.channels, *(3,) * axes, scale=0.3)
+        b.op("Conv", b.last, weight, pads=[1] * 2 * axes)
+        b.channels = 4
+        b.relu()
+        b.op("MaxPool", kernel_shape=[2] * axes)
+    b.head()
+    x = uniform(8, 2, *(6,) * axes)
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x), timesteps=128).snn
+    assert relative_error(Runner(snn).run(x).outputs[b.last], ann(b, x)) < 0.03

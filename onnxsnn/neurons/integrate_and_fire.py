@@ -30,7 +30,7 @@ class IntegrateAndFire:
 
     name: ClassVar[str] = "if"
     operator: ClassVar[str] = "IntegrateAndFire"
-    bits_per_spike: ClassVar[float] = 1.0
+    states: ClassVar[tuple[str, ...]] = ("potential",)
     body: ClassVar[str] = """
     IntegrateAndFire (x, theta, v) => (s, v_next) {
         u = Add (v, x)
@@ -41,6 +41,16 @@ class IntegrateAndFire:
         v_next = Sub (u, charge)
     }
     """
+
+    @property
+    def attributes(self) -> dict[str, float | list[float]]:
+        """None: the function body is the same for all."""
+        return {}
+
+    @property
+    def bits_per_spike(self) -> float:
+        """Of the values 0 and 1."""
+        return 1.0
 
     @property
     def signed(self) -> TernaryIntegrateAndFire:
@@ -56,8 +66,8 @@ class IntegrateAndFire:
         response: Floats = threshold / timesteps * np.clip(spikes, 0, timesteps)
         return response
 
-    def step(self, current: Floats, threshold: Floats, potential: Floats) -> tuple[Floats, Floats]:
+    def step(self, current: Floats, threshold: Floats, *states: Floats) -> tuple[Floats, ...]:
         """One timestep: spikes in {0, 1} and the membrane potential after the reset."""
-        charged = potential + current
+        charged = states[0] + current
         spikes = (charged >= threshold).astype(charged.dtype)
         return spikes, charged - threshold * spikes

@@ -31,7 +31,7 @@ class TernaryIntegrateAndFire:
 
     name: ClassVar[str] = "ternary"
     operator: ClassVar[str] = "TernaryIntegrateAndFire"
-    bits_per_spike: ClassVar[float] = float(np.log2(3))
+    states: ClassVar[tuple[str, ...]] = ("potential",)
     body: ClassVar[str] = """
     TernaryIntegrateAndFire (x, theta, v) => (s, v_next) {
         u = Add (v, x)
@@ -48,6 +48,16 @@ class TernaryIntegrateAndFire:
     """
 
     @property
+    def attributes(self) -> dict[str, float | list[float]]:
+        """None: the function body is the same for all."""
+        return {}
+
+    @property
+    def bits_per_spike(self) -> float:
+        """Of the values -1, 0 and 1."""
+        return float(np.log2(3))
+
+    @property
     def signed(self) -> TernaryIntegrateAndFire:
         """Itself: it encodes values of both signs."""
         return self
@@ -61,8 +71,8 @@ class TernaryIntegrateAndFire:
         response: Floats = threshold / timesteps * np.clip(spikes, -timesteps, timesteps)
         return response
 
-    def step(self, current: Floats, threshold: Floats, potential: Floats) -> tuple[Floats, Floats]:
+    def step(self, current: Floats, threshold: Floats, *states: Floats) -> tuple[Floats, ...]:
         """One timestep: spikes in {-1, 0, 1} and the membrane potential after the reset."""
-        charged = potential + current
+        charged = states[0] + current
         spikes = (charged >= threshold).astype(charged.dtype) - (charged < 0)
         return spikes, charged - threshold * spikes

@@ -167,13 +167,14 @@ class _Spiker:
         self._bring_inputs(node, _Form.CURRENT)
         neuron = self.neuron.signed if node.op == SIGNED else self.neuron
         fraction = self.potentials.get(node.name, neuron.initial_potential)
-        default = (node.inputs[1].values * fraction).astype(np.float32)
-        shape = node.outputs[0].shape
-        before, after = self._state(node.name, "potential", default, shape)
+        theta, shape = node.inputs[1].values, node.outputs[0].shape
+        for role in neuron.states:
+            start = theta * fraction if role == "potential" else np.zeros_like(theta)
+            before, after = self._state(node.name, role, start.astype(np.float32), shape)
+            node.inputs.append(before)
+            node.outputs.append(after)
         self.report.actions[f"{node.op} turned into {neuron.operator}"] += 1
-        node.op = neuron.operator
-        node.inputs.append(before)
-        node.outputs.append(after)
+        node.op, node.attrs = neuron.operator, dict(neuron.attributes)
         self.forms[id(node.outputs[0])] = _Form.CURRENT
 
     def _place_output(self, position: int, output: Tensor) -> None:

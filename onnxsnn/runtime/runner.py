@@ -203,7 +203,7 @@ def _fitting(values: Array, spec: InputSpec) -> Array:
 
 def _counters(layer: str) -> tuple[str, str]:
     """Names of the tensors that hold a layer's spikes per sample, and [samples, neurons]."""
-    return f"{layer}.count", f"{layer}.size"
+    return f"{layer}.runner.count", f"{layer}.runner.size"
 
 
 def _instrument(snn: SpikingModel, layers: Sequence[str], taps: Sequence[str]) -> onnx.ModelProto:
@@ -228,12 +228,13 @@ _AXIS = "onnxsnn.runner.axis"
 
 
 def _counting(layer: str, spikes: str) -> list[onnx.NodeProto]:
-    """Nodes that count a layer's spikes, the negative ones too."""
+    """Nodes that count a layer's spikes: negative and small ones too, a burst as several."""
     count, shape = _counters(layer)
-    flat, absolute = f"{layer}.flat", f"{layer}.abs"
+    flat, sizes, whole = (f"{layer}.runner.{part}" for part in ("flat", "sizes", "whole"))
     return [
         onnx.helper.make_node("Flatten", [spikes], [flat]),
         onnx.helper.make_node("Shape", [flat], [shape]),
-        onnx.helper.make_node("Abs", [flat], [absolute]),
-        onnx.helper.make_node("ReduceSum", [absolute, _AXIS], [count], keepdims=0),
+        onnx.helper.make_node("Abs", [flat], [sizes]),
+        onnx.helper.make_node("Ceil", [sizes], [whole]),
+        onnx.helper.make_node("ReduceSum", [whole, _AXIS], [count], keepdims=0),
     ]

@@ -6,6 +6,8 @@ the same function of (bin, candidate / width) in every channel: one matrix serve
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from onnxsnn.arrays import Floats
@@ -30,6 +32,13 @@ def expected_error(weights: Floats, neuron: Neuron, timesteps: int) -> Floats:
     Returns:
         In units of the squared width, [C, candidates].
     """
+    error: Floats = np.matmul(weights, _squared_error(neuron, timesteps).T)
+    return error
+
+
+@lru_cache(maxsize=4)
+def _squared_error(neuron: Neuron, timesteps: int) -> Floats:
+    """Of the static response at every bin, for every candidate, [candidates, BINS]."""
     response = neuron.response(CENTRES, CANDIDATES[:, None], timesteps)
-    squared: Floats = (response - CENTRES) ** 2  # [candidates, BINS]
-    return weights @ squared.T
+    squared: Floats = (response - CENTRES) ** 2
+    return squared

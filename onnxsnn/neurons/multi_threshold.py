@@ -1,0 +1,158 @@
+"""Multi-threshold neurons: one spike a step, of one of several sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from onnxsnn.arrays import Floats
+
+__all__ = ["MultiThreshold", "SignedMultiThreshold"]
+
+
+@dataclass(frozen=True)
+class MultiThreshold:
+    r"""A spike of the size nearest to the potential: theta, theta/2, ..., theta/2^(n-1), or none.
+
+        u = v + z;    s = the level nearest to u / theta, of either sign;    v = u - theta * s
+
+    A negative spike takes back no more than was fired before, which keeps the response a
+    rectifier's: u is taken as no less than -N, the sum of all spikes, and a spike that would
+    make N negative is halved to the level below. (ECMT, Huang et al., ACM MM 2024, section
+    4.2; its thresholds of 3/4 of a level are where the nearest level changes.)
+
+    Attributes:
+        initial_potential: `v_0` as a fraction of theta; sizes are rounded to the nearest.
+        levels: n.
+    """
+
+    initial_potential: float = 0.0
+    levels: int = 8
+
+    name: ClassVar[str] = "multi-threshold"
+    operator: ClassVar[str] = "MultiThreshold"
+    states: ClassVar[tuple[str, ...]] = ("potential", "count")
+    body: ClassVar[str] = """
+    MultiThreshold <bounds, gains> (x, theta, v, n) => (s, v_next, n_next) {
+        u = Add (v, x)
+        ratio = Div (u, theta)
+        lowest = Neg (n)
+        wanted = Max (ratio, lowest)
+        size = Abs (wanted)
+        axis = Constant <value_ints: ints = [-1]> ()
+        sizes = Unsqueeze (size, axis)
+        levels = Constant <value_floats: floats = @bounds> ()
+        short = Less (sizes, levels)
+        reached = Not (short)
+        steps = Cast <to: int = 1> (reached)
+        gain = Constant <value_floats: floats = @gains> ()
+        level = MatMul (steps, gain)
+        sign = Sign (wanted)
+        spike = Mul (level, sign)
+        sum = Add (n, spike)
+        zero = Constant <value = float {0.0}> ()
+        exceeds = Less (sum, zero)
+        half = Constant <value = float {0.5}> ()
+        lower = Mul (spike, half)
+        s = Where (exceeds, lower, spike)
+        charge = Mul (theta, s)
+        v_next = Sub (u, charge)
+        n_next = Add (n, s)
+    }
+    """
+
+    @property
+    def sizes(self) -> Floats:
+        """The sizes of spikes in units of theta, ascending."""
+        sizes: Floats = np.exp2(np.arange(1.0 - self.levels, 1.0))
+        return sizes
+
+    @property
+    def bounds(self) -> Floats:
+        """From where on each size is the nearest: midway from the one below, or from nothing."""
+        below = np.concatenate([np.zeros(1), self.sizes[:-1]])
+        bounds: Floats = (self.sizes + below) / 2
+        return bounds
+
+    @property
+    def attributes(self) -> dict[str, float | list[float]]:
+        """What the function body is told of this neuron."""
+        gains = np.diff(self.sizes, prepend=0.0)
+        return {"bounds": self.bounds.tolist(), "gains": gains.tolist()}
+
+    @property
+    def bits_per_spike(self) -> float:
+        """Of the sizes of either sign, and none."""
+        return float(np.log2(2 * self.levels + 1))
+
+    @property
+    def signed(self) -> SignedMultiThreshold:
+        """The neuron beside it for values that can be negative."""
+        return SignedMultiThreshold(levels=self.levels)
+
+    def nearest(self, values: Floats) -> Floats:
+        """The spike nearest to each value, in units of theta."""
+        reached = np.searchsorted(self.bounds, np.abs(values), side="right")
+        spikes: Floats = np.concatenate([[0.0], self.sizes])[reached] * np.sign(values)
+        return spikes
+
+    def response(self, activation: Floats, threshold: Floats, timesteps: int) -> Floats:
+        """Static response: the mean spike times theta of a run of T steps, by running it."""
+        ratio = np.asarray(activation / threshold, np.float64)
+        states: list[Floats] = [np.zeros_like(ratio) for _ in self.states]
+        states[0] = states[0] + self.initial_potential
+        total = np.zeros_like(ratio)
+        for _ in range(timesteps):
+            spikes, *states = self.step(ratio, np.ones(()), *states)
+            total = total + spikes
+        response: Floats = threshold * total / timesteps
+        return response
+
+    def step(self, current: Floats, threshold: Floats, *states: Floats) -> tuple[Floats, ...]:
+        """One timestep: spikes in units of theta, potential, sum of spikes."""
+        potential, count = states
+        charged = potential + current
+        spikes = self.nearest(np.maximum(charged / threshold, -count))
+        spikes = np.where(count + spikes < 0, spikes / 2, spikes)
+        return spikes, charged - threshold * spikes, count + spikes
+
+
+@dataclass(frozen=True)
+class SignedMultiThreshold(MultiThreshold):
+    """The same without the guard: it takes values of either sign."""
+
+    name: ClassVar[str] = "signed multi-threshold"
+    operator: ClassVar[str] = "SignedMultiThreshold"
+    states: ClassVar[tuple[str, ...]] = ("potential",)
+    body: ClassVar[str] = """
+    SignedMultiThreshold <bounds, gains> (x, theta, v) => (s, v_next) {
+        u = Add (v, x)
+        ratio = Div (u, theta)
+        size = Abs (ratio)
+        axis = Constant <value_ints: ints = [-1]> ()
+        sizes = Unsqueeze (size, axis)
+        levels = Constant <value_floats: floats = @bounds> ()
+        short = Less (sizes, levels)
+        reached = Not (short)
+        steps = Cast <to: int = 1> (reached)
+        gain = Constant <value_floats: floats = @gains> ()
+        level = MatMul (steps, gain)
+        sign = Sign (ratio)
+        s = Mul (level, sign)
+        charge = Mul (theta, s)
+        v_next = Sub (u, charge)
+    }
+    """
+
+    @property
+    def signed(self) -> SignedMultiThreshold:
+        """Itself: it encodes values of both signs."""
+        return self
+
+    def step(self, current: Floats, threshold: Floats, *states: Floats) -> tuple[Floats, ...]:
+        """One timestep: spikes in units of theta, and the potential."""
+        charged = states[0] + current
+        spikes = self.nearest(charged / threshold)
+        return spikes, charged - threshold * spikes

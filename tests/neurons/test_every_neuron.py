@@ -1,0 +1,136 @@
+"""Laws of every neuron model: body, numpy step and static response are one neuron."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx.reference import ReferenceEvaluator
+
+from onnxsnn import Runner, convert
+from onnxsnn.functions import body
+from onnxsnn.neurons import (
+    NEURONS,
+    RECTIFYING_NEURONS,
+    BurstIntegrateAndFire,
+    IntegrateAndFire,
+    MultiThreshold,
+    SignedBurstIntegrateAndFire,
+    SignedIntegrateAndFire,
+    SignedMultiThreshold,
+    TernaryIntegrateAndFire,
+)
+from tests.models import dataset, outputs_of, uniform
+from tests.networks import residual_network
+
+EXAMPLES = [
+    IntegrateAndFire(), IntegrateAndFire(0.0), SignedIntegrateAndFire(), TernaryIntegrateAndFire(),
+    BurstIntegrateAndFire(levels=3), SignedBurstIntegrateAndFire(levels=2),
+    MultiThreshold(levels=1), MultiThreshold(levels=4), SignedMultiThreshold(levels=3),
+]  # fmt: skip
+every = pytest.mark.parametrize("neuron", EXAMPLES, ids=repr)
+rectifying = pytest.mark.parametrize("neuron", [n for n in EXAMPLES if n.signed != n], ids=repr)
+eighths = st.integers(-16, 16).map(lambda i: i / 8)  # exact in floating point
+currents = st.lists(eighths, min_size=1, max_size=24)
+
+
+def run(neuron, values, theta=1.0):
+    """Spikes of each step, and the potential after them."""
+    threshold = np.array(theta)
+    states = [np.zeros(1) for _ in neuron.states]
+    states[0] = states[0] + neuron.initial_potential * theta
+    fired, potentials = [], []
+    for value in values:
+        spikes, *states = neuron.step(np.array([value]), threshold, *states)
+        fired.append(float(spikes[0]))
+        potentials.append(float(states[0][0]))
+    return np.array(fired), np.array(potentials)
+
+
+def test_examples_are_of_every_model():
+    assert {type(neuron) for neuron in EXAMPLES} == set(NEURONS.values())
+
+
+@every
+@given(values=currents)
+def test_body_does_what_the_step_does(neuron, values):
+    function = ReferenceEvaluator(body(neuron.operator, 17))
+    names = ["v", "n"][: len(neuron.states)]
+    theta = np.array([0.5], np.float32)
+    states = [np.zeros(1, np.float32) for _ in names]
+    states[0] = states[0] + np.float32(neuron.initial_potential * 0.5)
+    expected = list(states)
+    for value in values:
+        x = np.array([value], np.float32)
+        feeds = {"x": x, "theta": theta, **dict(zip(names, states, strict=True))}
+        spikes, *states = function.run(None, feeds, attributes=neuron.attributes)
+        wanted, *expected = neuron.step(x, theta, *expected)
+        np.testing.assert_array_equal(spikes, wanted)
+        for state, its in zip(states, expected, strict=True):
+            np.testing.assert_array_equal(state, its)
+
+
+@every
+@given(value=eighths, timesteps=st.integers(1, 16))
+def test_response_is_what_a_run_on_constant_current_emits(neuron, value, timesteps):
+    fired, _ = run(neuron, [value] * timesteps)
+    response = neuron.response(np.array([value]), np.array(1.0), timesteps)
+    np.testing.assert_allclose(fired.mean(), response[0], atol=1e-9)
+
+
+@every
+@given(values=currents)
+def test_nothing_is_lost_at_a_reset(neuron, values):
+    """What came in is what was fired, and what the potential holds more than at first."""
+    fired, potentials = run(neuron, values)
+    held = potentials[-1] - neuron.initial_potential
+    np.testing.assert_allclose(fired.sum() + held, sum(values), atol=1e-9)
+
+
+@rectifying
+@given(values=currents)
+def test_rectifying_neuron_never_has_fired_less_than_nothing(neuron, values):
+    fired, _ = run(neuron, values)
+    assert np.all(np.cumsum(fired) >= 0)
+
+
+@every
+def test_response_goes_to_the_activation(neuron):
+    values = np.linspace(-0.9, 0.9, 19)
+    expected = values if neuron.signed == neuron else np.maximum(values, 0)
+    error = np.abs(neuron.response(values, np.array(1.0), 256) - expected).max()
+    assert error < 1.01 / 256
+
+
+@every
+def test_bits_are_those_of_the_values_that_a_spike_can_have(neuron):
+    fired = {value for current in np.linspace(-40, 40, 4001)
+             for value in run(neuron, [20.0, current])[0]}  # fmt: skip
+    assert neuron.bits_per_spike <= np.log2(2 * 8 + 1)
+    assert len(fired) <= round(2**neuron.bits_per_spike)
+
+
+@pytest.mark.parametrize("neuron", NEURONS.values())
+def test_every_neuron_has_a_signed_counterpart_that_is_symmetric(neuron):
+    signed = neuron().signed
+    values = np.array([0.1, 0.3, 0.9])
+    response, mirrored = (signed.response(sign * values, np.array(1.0), 4) for sign in (1, -1))
+    np.testing.assert_allclose(response, -mirrored)
+
+
+@pytest.mark.parametrize("name", RECTIFYING_NEURONS)
+def test_network_of_the_neuron_converges_and_both_backends_agree(name, tmp_path):
+    b, x = residual_network(), uniform(8, 3, 8, 8)
+    path = b.save(tmp_path / "m.onnx")
+    expected = outputs_of(b.model(), x=x)[b.last]
+    errors = {}
+    for timesteps in (4, 128):
+        snn = convert(
+            path, dataset(x=x), timesteps=timesteps, neuron=RECTIFYING_NEURONS[name]()
+        ).snn
+        outputs = Runner(snn).run(x).outputs[b.last]
+        errors[timesteps] = np.linalg.norm(outputs - expected) / np.linalg.norm(expected)
+    assert errors[128] < min(0.05, errors[4])
+    assert all(layer.neuron == name for layer in snn.layers)
+    (other,) = Runner(snn, "numpy").run(x[:2], 3).outputs.values()
+    (ours,) = Runner(snn).run(x[:2], 3).outputs.values()
+    np.testing.assert_allclose(other, ours, atol=1e-4)
