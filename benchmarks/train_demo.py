@@ -17,36 +17,21 @@ training images for calibration) and prints the accuracy that ONNX Runtime measu
 """
 
 import argparse
-import gzip
 import time
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 import torch
+from fashion import Bytes, accuracy, export, onnx_logits, read, train
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
-
-Bytes = NDArray[np.uint8]
 
 DEMO = Path(__file__).parent.parent / "onnxsnn" / "demo"
 CLASSES = 10
 TEST_IMAGE_STEP = 10
 CALIBRATION_IMAGES = 256
 SIZE_LIMIT = 1_000_000  # bytes, both files together
-
-
-def read_images(path: Path) -> Bytes:
-    """Images of an idx3 file, [N, 1, 28, 28]."""
-    return np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=16).reshape(
-        -1, 1, 28, 28
-    )
-
-
-def read_labels(path: Path) -> Bytes:
-    """Labels of an idx1 file, [N]."""
-    return np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=8)
 
 
 def convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
@@ -84,76 +69,11 @@ def network() -> nn.Sequential:
     )
 
 
-def augment(images: Tensor, reach: int = 2) -> Tensor:
-    """Each image shifted by up to `reach` pixels either way, and half of them mirrored."""
-    count, _, height, width = images.shape
-    padded = functional.pad(images, (reach,) * 4)
-    top, left = torch.randint(2 * reach + 1, (2, count, 1))
-    rows = top + torch.arange(height)  # [N, H]
-    columns = left + torch.arange(width)  # [N, W]
-    columns = torch.where(torch.rand(count, 1) < 0.5, columns.flip(1), columns)
-    return padded[torch.arange(count)[:, None, None], 0, rows[:, :, None], columns[:, None]][
-        :, None
-    ]
-
-
-def train(model: nn.Module, images: Tensor, labels: Tensor, epochs: int, batch: int = 128) -> None:
-    """One-cycle SGD on augmented images; leaves the model in inference mode."""
-    steps = -(-len(images) // batch)
-    optimizer = torch.optim.SGD(model.parameters(), momentum=0.9, weight_decay=5e-4, nesterov=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=0.2, epochs=epochs, steps_per_epoch=steps
-    )
-    model.train()
-    for epoch in range(epochs):
-        total, start = 0.0, time.perf_counter()
-        for chosen in torch.randperm(len(images)).split(batch):
-            optimizer.zero_grad()
-            logits = model(augment(images[chosen].float() / 255))
-            loss = functional.cross_entropy(logits, labels[chosen])
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            total += loss.item()
-        seconds = time.perf_counter() - start
-        print(f"epoch {epoch + 1}/{epochs}: loss {total / steps:.4f}, {seconds:.0f} s", flush=True)
-    model.eval()
-
-
-def export(model: nn.Module, path: Path) -> None:
-    """Write the model as ONNX, opset 17; PRESERVE keeps the exporter from folding BatchNorm."""
-    torch.onnx.export(
-        model,
-        (torch.zeros(1, 1, 28, 28),),
-        path,
-        dynamo=False,
-        training=torch.onnx.TrainingMode.PRESERVE,
-        do_constant_folding=False,
-        opset_version=17,
-        input_names=["image"],
-        output_names=["logits"],
-        dynamic_axes={"image": {0: "N"}, "logits": {0: "N"}},
-    )
-
-
 @torch.no_grad()
 def torch_logits(model: nn.Module, images: Bytes) -> NDArray[np.float32]:
     """What the trained model says of the images, [N, 10]."""
     batches = torch.tensor(images).split(1000)
     return np.concatenate([model(batch.float() / 255).numpy() for batch in batches])
-
-
-def onnx_logits(path: Path, images: Bytes) -> NDArray[np.float32]:
-    """What the exported model says of the images in ONNX Runtime, [N, 10]."""
-    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
-    batches = np.split(images, range(1000, len(images), 1000))
-    feeds = ({"image": batch.astype(np.float32) / 255} for batch in batches)
-    return np.concatenate([session.run(["logits"], feed)[0] for feed in feeds])
-
-
-def accuracy(logits: NDArray[np.float32], labels: Bytes) -> float:
-    """The share of images whose greatest logit is the label's."""
-    return float((logits.argmax(1) == labels).mean())
 
 
 def main() -> None:
@@ -166,18 +86,16 @@ def main() -> None:
 
     torch.manual_seed(0)
     torch.set_num_threads(options.threads)
-    train_images = read_images(options.data / "train-images-idx3-ubyte.gz")
-    train_labels = read_labels(options.data / "train-labels-idx1-ubyte.gz")
-    test_images = read_images(options.data / "t10k-images-idx3-ubyte.gz")
-    test_labels = read_labels(options.data / "t10k-labels-idx1-ubyte.gz")
+    train_images, train_labels = read(options.data, "train")
+    test_images, test_labels = read(options.data, "t10k")
 
     model, start = network(), time.perf_counter()
-    images, labels = torch.tensor(train_images), torch.tensor(train_labels, dtype=torch.long)
-    train(model, images, labels, options.epochs)
+    optimizer = torch.optim.SGD(model.parameters(), momentum=0.9, weight_decay=5e-4, nesterov=True)
+    train(model, train_images, train_labels, optimizer, 0.2, options.epochs)
     print(f"trained in {time.perf_counter() - start:.0f} s")
 
     model_path, data_path = options.out / "model.onnx", options.out / "data.npz"
-    export(model, model_path)
+    export(model, model_path, ["image"], [torch.zeros(1, 1, 28, 28)])
     shipped = slice(None, None, TEST_IMAGE_STEP)
     np.savez_compressed(
         data_path,
@@ -186,7 +104,10 @@ def main() -> None:
         calibration_images=train_images[:CALIBRATION_IMAGES],
     )
 
-    expected, logits = torch_logits(model, test_images), onnx_logits(model_path, test_images)
+    expected, logits = (
+        torch_logits(model, test_images),
+        onnx_logits(model_path, test_images, ["image"]),
+    )
     print(f"parameters: {sum(p.numel() for p in model.parameters())}")
     print(f"largest difference from torch: {np.abs(logits - expected).max():.2g}")
     print(f"accuracy on {len(logits)} in torch: {accuracy(expected, test_labels):.2%}")

@@ -8,12 +8,13 @@ from typing import ClassVar
 import numpy as np
 
 from onnxsnn.arrays import Floats
+from onnxsnn.neurons.neuron import Neuron
 
 __all__ = ["BurstIntegrateAndFire", "SignedBurstIntegrateAndFire"]
 
 
 @dataclass(frozen=True)
-class BurstIntegrateAndFire:
+class BurstIntegrateAndFire(Neuron):
     r"""Up to G spikes a step (Li and Zeng, IJCAI 2022, section 3.2).
 
         u = v + z;    s = clip(floor(u / theta), 0, G);    v = u - theta * s
@@ -28,7 +29,6 @@ class BurstIntegrateAndFire:
 
     name: ClassVar[str] = "burst"
     operator: ClassVar[str] = "BurstIntegrateAndFire"
-    states: ClassVar[tuple[str, ...]] = ("potential",)
     body: ClassVar[str] = """
     BurstIntegrateAndFire <least, most> (x, theta, v) => (s, v_next) {
         low = Constant <value_float: float = @least> ()

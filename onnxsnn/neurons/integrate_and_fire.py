@@ -8,13 +8,14 @@ from typing import ClassVar
 import numpy as np
 
 from onnxsnn.arrays import Floats
+from onnxsnn.neurons.neuron import Neuron
 from onnxsnn.neurons.ternary import TernaryIntegrateAndFire
 
 __all__ = ["IntegrateAndFire"]
 
 
 @dataclass(frozen=True)
-class IntegrateAndFire:
+class IntegrateAndFire(Neuron):
     r"""Integrate-and-fire with soft reset (Ding et al., IJCAI 2021, section 2).
 
         u = v + z;    s = 1 if u >= theta else 0;    v = u - theta * s
@@ -30,7 +31,6 @@ class IntegrateAndFire:
 
     name: ClassVar[str] = "if"
     operator: ClassVar[str] = "IntegrateAndFire"
-    states: ClassVar[tuple[str, ...]] = ("potential",)
     body: ClassVar[str] = """
     IntegrateAndFire (x, theta, v) => (s, v_next) {
         u = Add (v, x)
@@ -41,11 +41,6 @@ class IntegrateAndFire:
         v_next = Sub (u, charge)
     }
     """
-
-    @property
-    def attributes(self) -> dict[str, float | list[float]]:
-        """None: the function body is the same for all."""
-        return {}
 
     @property
     def bits_per_spike(self) -> float:

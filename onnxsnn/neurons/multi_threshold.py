@@ -8,12 +8,28 @@ from typing import ClassVar
 import numpy as np
 
 from onnxsnn.arrays import Floats
+from onnxsnn.neurons.neuron import Neuron
 
 __all__ = ["MultiThreshold", "SignedMultiThreshold"]
 
 
+_NEAREST = """
+        size = Abs (wanted)
+        axis = Constant <value_ints: ints = [-1]> ()
+        sizes = Unsqueeze (size, axis)
+        levels = Constant <value_floats: floats = @bounds> ()
+        short = Less (sizes, levels)
+        reached = Not (short)
+        steps = Cast <to: int = 1> (reached)
+        gain = Constant <value_floats: floats = @gains> ()
+        level = MatMul (steps, gain)
+        sign = Sign (wanted)
+        nearest = Mul (level, sign)
+""".strip()  # the level nearest to `wanted`, the sum of the gains of all bounds that it reaches
+
+
 @dataclass(frozen=True)
-class MultiThreshold:
+class MultiThreshold(Neuron):
     r"""A spike of the size nearest to the potential: theta, theta/2, ..., theta/2^(n-1), or none.
 
         u = v + z;    s = the level nearest to u / theta, of either sign;    v = u - theta * s
@@ -34,33 +50,23 @@ class MultiThreshold:
     name: ClassVar[str] = "multi-threshold"
     operator: ClassVar[str] = "MultiThreshold"
     states: ClassVar[tuple[str, ...]] = ("potential", "count")
-    body: ClassVar[str] = """
-    MultiThreshold <bounds, gains> (x, theta, v, n) => (s, v_next, n_next) {
+    body: ClassVar[str] = f"""
+    MultiThreshold <bounds, gains> (x, theta, v, n) => (s, v_next, n_next) {{
         u = Add (v, x)
         ratio = Div (u, theta)
         lowest = Neg (n)
         wanted = Max (ratio, lowest)
-        size = Abs (wanted)
-        axis = Constant <value_ints: ints = [-1]> ()
-        sizes = Unsqueeze (size, axis)
-        levels = Constant <value_floats: floats = @bounds> ()
-        short = Less (sizes, levels)
-        reached = Not (short)
-        steps = Cast <to: int = 1> (reached)
-        gain = Constant <value_floats: floats = @gains> ()
-        level = MatMul (steps, gain)
-        sign = Sign (wanted)
-        spike = Mul (level, sign)
-        sum = Add (n, spike)
-        zero = Constant <value = float {0.0}> ()
+        {_NEAREST}
+        sum = Add (n, nearest)
+        zero = Constant <value = float {{0.0}}> ()
         exceeds = Less (sum, zero)
-        half = Constant <value = float {0.5}> ()
-        lower = Mul (spike, half)
-        s = Where (exceeds, lower, spike)
+        half = Constant <value = float {{0.5}}> ()
+        lower = Mul (nearest, half)
+        s = Where (exceeds, lower, nearest)
         charge = Mul (theta, s)
         v_next = Sub (u, charge)
         n_next = Add (n, s)
-    }
+    }}
     """
 
     @property
@@ -126,24 +132,15 @@ class SignedMultiThreshold(MultiThreshold):
     name: ClassVar[str] = "signed multi-threshold"
     operator: ClassVar[str] = "SignedMultiThreshold"
     states: ClassVar[tuple[str, ...]] = ("potential",)
-    body: ClassVar[str] = """
-    SignedMultiThreshold <bounds, gains> (x, theta, v) => (s, v_next) {
+    body: ClassVar[str] = f"""
+    SignedMultiThreshold <bounds, gains> (x, theta, v) => (s, v_next) {{
         u = Add (v, x)
-        ratio = Div (u, theta)
-        size = Abs (ratio)
-        axis = Constant <value_ints: ints = [-1]> ()
-        sizes = Unsqueeze (size, axis)
-        levels = Constant <value_floats: floats = @bounds> ()
-        short = Less (sizes, levels)
-        reached = Not (short)
-        steps = Cast <to: int = 1> (reached)
-        gain = Constant <value_floats: floats = @gains> ()
-        level = MatMul (steps, gain)
-        sign = Sign (ratio)
-        s = Mul (level, sign)
+        wanted = Div (u, theta)
+        {_NEAREST}
+        s = Identity (nearest)
         charge = Mul (theta, s)
         v_next = Sub (u, charge)
-    }
+    }}
     """
 
     @property

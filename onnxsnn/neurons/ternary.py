@@ -8,12 +8,13 @@ from typing import ClassVar
 import numpy as np
 
 from onnxsnn.arrays import Floats
+from onnxsnn.neurons.neuron import Neuron
 
 __all__ = ["TernaryIntegrateAndFire"]
 
 
 @dataclass(frozen=True)
-class TernaryIntegrateAndFire:
+class TernaryIntegrateAndFire(Neuron):
     r"""Integrate-and-fire that fires -1 below zero, for values that can be negative.
 
         u = v + z;    s = 1 if u >= theta, -1 if u < 0, else 0;    v = u - theta * s
@@ -31,7 +32,6 @@ class TernaryIntegrateAndFire:
 
     name: ClassVar[str] = "ternary"
     operator: ClassVar[str] = "TernaryIntegrateAndFire"
-    states: ClassVar[tuple[str, ...]] = ("potential",)
     body: ClassVar[str] = """
     TernaryIntegrateAndFire (x, theta, v) => (s, v_next) {
         u = Add (v, x)
@@ -46,11 +46,6 @@ class TernaryIntegrateAndFire:
         v_next = Sub (u, charge)
     }
     """
-
-    @property
-    def attributes(self) -> dict[str, float | list[float]]:
-        """None: the function body is the same for all."""
-        return {}
 
     @property
     def bits_per_spike(self) -> float:

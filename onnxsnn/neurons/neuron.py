@@ -1,0 +1,46 @@
+"""What the thresholds, the passes and the simulators know of a neuron model."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol
+
+from onnxsnn.arrays import Floats
+
+__all__ = ["Neuron"]
+
+
+class Neuron(Protocol):
+    """A neuron model; its settings are the fields of a frozen dataclass."""
+
+    name: ClassVar[str]
+    operator: ClassVar[str]
+    body: ClassVar[str]
+    states: ClassVar[tuple[str, ...]] = ("potential",)
+    """The roles of its states, the membrane potential first; the others start at zero."""
+
+    def __hash__(self) -> int:
+        """Neurons are values: equal ones can stand for each other."""
+        return hash(repr(self))
+
+    @property
+    def initial_potential(self) -> float:
+        """Membrane potential before the first step, as a fraction of the threshold."""
+
+    @property
+    def attributes(self) -> dict[str, float | list[float]]:
+        """What the function body is told of this neuron, as attributes of its nodes."""
+        return {}
+
+    @property
+    def bits_per_spike(self) -> float:
+        """log2 of the number of values that it can send in a step."""
+
+    @property
+    def signed(self) -> Neuron:
+        """The neuron that stands beside it where values can be negative."""
+
+    def response(self, activation: Floats, threshold: Floats, timesteps: int) -> Floats:
+        """What the neuron has emitted per step after T steps of constant input, times theta."""
+
+    def step(self, current: Floats, threshold: Floats, *states: Floats) -> tuple[Floats, ...]:
+        """One timestep: spikes, and the states after it."""
