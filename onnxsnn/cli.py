@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +20,7 @@ from onnxsnn.analysis.convertibility import convertibility
 from onnxsnn.analysis.evaluate import Evaluation, evaluate
 from onnxsnn.analysis.inspection import inspect
 from onnxsnn.arrays import Array
-from onnxsnn.convert import DEFAULT_TIMESTEPS, THRESHOLDS, convert
+from onnxsnn.convert import DEFAULT_TIMESTEPS, THRESHOLDS, Conversion, convert
 from onnxsnn.data import Dataset, Preprocessing, load, parse_numbers, parse_scale
 from onnxsnn.demo import compare
 from onnxsnn.errors import OnnxSnnError, UsageError
@@ -29,7 +30,8 @@ from onnxsnn.model import SpikingModel
 from onnxsnn.neurons import RECTIFYING_NEURONS, IntegrateAndFire, Neuron
 from onnxsnn.runtime import BACKENDS, Runner
 from onnxsnn.runtime.dataset import run_dataset
-from onnxsnn.source import load_source
+from onnxsnn.source import Source, load_source
+from onnxsnn.timesteps import AGREEMENT, ERROR, LIMIT, fewest_timesteps
 
 __all__ = ["main"]
 
@@ -87,13 +89,34 @@ _data = click.option(
 )
 
 
+def _number_or_auto(
+    ctx: click.Context,  # noqa: ARG001 - click calls every callback so
+    param: click.Parameter,  # noqa: ARG001
+    value: str,
+) -> int | None:
+    """A number of timesteps; None for `auto`."""
+    try:
+        return None if value == "auto" else int(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is neither a number nor auto") from error
+
+
 @main.command("convert")
 @click.argument("model", type=_MODEL)
 @click.option("-o", "--output", type=_MODEL, help="Where to write; NAME.snn.onnx here by default.")
 @click.option("--data", type=_MODEL, help="Samples to calibrate on; labels are not needed.")
 @click.option(
-    "-T", "--timesteps", type=int, default=DEFAULT_TIMESTEPS, show_default=True,
-    help="Number of timesteps that will be run.",
+    "-T", "--timesteps", default=str(DEFAULT_TIMESTEPS), show_default=True, metavar="NUMBER|auto",
+    callback=_number_or_auto,
+    help="Number of timesteps that will be run; `auto` finds the smallest that will do.",
+)  # fmt: skip
+@click.option(
+    "--agreement", type=float, default=AGREEMENT, show_default=True,
+    help="For `-T auto`: the share of the samples that must keep the ANN's class.",
+)  # fmt: skip
+@click.option(
+    "--error", type=float, default=ERROR, show_default=True,
+    help="For `-T auto`, where outputs are no classes: the relative error that is allowed.",
 )  # fmt: skip
 @click.option("--threshold", type=click.Choice(THRESHOLDS), help="Threshold method.")
 @click.option(
@@ -119,7 +142,9 @@ def _convert(
     model: Path,
     output: Path | None,
     data: Path | None,
-    timesteps: int,
+    timesteps: int | None,
+    agreement: float,
+    error: float,
     threshold: str | None,
     neuron: str,
     levels: int | None,
@@ -143,22 +168,30 @@ def _convert(
     source = load_source(model)
     check_writable(output)
     samples = _load(data, source.inputs, options, labelled=False) if data else None
+    ways: dict[str, Any] = {
+        "threshold": threshold,
+        "neuron": _neuron(neuron, levels, initial_potential),
+        "per_layer": per_layer,
+        "correct": correct,
+        "strict": strict,
+    }
     with display.progress("calibrating") as progress:
+        found = timesteps
+        if found is None:
+            found = _fewest(source, samples, ways, agreement, error)
         conversion = convert(
             source,
             samples,
-            timesteps=timesteps,
-            threshold=threshold,
-            neuron=_neuron(neuron, levels, initial_potential),
-            per_layer=per_layer,
-            correct=correct,
-            strict=strict,
+            timesteps=LIMIT if found is None else found,
+            **ways,
             verify=verify,
             keep=_Keeper(output) if keep_intermediate else None,
             progress=progress,
         )
     conversion.snn.save(output)
     display.warn(conversion.warnings)
+    if found is None:
+        display.warn([f"even {LIMIT} timesteps do not meet the target on these data"])
     if as_json:
         _print_json(
             {
@@ -171,6 +204,26 @@ def _convert(
         )
     else:
         display.show_conversion(conversion, str(output))
+
+
+def _fewest(
+    source: Source,
+    samples: Dataset | None,
+    ways: Mapping[str, Any],
+    agreement: float,
+    error: float,
+) -> int | None:
+    """The smallest number of timesteps that will do."""
+    if samples is None:
+        raise UsageError("timesteps are found on data; give some with --data, or a number with -T")
+    conversion_for = partial(_converted, source, samples, ways)
+    return fewest_timesteps(source, samples, conversion_for, agreement, error)
+
+
+def _converted(
+    source: Source, samples: Dataset, ways: Mapping[str, Any], timesteps: int
+) -> Conversion:
+    return convert(source, samples, timesteps=timesteps, **ways)
 
 
 def _neuron(name: str, levels: int | None, initial_potential: float | None) -> Neuron | None:

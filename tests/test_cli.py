@@ -366,3 +366,17 @@ def test_neuron_and_its_levels_are_options_and_in_the_metadata(arguments, settin
 @pytest.mark.usefixtures("folder")
 def test_levels_of_a_neuron_that_has_none_are_refused():
     assert "has no levels" in fails("convert", "model.onnx", "--levels", 4, code=2)
+
+
+@pytest.mark.usefixtures("folder")
+def test_timesteps_may_be_found():
+    call("convert", "model.onnx", "--data", "x.npy", "--timesteps", "auto", "--agreement", 0.9)
+    network = SpikingModel.load("model.snn.onnx")
+    text = call("evaluate", "model.snn.onnx", "--data", "x.npy", "--ann", "model.onnx", "--json")
+    assert json.loads(text)["rows"][network.timesteps - 1]["agreement"] >= 0.9
+
+
+@pytest.mark.usefixtures("folder")
+def test_timesteps_are_found_on_data_only():
+    assert "--data" in fails("convert", "model.onnx", "--timesteps", "auto", code=2)
+    assert "x" in fails("convert", "model.onnx", "--timesteps", "x", code=2)
