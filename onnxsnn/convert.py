@@ -135,7 +135,7 @@ def convert(
     }
     snn = SpikingModel.build(graph, spiking.states, metadata, layers)
     if correct and data is not None:
-        snn = correct_potentials(snn, statistics, data, progress)
+        snn = correct_potentials(snn, statistics, data, neuron, progress)
     return Conversion(snn, line.reports, line.warnings, line.differences)
 
 
@@ -235,7 +235,7 @@ def _layers(
                 lowest=float(theta.min()),
                 highest=float(theta.max()),
                 p=threshold_ratio(seen, theta),
-                omega=omega(seen, theta),
+                omega=omega(seen, theta * model.greatest_spike),
                 origin=origins[node.name],
                 neuron=model.name,
                 bits=model.bits_per_spike,

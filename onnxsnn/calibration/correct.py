@@ -23,6 +23,7 @@ from onnxsnn.calibration.observe import Statistics
 from onnxsnn.calibration.statistics import ChannelStatistics
 from onnxsnn.data import Dataset
 from onnxsnn.model import SpikingModel
+from onnxsnn.neurons import Neuron
 from onnxsnn.runtime.dataset import batch_size
 from onnxsnn.runtime.runner import Runner
 
@@ -33,6 +34,7 @@ def correct_potentials(
     snn: SpikingModel,
     statistics: Statistics,
     data: Dataset,
+    neuron: Neuron,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> SpikingModel:
     """An SNN whose initial potentials make up for uneven spikes.
@@ -43,12 +45,15 @@ def correct_potentials(
         snn: an SNN; it is left as it is.
         statistics: of the ANN's layers on the same data, by layer.
         data: unlabelled samples.
+        neuron: the neuron of the SNN.
         progress: called with the layers done and the layers in all.
     """
     layers = list(snn.spikes)
     for done, layer in enumerate(layers, start=1):
         theta = snn.thresholds[layer]
-        surplus = _spiking_rate(snn, layer, data) - _static_rate(statistics[layer], theta)
+        surplus = _spiking_rate(snn, layer, data) - _static_rate(
+            statistics[layer], theta, neuron.greatest_spike
+        )
         state = snn.potential(layer)
         potential = state.default - snn.timesteps * theta * surplus
         snn = snn.with_state(replace(state, default=potential.astype(np.float32)))
@@ -56,14 +61,15 @@ def correct_potentials(
     return snn
 
 
-def _static_rate(statistics: ChannelStatistics, theta: Array) -> Floats:
-    """Mean of `clip(a, 0, theta) / theta` over the data, in the shape of theta.
+def _static_rate(statistics: ChannelStatistics, theta: Array, greatest: float) -> Floats:
+    """Mean of `clip(a / theta, 0, greatest)` over the data, in the shape of theta.
 
     Of values of either sign it is the mean of `a / theta`: what is clipped is made up for too.
     """
     if statistics.signed:
         return statistics.mean.reshape(theta.shape) / theta
-    mean: Floats = (statistics.counts * statistics.rates(theta)).sum(axis=1) / statistics.total
+    rates = greatest * statistics.rates(greatest * theta)
+    mean: Floats = (statistics.counts * rates).sum(axis=1) / statistics.total
     return mean.reshape(theta.shape)
 
 

@@ -49,6 +49,11 @@ class BurstIntegrateAndFire(Neuron):
         return 0
 
     @property
+    def greatest_spike(self) -> float:
+        """All spikes of a step."""
+        return float(self.levels)
+
+    @property
     def attributes(self) -> dict[str, float | list[float]]:
         """What the function body is told of this neuron."""
         return {"least": float(self.least), "most": float(self.levels)}

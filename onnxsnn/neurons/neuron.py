@@ -36,6 +36,11 @@ class Neuron(Protocol):
         """log2 of the number of values that it can send in a step."""
 
     @property
+    def greatest_spike(self) -> float:
+        """The most that it can send in a step, in thresholds."""
+        return 1.0
+
+    @property
     def signed(self) -> Neuron:
         """The neuron that stands beside it where values can be negative."""
 

@@ -8,9 +8,10 @@ from onnxsnn.calibration.correct import correct_potentials
 from onnxsnn.calibration.observe import calibrate
 from onnxsnn.errors import UsageError
 from onnxsnn.graph import from_model
+from onnxsnn.neurons import RECTIFYING_NEURONS, IntegrateAndFire
 from onnxsnn.session import Session
 from tests.models import dataset, uniform
-from tests.networks import residual_network
+from tests.networks import STRUCTURES, residual_network
 
 X = uniform(100, 3, 8, 8)
 T = 6
@@ -83,10 +84,24 @@ def test_the_snn_given_is_left_as_it_is(source):
     statistics = calibrate(from_model(kept["set_thresholds"]), [{"x": X}])
     before = [state.default.copy() for state in snn.states]
     seen = []
-    correct_potentials(snn, statistics, dataset(x=X), lambda *a: seen.append(a))
+    correct_potentials(snn, statistics, dataset(x=X), IntegrateAndFire(), lambda *a: seen.append(a))
     for state, default in zip(snn.states, before, strict=True):
         np.testing.assert_array_equal(state.default, default)
     assert seen == [(i, 4) for i in range(1, 5)]
+
+
+@pytest.mark.parametrize("neuron", [n for n in RECTIFYING_NEURONS if n != "multi-threshold"])
+def test_every_neuron_comes_nearer(tmp_path, neuron):
+    """In a network with encoders too. (Multi-threshold neurons leave little to correct.)"""
+    b = STRUCTURES["mobilenet"]()
+    source = load_source(b.save(tmp_path / "m.onnx"))
+    expected, errors = Session(source.model).run({"x": X})[b.last], []
+    for correct in (False, True):
+        snn = convert(
+            source, dataset(x=X), timesteps=4, neuron=RECTIFYING_NEURONS[neuron](), correct=correct
+        ).snn
+        errors.append(np.linalg.norm(Runner(snn).run(X).outputs[b.last] - expected))
+    assert errors[1] < errors[0]
 
 
 def test_correction_needs_data(source):
