@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 import numpy as np
@@ -21,21 +21,28 @@ from onnxsnn.analysis.evaluate import Evaluation, evaluate
 from onnxsnn.analysis.inspection import inspect
 from onnxsnn.arrays import Array
 from onnxsnn.convert import DEFAULT_TIMESTEPS, THRESHOLDS, Conversion, convert
-from onnxsnn.data import Dataset, Preprocessing, load, parse_numbers, parse_scale
+from onnxsnn.data import Dataset
 from onnxsnn.demo import compare
 from onnxsnn.errors import OnnxSnnError, UsageError
 from onnxsnn.files import check_writable, write_bytes, write_model
-from onnxsnn.inputs import InputSpec
 from onnxsnn.model import SpikingModel
-from onnxsnn.neurons import RECTIFYING_NEURONS, IntegrateAndFire, Neuron
+from onnxsnn.neurons import RECTIFYING_NEURONS
+from onnxsnn.options import (
+    FILE,
+    data_option,
+    json_option,
+    load_data,
+    loading_options,
+    neuron_of,
+    number_or_auto,
+    timesteps_option,
+)
 from onnxsnn.runtime import BACKENDS, Runner
 from onnxsnn.runtime.dataset import run_dataset
 from onnxsnn.source import Source, load_source
 from onnxsnn.timesteps import AGREEMENT, ERROR, LIMIT, fewest_timesteps
 
 __all__ = ["main"]
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 class _Group(click.Group):
@@ -62,52 +69,13 @@ def main() -> None:
     """Turn a trained ONNX network into a spiking neural network, as ONNX, and run it."""
 
 
-_MODEL = click.Path(path_type=Path)
-
-_DATA_OPTIONS = [
-    click.option("--labels", type=_MODEL, help="Labels: .npy, .npz, idx(.gz), or text."),
-    click.option("--array", help="Name of the samples' array in an .npz."),
-    click.option("--label-array", help="Name of the labels' array in an .npz."),
-    click.option("--scale", help="Multiply the values, e.g. 1/255."),
-    click.option("--mean", help="Subtract after scaling: one number, or a,b,c per channel."),
-    click.option("--std", help="Divide after that: one number, or a,b,c per channel."),
-    click.option("--layout", type=click.Choice(["nchw", "nhwc"]), help="Layout in the file."),
-    click.option("--limit", type=click.IntRange(min=1), help="Use the first so many samples."),
-]
-
-
-def _data_options(command: _Command) -> _Command:
-    for option in reversed(_DATA_OPTIONS):
-        command = option(command)
-    return command
-
-
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-_timesteps = click.option("-T", "--timesteps", type=int, help="Number of timesteps to run.")
-_data = click.option(
-    "--data", type=_MODEL, required=True, help=".npy, .npz, idx(.gz), or a folder of class folders."
-)
-
-
-def _number_or_auto(
-    ctx: click.Context,  # noqa: ARG001 - click calls every callback so
-    param: click.Parameter,  # noqa: ARG001
-    value: str,
-) -> int | None:
-    """A number of timesteps; None for `auto`."""
-    try:
-        return None if value == "auto" else int(value)
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r} is neither a number nor auto") from error
-
-
 @main.command("convert")
-@click.argument("model", type=_MODEL)
-@click.option("-o", "--output", type=_MODEL, help="Where to write; NAME.snn.onnx here by default.")
-@click.option("--data", type=_MODEL, help="Samples to calibrate on; labels are not needed.")
+@click.argument("model", type=FILE)
+@click.option("-o", "--output", type=FILE, help="Where to write; NAME.snn.onnx here by default.")
+@click.option("--data", type=FILE, help="Samples to calibrate on; labels are not needed.")
 @click.option(
     "-T", "--timesteps", default=str(DEFAULT_TIMESTEPS), show_default=True, metavar="NUMBER|auto",
-    callback=_number_or_auto,
+    callback=number_or_auto,
     help="Number of timesteps that will be run; `auto` finds the smallest that will do.",
 )  # fmt: skip
 @click.option(
@@ -136,8 +104,8 @@ def _number_or_auto(
 @click.option("--strict", is_flag=True, help="Refuse what would not be driven by spikes.")
 @click.option("--keep-intermediate", is_flag=True, help="Write the graph after every pass.")
 @click.option("--verify", is_flag=True, help="Compare outputs before and after every pass.")
-@_data_options
-@_json
+@loading_options
+@json_option
 def _convert(
     model: Path,
     output: Path | None,
@@ -167,10 +135,10 @@ def _convert(
         raise UsageError(f"{output}: is the model itself; choose another --output")
     source = load_source(model)
     check_writable(output)
-    samples = _load(data, source.inputs, options, labelled=False) if data else None
+    samples = load_data(data, source.inputs, options, labelled=False) if data else None
     ways: dict[str, Any] = {
         "threshold": threshold,
-        "neuron": _neuron(neuron, levels, initial_potential),
+        "neuron": neuron_of(neuron, levels, initial_potential),
         "per_layer": per_layer,
         "correct": correct,
         "strict": strict,
@@ -226,18 +194,6 @@ def _converted(
     return convert(source, samples, timesteps=timesteps, **ways)
 
 
-def _neuron(name: str, levels: int | None, initial_potential: float | None) -> Neuron | None:
-    """The neuron that the options describe; None for the default one."""
-    given = {"levels": levels, "initial_potential": initial_potential}
-    settings = {key: value for key, value in given.items() if value is not None}
-    if name == IntegrateAndFire.name and not settings:
-        return None
-    try:
-        return RECTIFYING_NEURONS[name](**settings)
-    except TypeError as error:
-        raise UsageError(f"neuron {name!r} has no levels; leave --levels out") from error
-
-
 class _Keeper:
     """Writes every intermediate model into a folder beside the SNN."""
 
@@ -252,9 +208,9 @@ class _Keeper:
 
 
 @main.command("inspect")
-@click.argument("file", type=_MODEL)
+@click.argument("file", type=FILE)
 @click.option("--convertible", is_flag=True, help="Say what `convert` would do with every node.")
-@_json
+@json_option
 @click.pass_context
 def _inspect(ctx: click.Context, file: Path, convertible: bool, as_json: bool) -> None:
     """Say what is in FILE: a source model, an intermediate or an SNN.
@@ -277,18 +233,16 @@ def _inspect(ctx: click.Context, file: Path, convertible: bool, as_json: bool) -
 
 
 @main.command("run")
-@click.argument("snn", type=_MODEL)
-@_data
-@_timesteps
-@click.option(
-    "-o", "--output", type=_MODEL, help="Write the outputs: .npz, or .npy for one output."
-)
+@click.argument("snn", type=FILE)
+@data_option
+@timesteps_option
+@click.option("-o", "--output", type=FILE, help="Write the outputs: .npz, or .npy for one output.")
 @click.option("--every-step", is_flag=True, help="Write the outputs after each step, [T, N, ...].")
 @click.option(
     "--backend", type=click.Choice(list(BACKENDS)), default="onnxruntime", show_default=True
 )
-@_data_options
-@_json
+@loading_options
+@json_option
 def _run(
     snn: Path,
     data: Path,
@@ -301,7 +255,7 @@ def _run(
 ) -> None:
     """Run SNN on data, and write its outputs after the last timestep."""
     network = SpikingModel.load(snn)
-    samples = _load(data, network.inputs, options)
+    samples = load_data(data, network.inputs, options)
     if output is not None:
         _check_output(output, network)
     with display.progress("running") as progress:
@@ -322,16 +276,16 @@ def _run(
 
 
 @main.command("evaluate")
-@click.argument("snn", type=_MODEL)
-@_data
-@click.option("--ann", type=_MODEL, help="The trained network, to compare with.")
-@_timesteps
+@click.argument("snn", type=FILE)
+@data_option
+@click.option("--ann", type=FILE, help="The trained network, to compare with.")
+@timesteps_option
 @click.option(
     "--backend", type=click.Choice(list(BACKENDS)), default="onnxruntime", show_default=True
 )
-@click.option("--csv", "csv_file", type=_MODEL, help="Write the table as CSV.")
-@_data_options
-@_json
+@click.option("--csv", "csv_file", type=FILE, help="Write the table as CSV.")
+@loading_options
+@json_option
 def _evaluate(
     snn: Path,
     data: Path,
@@ -347,7 +301,7 @@ def _evaluate(
     source = load_source(ann) if ann else None
     if csv_file is not None:
         check_writable(csv_file)
-    samples = _load(data, network.inputs, options)
+    samples = load_data(data, network.inputs, options)
     with display.progress("evaluating") as progress:
         result = evaluate(
             network, samples, ann=source, timesteps=timesteps, backend=backend, progress=progress
@@ -361,7 +315,7 @@ def _evaluate(
 
 
 @main.command("demo")
-@_json
+@json_option
 def _demo(as_json: bool) -> None:
     """Convert the network that comes with the package, and show its accuracy over timesteps."""
     with display.progress("converting and running") as progress:
@@ -370,28 +324,6 @@ def _demo(as_json: bool) -> None:
         _print_json(asdict(comparison))
     else:
         display.show_comparison(comparison)
-
-
-def _load(
-    path: Path, inputs: list[InputSpec], options: dict[str, Any], labelled: bool = True
-) -> Dataset:
-    """The data that the options describe."""
-    preprocessing = Preprocessing(
-        scale=parse_scale(options["scale"]) if options["scale"] else None,
-        mean=parse_numbers(options["mean"]) if options["mean"] else (),
-        std=parse_numbers(options["std"]) if options["std"] else (),
-        layout=options["layout"],
-    )
-    samples = load(
-        path,
-        inputs,
-        labels=options["labels"],
-        preprocessing=preprocessing,
-        array=options["array"],
-        label_array=options["label_array"],
-        labelled=labelled,
-    )
-    return samples.slice(0, options["limit"])
 
 
 def _check_output(output: Path, network: SpikingModel) -> None:

@@ -21,7 +21,6 @@ from onnxsnn.passes.fold_normalization import Moments, fold_normalization
 from onnxsnn.passes.free_batch import free_batch
 from onnxsnn.passes.relu_to_ratenorm import relu_to_ratenorm
 from onnxsnn.passes.report import Report
-from onnxsnn.precision import other_precisions
 from onnxsnn.ratenorm import rate_norms
 from onnxsnn.session import Session
 from onnxsnn.source import Source
@@ -61,8 +60,9 @@ def prepare(
         UnsupportedError: the model holds something that cannot be converted, or nothing that
             would spike.
     """
-    if others := other_precisions(source.model):
-        line.warnings.append(f"the model is of {' and '.join(others)}; the SNN computes in float32")
+    if source.precisions:
+        kinds = " and ".join(source.precisions)
+        line.warnings.append(f"the model is of {kinds}; the SNN computes in float32")
     graph = line.did(*clean(source.graph()))
     refuse_unsupported(graph)
     graph = line.did(*free_batch(graph))

@@ -1,7 +1,8 @@
 """Models of other floating-point types, computed in float32.
 
 Inputs and outputs keep their types: a Cast stands behind each such input and before each
-such output. What float32 cannot hold (a mask of -1.8e308, say) becomes its greatest value.
+such output. Only bfloat16, which NumPy has not, becomes float32 there too. What float32
+cannot hold (a mask of -1.8e308, say) becomes its greatest value.
 """
 
 from __future__ import annotations
@@ -40,19 +41,20 @@ def to_single_precision(model: onnx.ModelProto) -> onnx.ModelProto:
     for tensor in graph.initializer:
         _convert_tensor(tensor)
     fed = [value for value in graph.input if value.name not in weights]
-    before = [_cast_input(graph, value) for value in fed if _is_other(value)]
-    after = [_cast_output(graph, value) for value in graph.output if _is_other(value)]
+    before = [_cast_input(graph, value) for value in fed if _is_cast(value)]
+    after = [_cast_output(graph, value) for value in graph.output if _is_cast(value)]
     nodes = [*before, *graph.node, *after]
     del graph.node[:]
     graph.node.extend(nodes)
-    for value in [*graph.value_info, *(v for v in graph.input if v.name in weights)]:
-        if _is_other(value):
+    cast = {value.name for value in [*fed, *graph.output] if _is_cast(value)}
+    for value in [*graph.value_info, *graph.input, *graph.output]:
+        if value.type.tensor_type.elem_type in _OTHERS and value.name not in cast:
             value.type.tensor_type.elem_type = TensorProto.FLOAT
     return single
 
 
-def _is_other(value: onnx.ValueInfoProto) -> bool:
-    return value.type.tensor_type.elem_type in _OTHERS
+def _is_cast(value: onnx.ValueInfoProto) -> bool:
+    return value.type.tensor_type.elem_type in (TensorProto.FLOAT16, TensorProto.DOUBLE)
 
 
 def _convert_attribute(attribute: onnx.AttributeProto) -> None:

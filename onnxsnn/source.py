@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
@@ -32,11 +32,13 @@ class Source:
         model: the model, in float32 where ONNX Runtime does not take its own precision.
         digest: SHA-256 of the file, hexadecimal.
         inputs: what it is fed; weights that are graph inputs are not among them.
+        precisions: the floating-point types, other than float32, that the file holds.
     """
 
     model: onnx.ModelProto
     digest: str
     inputs: list[InputSpec]
+    precisions: list[str] = field(default_factory=list)
 
     def graph(self) -> Graph:
         """The model as a graph: functions inlined, in float32, opset 14 or newer, shapes inferred.
@@ -73,25 +75,28 @@ def load_source(path: str | Path) -> Source:
             f"{path}: is of opset {opset_of(model)}, older than {_OLDEST_OPSET}; "
             f"export it again with opset {MINIMUM_OPSET} or newer"
         )
+    precisions = other_precisions(model)
     model = _runnable(model, path)
     digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    return Source(model, digest, input_specs(model))
+    return Source(model, digest, input_specs(model), precisions)
 
 
 def _runnable(model: onnx.ModelProto, path: str | Path) -> onnx.ModelProto:
-    """The model, or the same in float32 where ONNX Runtime lacks an operator for its own type."""
+    """The model, or the same in float32 where it cannot be fed or run in its own precision."""
+    others = other_precisions(model)
     try:
         make_session(model)
+        if "bfloat16" not in others:  # which NumPy has not
+            return model
     except ModelError as error:
-        if not other_precisions(model):
+        if not others:
             raise ModelError(f"{path}: {error}") from error
-        single = to_single_precision(onnx.inliner.inline_local_functions(model))
-        try:
-            make_session(single)
-        except ModelError:
-            raise ModelError(f"{path}: {error}") from error
-        return single
-    return model
+    single = to_single_precision(onnx.inliner.inline_local_functions(model))
+    try:
+        make_session(single)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+    return single
 
 
 def opset_of(model: onnx.ModelProto) -> int:

@@ -85,3 +85,25 @@ def test_casts_and_constants_inside_follow():
     np.testing.assert_allclose(session.run(None, {"x": np.ones((1, 3), np.float32)})[0], 2.0)
     kinds = {a.i for node in single.graph.node for a in node.attribute if a.name == "to"}
     assert kinds == {TensorProto.FLOAT}
+
+
+def test_bfloat16_becomes_float32_at_inputs_and_outputs_too(tmp_path):
+    other, _ = model_of("float16")
+    for tensor in other.graph.initializer:
+        values = numpy_helper.to_array(tensor).astype(np.float32)
+        bits = (values.view(np.uint32) >> 16).astype(np.uint16)
+        tensor.CopyFrom(
+            helper.make_tensor(
+                tensor.name, TensorProto.BFLOAT16, values.shape, bits.tobytes(), raw=True
+            )
+        )
+    for value in [*other.graph.input, *other.graph.output]:
+        value.type.tensor_type.elem_type = TensorProto.BFLOAT16
+    onnx.save(other, tmp_path / "m.onnx")
+    source = load_source(tmp_path / "m.onnx")
+    assert source.precisions == ["bfloat16"]
+    assert source.inputs[0].dtype == np.float32
+    conversion = convert(source, dataset(x=uniform(8, 3, 6, 6)), timesteps=8)
+    assert any("bfloat16" in warning for warning in conversion.warnings)
+    (values,) = Runner(conversion.snn).run(uniform(2, 3, 6, 6)).outputs.values()
+    assert values.dtype == np.float32

@@ -16,7 +16,7 @@ import numpy as np
 
 from onnxsnn.arrays import Array
 from onnxsnn.errors import UnsupportedError
-from onnxsnn.graph import Graph, Tensor, is_static_shape
+from onnxsnn.graph import Graph, Tensor, is_float, is_static_shape
 from onnxsnn.passes.fold_normalization import Moments
 from onnxsnn.ratenorm import is_rate_norm
 
@@ -39,7 +39,9 @@ def cut_at_normalized(graph: Graph, moments: Mapping[str, Moments]) -> Graph:
 
 
 def noise(graph: Graph, moments: Mapping[str, Moments]) -> Iterator[dict[str, Array]]:
-    """Batches of Gaussian noise for every input of `graph`, always the same.
+    """Batches of noise for every input of `graph`, always the same.
+
+    It is Gaussian for floats, and zeros and ones for other types.
 
     Raises:
         UnsupportedError: an input has an axis, beside the batch, of unknown size.
@@ -57,6 +59,8 @@ def noise(graph: Graph, moments: Mapping[str, Moments]) -> Iterator[dict[str, Ar
 
 def _sample(generator: np.random.Generator, tensor: Tensor, moments: Moments | None) -> Array:
     shape = (_BATCH, *tensor.shape[1:])
+    if not is_float(tensor):  # tokens, a mask: zeros and ones are always among them
+        return generator.integers(0, 2, shape).astype(tensor.dtype)
     if moments is None:
         return np.asarray(generator.standard_normal(shape), tensor.dtype)
     common = generator.standard_normal(

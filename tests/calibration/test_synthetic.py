@@ -1,6 +1,7 @@
 """Calibration without data: noise at the normalizations."""
 
 import numpy as np
+import onnx
 import pytest
 
 from onnxsnn.calibration.observe import calibrate
@@ -68,3 +69,13 @@ def test_input_of_unknown_size_needs_data():
     graph, moments = prepared(b)
     with pytest.raises(UnsupportedError, match=r"'x'.*cannot be resolved.*--data"):
         next(noise(graph, moments))
+
+
+def test_noise_for_whole_numbers_is_zeros_and_ones():
+    b = Builder((5,))
+    b.inputs[0].type.tensor_type.elem_type = onnx.TensorProto.INT64
+    b.op("Gather", b.normal(2, 3), "x")
+    b.relu()
+    values = next(noise(b.graph(), {}))["x"]
+    assert values.dtype == np.int64
+    assert set(np.unique(values)) == {0, 1}

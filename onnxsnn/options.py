@@ -1,0 +1,101 @@
+"""Options that the commands share, and what is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from onnxsnn.data import Dataset, Preprocessing, load, parse_numbers, parse_scale
+from onnxsnn.errors import UsageError
+from onnxsnn.inputs import InputSpec
+from onnxsnn.neurons import RECTIFYING_NEURONS, IntegrateAndFire, Neuron
+
+__all__ = [
+    "FILE",
+    "data_option",
+    "json_option",
+    "load_data",
+    "loading_options",
+    "neuron_of",
+    "number_or_auto",
+    "timesteps_option",
+]
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+FILE = click.Path(path_type=Path)
+
+_LOADING_OPTIONS = [
+    click.option("--labels", type=FILE, help="Labels: .npy, .npz, idx(.gz), or text."),
+    click.option("--array", help="Name of the samples' array in an .npz."),
+    click.option("--label-array", help="Name of the labels' array in an .npz."),
+    click.option("--scale", help="Multiply the values, e.g. 1/255."),
+    click.option("--mean", help="Subtract after scaling: one number, or a,b,c per channel."),
+    click.option("--std", help="Divide after that: one number, or a,b,c per channel."),
+    click.option("--layout", type=click.Choice(["nchw", "nhwc"]), help="Layout in the file."),
+    click.option("--limit", type=click.IntRange(min=1), help="Use the first so many samples."),
+]
+
+
+def loading_options(command: _Command) -> _Command:
+    """Give a command the options that say how data are read and prepared."""
+    for option in reversed(_LOADING_OPTIONS):
+        command = option(command)
+    return command
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+timesteps_option = click.option("-T", "--timesteps", type=int, help="Number of timesteps to run.")
+data_option = click.option(
+    "--data", type=FILE, required=True, help=".npy, .npz, idx(.gz), or a folder of class folders."
+)
+
+
+def number_or_auto(
+    ctx: click.Context,  # noqa: ARG001 - click calls every callback so
+    param: click.Parameter,  # noqa: ARG001
+    value: str,
+) -> int | None:
+    """A number of timesteps; None for `auto`."""
+    try:
+        return None if value == "auto" else int(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is neither a number nor auto") from error
+
+
+def neuron_of(name: str, levels: int | None, initial_potential: float | None) -> Neuron | None:
+    """The neuron that the options describe; None for the default one."""
+    given = {"levels": levels, "initial_potential": initial_potential}
+    settings = {key: value for key, value in given.items() if value is not None}
+    if name == IntegrateAndFire.name and not settings:
+        return None
+    try:
+        return RECTIFYING_NEURONS[name](**settings)
+    except TypeError as error:
+        raise UsageError(f"neuron {name!r} has no levels; leave --levels out") from error
+
+
+def load_data(
+    path: Path, inputs: list[InputSpec], options: dict[str, Any], labelled: bool = True
+) -> Dataset:
+    """The data that the options describe."""
+    preprocessing = Preprocessing(
+        scale=parse_scale(options["scale"]) if options["scale"] else None,
+        mean=parse_numbers(options["mean"]) if options["mean"] else (),
+        std=parse_numbers(options["std"]) if options["std"] else (),
+        layout=options["layout"],
+    )
+    samples = load(
+        path,
+        inputs,
+        labels=options["labels"],
+        preprocessing=preprocessing,
+        array=options["array"],
+        label_array=options["label_array"],
+        labelled=labelled,
+    )
+    return samples.slice(0, options["limit"])
