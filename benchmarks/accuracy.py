@@ -1,9 +1,9 @@
 """Accuracy over T of any trained model, ways of converting it beside each other and the ANN.
 
-A way is a threshold method, a neuron where that is not integrate-and-fire, its levels, and
-whether initial potentials are corrected: `fit`, `percentile`, `fit+correct`, `fit@signed`,
-`fit@burst:4+correct`, `fit@multi-threshold:8`. Each cell is converted for its own T and run
-for it; thresholds are per channel. For Fashion-MNIST's idx files:
+What `onnxsnn compare` prints, of ways that are named: a threshold method, a neuron where that
+is not integrate-and-fire, its levels, and whether initial potentials are corrected, as in
+`fit`, `percentile`, `fit+correct`, `fit@signed`, `fit@burst:4+correct`. Thresholds are per
+channel. For Fashion-MNIST's idx files:
 
     python benchmarks/accuracy.py --model fashion-cnn.onnx --scale 1/255 \\
         --calibrate fashion-mnist/train-images-idx3-ubyte.gz \\
@@ -13,17 +13,12 @@ for it; thresholds are per channel. For Fashion-MNIST's idx files:
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
-from onnxsnn import Dataset, Preprocessing, convert, evaluate, load_source
-from onnxsnn.analysis.evaluate import Evaluation
+from onnxsnn import Preprocessing, load_source
+from onnxsnn.analysis.comparison import Way, compare
 from onnxsnn.data import load, parse_scale
-from onnxsnn.neurons import RECTIFYING_NEURONS, Neuron
-from onnxsnn.source import Source
+from onnxsnn.display import progress, show_comparison
 
 WAYS = ["max", "percentile", "bound", "fit", "fit+correct"]
 
@@ -42,53 +37,30 @@ def options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def neuron_of(name: str) -> Neuron | None:
-    """A neuron by its name and levels, as in `burst:4`; None for the default one."""
-    model, _, levels = name.partition(":")
-    if not model:
-        return None
-    return RECTIFYING_NEURONS[model](**({"levels": int(levels)} if levels else {}))
-
-
-def measure(
-    source: Source, way: str, timesteps: int, calibration: Dataset, test: Dataset
-) -> Evaluation:
-    """Convert for T in one way, and run for T."""
-    method, _, correct = way.partition("+")
+def way_of(text: str) -> Way:
+    """A way as it is written on the command line."""
+    method, _, correct = text.partition("+")
     threshold, _, neuron = method.partition("@")
-    snn = convert(
-        source,
-        calibration,
-        timesteps=timesteps,
-        threshold=threshold,
-        neuron=neuron_of(neuron),
-        correct=bool(correct),
-    ).snn
-    return evaluate(snn, test, ann=source, timesteps=timesteps)
+    name, _, levels = neuron.partition(":")
+    return Way(threshold, name or "if", int(levels) if levels else None, bool(correct))
 
 
 def main() -> None:
     chosen = options()
     source = load_source(chosen.model)
     preprocessing = Preprocessing(scale=parse_scale(chosen.scale))
-    calibration = load(chosen.calibrate, source.inputs, preprocessing=preprocessing)
-    calibration = calibration.slice(chosen.skip, chosen.skip + chosen.samples)
-    test = load(chosen.test, source.inputs, preprocessing=preprocessing)
-    test = test.slice(0, chosen.limit)
-    columns = [f"T = {steps}" for steps in chosen.timesteps]
-    table = Table("", *columns, "bits per spike", "spikes per sample (last T)")
-    for way in chosen.ways:
-        results = [measure(source, way, T, calibration, test) for T in chosen.timesteps]
-        cells = [f"{100 * result.rows[-1].accuracy:.2f} %" for result in results]
-        *_, last = results
-        table.add_row(way, *cells, f"{last.bits_per_spike:.3g}", f"{last.rows[-1].spikes:,.0f}")
-        print(way, *cells, file=sys.stderr, flush=True)
-    console = Console(width=120)
-    console.print(table)
-    console.print(
-        f"{chosen.model.name}: {len(test):,} test samples, {len(calibration)} calibration samples "
-        f"without labels, ANN {100 * last.ann_accuracy:.2f} %"
+    calibration, test = (
+        load(path, source.inputs, preprocessing=preprocessing)
+        for path in (chosen.calibrate, chosen.test)
     )
+    calibration = calibration.slice(chosen.skip, chosen.skip + chosen.samples)
+    ways = [way_of(text) for text in chosen.ways]
+    with progress("comparing") as report:
+        comparison = compare(
+            source, calibration, test.slice(0, chosen.limit), ways, chosen.timesteps, report
+        )
+    show_comparison(comparison)
+    print(f"{chosen.model.name}: {len(calibration)} calibration samples without labels")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command line: onnxsnn convert, inspect, run, evaluate, demo."""
+"""The command line: onnxsnn convert, inspect, run, evaluate, compare, demo."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ import numpy as np
 import onnx
 
 from onnxsnn import display
+from onnxsnn.analysis.comparison import TIMESTEPS, Comparison, compare
 from onnxsnn.analysis.convertibility import convertibility
 from onnxsnn.analysis.evaluate import Evaluation, evaluate
 from onnxsnn.analysis.inspection import inspect
 from onnxsnn.arrays import Array
 from onnxsnn.convert import DEFAULT_TIMESTEPS, THRESHOLDS, Conversion, convert
 from onnxsnn.data import Dataset
-from onnxsnn.demo import compare
+from onnxsnn.demo import compare_demo
 from onnxsnn.errors import OnnxSnnError, UsageError
 from onnxsnn.files import check_writable, write_bytes, write_model
 from onnxsnn.model import SpikingModel
@@ -37,6 +38,7 @@ from onnxsnn.options import (
     number_or_auto,
     timesteps_option,
 )
+from onnxsnn.plot import check_plot, draw
 from onnxsnn.runtime import BACKENDS, Runner
 from onnxsnn.runtime.dataset import run_dataset
 from onnxsnn.source import Source, load_source
@@ -314,14 +316,74 @@ def _evaluate(
         display.show_evaluation(result)
 
 
+@main.command("compare")
+@click.argument("model", type=FILE)
+@data_option
+@click.option("--calibrate", type=FILE, help="Samples to calibrate on; a part of the data, else.")
+@click.option(
+    "-T", "--timesteps", type=click.IntRange(min=1), multiple=True, default=TIMESTEPS,
+    show_default=True, help="A number of timesteps; repeat for several.",
+)  # fmt: skip
+@click.option("--plot", type=FILE, help="Write a plot: .svg, .png or .pdf.")
+@loading_options
+@json_option
+def _compare(
+    model: Path,
+    data: Path,
+    calibrate: Path | None,
+    timesteps: tuple[int, ...],
+    plot: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Convert MODEL in every way, and say which is best on these data.
+
+    Without --calibrate, a quarter of the data, 256 samples at most, calibrates, and the rest
+    is run.
+    """
+    source = load_source(model)
+    if plot is not None:
+        check_plot(plot)
+        check_writable(plot)
+    test = load_data(data, source.inputs, options)
+    if calibrate is None:
+        count = min(256, -(-len(test) // 4))
+        samples, test = test.slice(0, count), test.slice(count, None)
+    else:
+        samples = load_data(calibrate, source.inputs, options | {"labels": None}, labelled=False)
+    with display.progress("comparing") as progress:
+        comparison = compare(source, samples, test, timesteps=timesteps, progress=progress)
+    if plot is not None:
+        draw(comparison, plot)
+    if as_json:
+        _print_json(_as_dict(comparison))
+    else:
+        display.show_comparison(comparison)
+        display.show_best(comparison, str(model), str(calibrate or data))
+
+
+def _as_dict(comparison: Comparison) -> dict[str, Any]:
+    way, steps = comparison.best
+    return {
+        "measure": comparison.measure,
+        "samples": comparison.samples,
+        "ann_accuracy": comparison.ann_accuracy,
+        "ways": [
+            {**asdict(way), "bits_per_spike": comparison.bits[way], "rows": [*map(asdict, rows)]}
+            for way, rows in comparison.rows.items()
+        ],
+        "best": {**asdict(way), "timesteps": steps},
+    }
+
+
 @main.command("demo")
 @json_option
 def _demo(as_json: bool) -> None:
     """Convert the network that comes with the package, and show its accuracy over timesteps."""
     with display.progress("converting and running") as progress:
-        comparison = compare(progress=progress)
+        comparison = compare_demo(progress)
     if as_json:
-        _print_json(asdict(comparison))
+        _print_json(_as_dict(comparison))
     else:
         display.show_comparison(comparison)
 

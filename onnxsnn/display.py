@@ -10,16 +10,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from onnxsnn.analysis.comparison import Comparison
 from onnxsnn.analysis.convertibility import Convertibility
 from onnxsnn.analysis.evaluate import Evaluation
 from onnxsnn.analysis.inspection import Inspection
 from onnxsnn.convert import Conversion
 from onnxsnn.convert import Progress as Report
-from onnxsnn.demo import Comparison
 from onnxsnn.runtime.dataset import DatasetRun
 
 __all__ = [
     "progress",
+    "show_best",
     "show_comparison",
     "show_conversion",
     "show_convertibility",
@@ -200,21 +201,31 @@ def _show_rates(rates: dict[str, float]) -> None:
 
 
 def show_comparison(comparison: Comparison) -> None:
-    """Accuracy by T and method."""
+    """The measure by way and T, with bits and spikes."""
     console = _console()
-    *_, last = comparison.rows
-    table = _table("T", *comparison.rows, "ANN", f"spikes per image ({last})")
-    for rows in zip(*comparison.rows.values(), strict=True):
-        accuracies = [_percent(row.accuracy) for row in rows]
-        ann, spikes = _percent(comparison.ann_accuracy), f"{rows[-1].spikes:,.0f}"
-        table.add_row(str(rows[0].timesteps), *accuracies, ann, spikes)
+    first, *_ = comparison.rows.values()
+    columns = [f"T = {row.timesteps}" for row in first]
+    table = _table("Way", *columns, "Bits per spike", f"Spikes per sample, {columns[-1]}")
+    for way, rows in comparison.rows.items():
+        values = [comparison.value(row) for row in rows]
+        shown = map(_number if comparison.measure == "error" else _percent, values)
+        table.add_row(str(way), *shown, f"{comparison.bits[way]:.3g}", f"{rows[-1].spikes:,.0f}")
     console.print(table)
+    ann = "" if comparison.ann_accuracy is None else f", ANN {_percent(comparison.ann_accuracy)}"
     console.print(
-        f"{comparison.samples:,} test images of Fashion-MNIST; integrate-and-fire, "
-        f"{_bits(comparison.bits_per_spike)}; "
-        "each cell converted for its T on 256 unlabelled images",
+        f"{comparison.measure} on {comparison.samples:,} samples{ann}; "
+        "each cell converted for its T and run for it",
         soft_wrap=True,
     )
+
+
+def show_best(comparison: Comparison, model: str, data: str) -> None:
+    """The command that converts in the best way."""
+    way, timesteps = comparison.best
+    console = _console()
+    console.print(f"best: {way}, T = {timesteps}")
+    command = f"onnxsnn convert {model} --data {data} --timesteps {timesteps} {way.options}"
+    console.print(command, soft_wrap=True, markup=False)
 
 
 def _table(*columns: str) -> Table:
@@ -227,6 +238,7 @@ def _table(*columns: str) -> Table:
 
 _WORDS = {
     "Neuron",
+    "Way",
     "Node",
     "Operator",
     "Role",

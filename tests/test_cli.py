@@ -380,3 +380,16 @@ def test_timesteps_may_be_found():
 def test_timesteps_are_found_on_data_only():
     assert "--data" in fails("convert", "model.onnx", "--timesteps", "auto", code=2)
     assert "x" in fails("convert", "model.onnx", "--timesteps", "x", code=2)
+
+
+def test_compare_prints_every_way_and_the_line_that_converts_in_the_best(folder):
+    text = call("compare", "model.onnx", "--data", "x.npy", "-T", 1, "-T", 4, "--plot", "p.svg")
+    for way in ("max", "fit, corrected", "fit, burst 4", "fit, multi-threshold 8"):
+        assert way in text
+    command = text.splitlines()[-1].split()
+    assert command[:3] == ["onnxsnn", "convert", "model.onnx"]
+    call(*command[1:])
+    assert (folder / "p.svg").read_text().startswith("<?xml")
+    parsed = json.loads(call("compare", "model.onnx", "--data", "x.npy", "-T", 2, "--json"))
+    assert parsed["best"]["timesteps"] == 2
+    assert len(parsed["ways"]) == 7

@@ -3,9 +3,9 @@
 import pytest
 
 from onnxsnn import display
+from onnxsnn.analysis.comparison import Comparison, Way
 from onnxsnn.analysis.evaluate import Evaluation, Row
 from onnxsnn.analysis.inspection import Inspection, InspectionRow
-from onnxsnn.demo import Comparison
 
 ROWS = [Row(1, 0.5, 0.25, 0.125, 0.0625, 1234.0), Row(2, None, None, None, 0.1, 5678.0)]
 
@@ -19,10 +19,12 @@ def test_evaluation_shows_every_row_and_the_ann(capsys):
     assert "1 bit per spike" in text
 
 
-def test_comparison_shows_methods_beside_the_ann(capsys):
-    display.show_comparison(Comparison(0.9, 1000, {"max": ROWS[:1], "fit": ROWS[:1]}, 1.0))
+def test_comparison_shows_ways_beside_the_ann(capsys):
+    ways = Way("max"), Way("fit", "burst", 4, correct=True)
+    rows = dict.fromkeys(ways, ROWS[:1])
+    display.show_comparison(Comparison(rows, dict.fromkeys(ways, 2.25), 0.9, 1000))
     text = capsys.readouterr().out
-    for figure in ("max", "fit", "50.00 %", "90.00 %", "1,234", "1,000 test images"):
+    for figure in ("max", "fit, burst 4, corrected", "50.00 %", "90.00 %", "1,234", "2.25"):
         assert figure in text
 
 

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from importlib.resources import as_file, files
-from itertools import product
 
 import numpy as np
 
-from onnxsnn.analysis.evaluate import Evaluation, Row, evaluate
-from onnxsnn.convert import convert
+from onnxsnn.analysis.comparison import Comparison, Way, compare
 from onnxsnn.data import Dataset
 from onnxsnn.source import Source, load_source
 
-__all__ = ["DEMO_METHODS", "DEMO_TIMESTEPS", "Comparison", "compare", "demo_data", "demo_source"]
+__all__ = ["DEMO_TIMESTEPS", "DEMO_WAYS", "compare_demo", "demo_data", "demo_source"]
 
-DEMO_METHODS = ("max", "percentile", "bound", "fit", "fit, corrected")
+DEMO_WAYS = (
+    Way("max"), Way("percentile"), Way("bound"), Way("fit"), Way("fit", correct=True),
+    Way("fit", "signed", correct=True),
+)  # fmt: skip
 DEMO_TIMESTEPS = (1, 2, 4, 8, 16)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The demo's result: by method, one row per number of timesteps converted for and run."""
-
-    ann_accuracy: float
-    samples: int
-    rows: dict[str, list[Row]]
-    bits_per_spike: float
 
 
 def demo_source() -> Source:
@@ -46,25 +36,7 @@ def demo_data() -> tuple[Dataset, Dataset]:
     return calibration, Dataset({name: scaled["test_images"]}, labels)
 
 
-def compare(
-    methods: Sequence[str] = DEMO_METHODS,
-    timesteps: Sequence[int] = DEMO_TIMESTEPS,
-    progress: Callable[[int, int], None] = lambda _done, _all: None,
-) -> Comparison:
-    """Convert the demo network for every method and T, and run each for its T steps."""
-    source, (calibration, test) = demo_source(), demo_data()
-    rows: dict[str, list[Row]] = {method: [] for method in methods}
-    results: dict[bytes, Evaluation] = {}  # by graph: what is the same for every T runs once
-    for done, (method, steps) in enumerate(product(methods, sorted(timesteps, reverse=True))):
-        threshold, corrected, _ = method.partition(", corrected")
-        snn = convert(
-            source, calibration, timesteps=steps, threshold=threshold, correct=bool(corrected)
-        ).snn
-        graph = snn.model.graph.SerializeToString()
-        if graph not in results:
-            results[graph] = evaluate(snn, test, ann=source, timesteps=steps)
-        rows[method].insert(0, results[graph].rows[steps - 1])
-        progress(done + 1, len(methods) * len(timesteps))
-    last = results[graph]
-    assert last.ann_accuracy is not None
-    return Comparison(last.ann_accuracy, len(test), rows, last.bits_per_spike)
+def compare_demo(progress: Callable[[int, int], None] = lambda _done, _all: None) -> Comparison:
+    """The demo network, converted in every way for every T, on its test images."""
+    calibration, test = demo_data()
+    return compare(demo_source(), calibration, test, DEMO_WAYS, DEMO_TIMESTEPS, progress)

@@ -2,7 +2,8 @@
 
 from importlib.resources import files
 
-from onnxsnn.demo import compare, demo_data, demo_source
+from onnxsnn.analysis.comparison import compare
+from onnxsnn.demo import DEMO_WAYS, demo_data, demo_source
 
 
 def test_data_and_network_are_under_a_megabyte():
@@ -27,10 +28,13 @@ def test_data_are_a_thousand_labelled_images_and_unlabelled_ones_to_calibrate_on
 
 
 def test_fit_is_ahead_of_the_other_methods_and_near_the_ann():
-    comparison = compare(timesteps=(4, 16))
-    few, many = ({m: rows[i].accuracy for m, rows in comparison.rows.items()} for i in range(2))
-    assert set(few) == {"max", "percentile", "bound", "fit", "fit, corrected"}
+    calibration, test = demo_data()
+    comparison = compare(demo_source(), calibration, test, DEMO_WAYS, (4, 16))
+    few, many = (
+        {str(way): rows[i].accuracy for way, rows in comparison.rows.items()} for i in range(2)
+    )
     assert few["fit"] > max(few["max"], few["percentile"], few["bound"])
-    assert few["fit, corrected"] == max(few.values())
+    assert few["fit, corrected"] > few["fit"]
+    assert few["fit, signed, corrected"] == max(few.values())
     assert comparison.ann_accuracy > 0.9
     assert many["fit, corrected"] > comparison.ann_accuracy - 0.01

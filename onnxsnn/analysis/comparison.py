@@ -1,0 +1,146 @@
+"""Ways of converting a network, beside each other over timesteps, and the best of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from onnxsnn.analysis.evaluate import Evaluation, Row, evaluate
+from onnxsnn.convert import convert
+from onnxsnn.data import Dataset
+from onnxsnn.model import SpikingModel
+from onnxsnn.neurons import RECTIFYING_NEURONS, IntegrateAndFire, Neuron
+from onnxsnn.source import Source
+
+__all__ = ["TIMESTEPS", "WAYS", "Comparison", "Way", "compare"]
+
+TIMESTEPS = (1, 2, 4, 8, 16, 32)
+_CLOSE = 0.005  # half a point of accuracy or agreement; of error, in units of the ANN's norm
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a network is converted, the timesteps apart."""
+
+    threshold: str = "fit"
+    neuron: str = IntegrateAndFire.name
+    levels: int | None = None
+    correct: bool = False
+
+    def __str__(self) -> str:
+        neuron = "" if self.neuron == IntegrateAndFire.name else f", {self.neuron}"
+        levels = "" if self.levels is None else f" {self.levels}"
+        return f"{self.threshold}{neuron}{levels}{', corrected' if self.correct else ''}"
+
+    @property
+    def options(self) -> str:
+        """The options of `onnxsnn convert` that say the same."""
+        levels = "" if self.levels is None else f" --levels {self.levels}"
+        correct = " --correct" if self.correct else ""
+        return f"--threshold {self.threshold} --neuron {self.neuron}{levels}{correct}"
+
+    def convert(self, source: Source, data: Dataset, timesteps: int) -> SpikingModel:
+        """The network converted in this way, for T steps."""
+        return convert(
+            source,
+            data,
+            timesteps=timesteps,
+            threshold=self.threshold,
+            neuron=self._neuron(),
+            correct=self.correct,
+        ).snn
+
+    def _neuron(self) -> Neuron | None:
+        if self.neuron == IntegrateAndFire.name:
+            return None
+        levels = {} if self.levels is None else {"levels": self.levels}
+        return RECTIFYING_NEURONS[self.neuron](**levels)
+
+
+WAYS = (
+    Way("max"),
+    Way("percentile"),
+    Way("fit"),
+    Way("fit", correct=True),
+    Way("fit", "signed", correct=True),
+    Way("fit", "burst", 4),
+    Way("fit", "multi-threshold", 8),
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What came of it.
+
+    Attributes:
+        rows: by way, one row per number of timesteps converted for and run.
+        bits: by way, bits per spike.
+        ann_accuracy: None without labels.
+        samples: number of samples that were run.
+    """
+
+    rows: dict[Way, list[Row]]
+    bits: dict[Way, float]
+    ann_accuracy: float | None
+    samples: int
+
+    @property
+    def measure(self) -> str:
+        """What ways are compared by: accuracy, else agreement with the ANN, else error."""
+        row = next(iter(self.rows.values()))[0]
+        return next(
+            name for name in ("accuracy", "agreement", "error") if getattr(row, name) is not None
+        )
+
+    def value(self, row: Row) -> float:
+        """The measure of a row."""
+        return float(getattr(row, self.measure))
+
+    @property
+    def best(self) -> tuple[Way, int]:
+        """The way and T of fewest timesteps, then bits, then spikes, that are close to the top.
+
+        The top is the ANN's accuracy where a way comes close to it, else the best of all.
+        """
+        sign = -1.0 if self.measure == "error" else 1.0
+        cells = [(way, row) for way, rows in self.rows.items() for row in rows]
+        scores = {(way, row.timesteps): sign * self.value(row) for way, row in cells}
+        top = max(scores.values())
+        if self.ann_accuracy is not None:
+            top = min(top, self.ann_accuracy)
+        close = [(w, r) for w, r in cells if scores[w, r.timesteps] >= top - _CLOSE]
+        way, row = min(close, key=lambda c: (c[1].timesteps, self.bits[c[0]], c[1].spikes))
+        return way, row.timesteps
+
+
+def compare(
+    source: Source,
+    calibration: Dataset,
+    test: Dataset,
+    ways: Sequence[Way] = WAYS,
+    timesteps: Sequence[int] = TIMESTEPS,
+    progress: Callable[[int, int], None] = lambda _done, _all: None,
+) -> Comparison:
+    """Convert a network in every way for every T, and run each for its T steps.
+
+    Args:
+        source: the trained network.
+        calibration: unlabelled samples.
+        test: samples to run; without labels the SNN is compared with the ANN.
+        ways: to compare.
+        timesteps: to convert for, and to run.
+        progress: called with the cells done and the cells in all.
+    """
+    rows: dict[Way, list[Row]] = {way: [] for way in ways}
+    bits: dict[Way, float] = {}
+    results: dict[bytes, Evaluation] = {}  # by graph: what is the same for every T runs once
+    for done, (way, steps) in enumerate(product(ways, sorted(timesteps, reverse=True))):
+        snn = way.convert(source, calibration, steps)
+        graph = snn.model.graph.SerializeToString()
+        if graph not in results:
+            results[graph] = evaluate(snn, test, ann=source, timesteps=steps)
+        rows[way].insert(0, results[graph].rows[steps - 1])
+        bits[way] = results[graph].bits_per_spike
+        progress(done + 1, len(ways) * len(timesteps))
+    return Comparison(rows, bits, results[graph].ann_accuracy, len(test))

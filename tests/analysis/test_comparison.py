@@ -1,0 +1,77 @@
+"""compare: ways beside each other, and the best of them."""
+
+import pytest
+
+from onnxsnn.analysis.comparison import Comparison, Way, compare
+from onnxsnn.analysis.evaluate import Row
+from onnxsnn.errors import UsageError
+from onnxsnn.plot import check_plot, draw
+from onnxsnn.source import load_source
+from tests.models import dataset, uniform
+from tests.networks import STRUCTURES, residual_network
+
+PLAIN, MULTI = Way("fit"), Way("fit", "multi-threshold", 4)
+
+
+def comparison_of(plain, multi, ann=0.9):
+    """A comparison of two ways with these accuracies at T = 1, 2, 4."""
+    rows = {
+        way: [Row(T, accuracy=a, spikes=10.0 * T) for T, a in zip((1, 2, 4), values, strict=True)]
+        for way, values in ((PLAIN, plain), (MULTI, multi))
+    }
+    return Comparison(rows, {PLAIN: 1.0, MULTI: 3.17}, ann, 100)
+
+
+def test_best_is_the_fewest_timesteps_that_come_close_to_the_ann():
+    assert comparison_of([0.1, 0.5, 0.898], [0.5, 0.9, 0.91]).best == (MULTI, 2)
+
+
+def test_fewer_bits_win_at_equal_timesteps():
+    assert comparison_of([0.1, 0.9, 0.9], [0.5, 0.9, 0.9]).best == (PLAIN, 2)
+
+
+def test_where_nothing_comes_close_to_the_ann_the_best_of_all_counts():
+    assert comparison_of([0.1, 0.2, 0.3], [0.2, 0.5, 0.502]).best == (MULTI, 2)
+
+
+def test_ways_say_the_options_of_the_command_line():
+    way = Way("max", "burst", 3, correct=True)
+    assert way.options == "--threshold max --neuron burst --levels 3 --correct"
+    assert str(Way("fit", "signed")) == "fit, signed"
+
+
+def test_every_way_has_a_row_for_every_number_of_timesteps(tmp_path):
+    source = load_source(residual_network().save(tmp_path / "m.onnx"))
+    x = uniform(24, 3, 8, 8)
+    seen = []
+    comparison = compare(
+        source, dataset(x=x[:8]), dataset(x=x[8:]), (PLAIN, MULTI), (4, 1),
+        lambda *progress: seen.append(progress),
+    )  # fmt: skip
+    assert {way: [r.timesteps for r in rows] for way, rows in comparison.rows.items()} == {
+        PLAIN: [1, 4], MULTI: [1, 4],
+    }  # fmt: skip
+    assert comparison.measure == "agreement"
+    assert comparison.ann_accuracy is None
+    assert comparison.bits[MULTI] > comparison.bits[PLAIN] == 1
+    assert seen[-1] == (4, 4)
+
+
+@pytest.mark.parametrize("suffix", [".svg", ".png"])
+def test_plot_is_drawn_for_outputs_without_classes_too(tmp_path, suffix):
+    pytest.importorskip("matplotlib")
+    source = load_source(STRUCTURES["unet"]().save(tmp_path / "m.onnx"))
+    data = dataset(x=uniform(6, 3, 8, 8))
+    comparison = compare(source, data, data, (PLAIN,), (1, 2))
+    assert comparison.measure == "error"
+    target = tmp_path / f"plot{suffix}"
+    check_plot(target)
+    draw(comparison, target)
+    start = target.read_bytes()[:200]
+    assert b"<?xml" in start if suffix == ".svg" else b"PNG" in start
+
+
+def test_plot_of_another_format_is_refused(tmp_path):
+    pytest.importorskip("matplotlib")
+    with pytest.raises(UsageError, match=r"plot\.txt: a plot is one of"):
+        check_plot(tmp_path / "plot.txt")
