@@ -80,10 +80,10 @@ def _fold_constants(graph: Graph) -> None:
     and end, and makes whole numbers of the factors in shape arithmetic.
     """
     for node in graph.nodes:
-        shape = node.inputs[0].shape if node.op == "Shape" else None
-        if shape is not None and all(isinstance(size, int) for size in shape):
-            sizes = shape[node.attrs.get("start", 0) : node.attrs.get("end")]
-            node.outputs[0].to_constant(np.array(sizes, np.int64)).inputs.clear()
+        sizes = _sizes(node)
+        if sizes is not None and all(isinstance(size, int) for size in sizes.flat):
+            values = np.array(sizes, node.outputs[0].dtype or np.int64)
+            node.outputs[0].to_constant(values).inputs.clear()
     graph.cleanup().toposort()
     with quiet_onnxruntime():  # graphsurgeon computes the constants with it
         try:
@@ -91,6 +91,30 @@ def _fold_constants(graph: Graph) -> None:
         except Exception:  # ONNX Runtime does not take one of them: fold the others
             graph.fold_constants(fold_shapes=False, partitioning="recursive")
     graph.cleanup()
+
+
+def _sizes(node: Node) -> Array | None:
+    """The sizes that a node takes from a shape, an array of int or str; None for other nodes.
+
+    A Shape, and a Gather, a Slice or a Cast of one.
+    """
+    if node.op == "Shape":
+        shape = node.inputs[0].shape
+        if shape is None:
+            return None
+        part = shape[node.attrs.get("start", 0) : node.attrs.get("end")]
+        return np.array(part, dtype=object)
+    if node.op not in ("Cast", "Gather", "Slice") or not node.inputs[0].inputs:
+        return None
+    sizes = _sizes(node.inputs[0].inputs[0])
+    others = [constant(tensor) for tensor in node.inputs[1:]]
+    if sizes is None or sizes.ndim != 1 or any(values is None for values in others):
+        return None
+    if node.op == "Slice":
+        starts, ends, *more = (int(np.asarray(values).flat[0]) for values in others)
+        return sizes[slice(starts, ends, more[1] if len(more) > 1 else 1)]
+    taken = sizes[others[0]] if node.op == "Gather" else sizes
+    return np.asarray(taken, dtype=object)
 
 
 def _constant_targets(graph: Graph) -> None:

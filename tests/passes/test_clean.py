@@ -252,3 +252,19 @@ def test_graph_that_takes_one_sample_only_gets_a_batch_of_one():
     graph, report = free_batch(clean(b.graph())[0])
     assert graph.inputs[0].shape[0] == 1
     assert "one sample at a time" in report.warnings[0]
+
+
+def test_sizes_taken_from_a_shape_are_constants_though_the_batch_is_open():
+    """TensorFlow's exports compute padding so."""
+    b = Builder((3, 8, 8))
+    shape = b.op("Cast", b.op("Shape", "x"), to=onnx.TensorProto.INT32)
+    height = b.op("Gather", shape, b.constant(2, np.int64))
+    ends = b.op("Cast", height, to=onnx.TensorProto.INT64)
+    half = b.op("Div", ends, b.constant(2, np.int64))
+    width = b.op("Slice", b.op("Shape", "x"), *(b.constant([v], np.int64) for v in (3, 4, 0)))
+    ends = b.op("Concat", b.op("Unsqueeze", half, b.constant([0], np.int64)), width, axis=0)
+    b.op("Slice", "x", b.constant([0, 0], np.int64), ends, b.constant([2, 3], np.int64))
+    before = outputs_of(b.model(), x=uniform(2, 3, 8, 8))
+    graph, _ = clean(b.graph())
+    assert [node.op for node in graph.nodes] == ["Slice"]
+    assert_same(before, outputs_of(graph, x=uniform(2, 3, 8, 8)))
