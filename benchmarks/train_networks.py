@@ -4,12 +4,14 @@
     bert       a BERT encoder on tokens made of the patches: post-norm, mask, pooler with tanh
     mobilenet  inverted residuals: ReLU6, depthwise convolutions, linear bottlenecks
     preact     PreActResNet-18 of width 16 (He et al. 2016), the shortcut behind BN and ReLU
+    vgg-avg    VGG-16 of width 16 (Simonyan and Zisserman 2015), average pooling
+    vgg-max    the same with MaxPool
 
 Run it with the folder that holds the four idx.gz files of Fashion-MNIST; a network that is
 in the cache already is not trained again:
 
     pip install onnxsnn[torch]
-    python benchmarks/train_networks.py --data fashion-mnist vit bert mobilenet preact
+    python benchmarks/train_networks.py --data fashion-mnist vit bert mobilenet preact vgg-avg vgg-max
 
 For each it writes, into benchmarks/cache by default, NAME.onnx, NAME-calibrate.npz (512
 training images, as the network is fed) and NAME-test.npz (all test images, with labels).
@@ -200,6 +202,29 @@ def preact(width: int = 16) -> nn.Module:
     )  # fmt: skip
 
 
+VGG16 = (1, 1, "P", 2, 2, "P", 4, 4, 4, "P", 8, 8, 8, "P", 8, 8, 8, "P")
+"""Channels of its convolutions, as multiples of the width, and where it pools."""
+
+
+def vgg(pool: Callable[[int], nn.Module], width: int = 16) -> nn.Module:
+    """VGG-16; the first convolution pads 28x28 to 32x32, so that five pools leave one pixel."""
+    layers: list[nn.Module] = []
+    inputs = 1
+    for entry in VGG16:
+        if isinstance(entry, str):
+            layers.append(pool(2))
+            continue
+        outputs = entry * width
+        padding = 1 if layers else 3
+        layers += [
+            nn.Conv2d(inputs, outputs, 3, 1, padding, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+        ]
+        inputs = outputs
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(inputs, CLASSES))
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How a network is built, fed and trained."""
@@ -216,6 +241,8 @@ RECIPES = {
     "bert": Recipe(Bert, 6, ("ids", "attention_mask"), tokens, adam=True),
     "mobilenet": Recipe(mobilenet, 3),
     "preact": Recipe(preact, 4),
+    "vgg-avg": Recipe(lambda: vgg(nn.AvgPool2d), 5),
+    "vgg-max": Recipe(lambda: vgg(nn.MaxPool2d), 5),
 }
 
 
