@@ -11,7 +11,7 @@ Run it with the folder that holds the four idx.gz files of Fashion-MNIST; a netw
 in the cache already is not trained again:
 
     pip install onnxsnn[torch]
-    python benchmarks/train_networks.py --data fashion-mnist vit bert mobilenet preact vgg-avg vgg-max
+    python benchmarks/train_networks.py --data fashion-mnist preact vgg-avg vgg-max
 
 For each it writes, into benchmarks/cache by default, NAME.onnx, NAME-calibrate.npz (512
 training images, as the network is fed) and NAME-test.npz (all test images, with labels).

@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxsnn.analysis.omega import omega, threshold_ratio
 from onnxsnn.arrays import Array
-from onnxsnn.calibration.correct import correct_potentials
+from onnxsnn.calibration.correct import correct_neurons
 from onnxsnn.calibration.observe import Statistics, calibrate
 from onnxsnn.calibration.synthetic import SAMPLES, cut_at_normalized, noise
 from onnxsnn.data import Dataset
@@ -83,8 +83,8 @@ def convert(
         neuron: the neuron model; None for integrate-and-fire that starts at theta / 2, or
             where the graph was trained to start.
         per_layer: one threshold per layer instead of one per channel.
-        correct: fit the initial potentials too, layer by layer, on what the SNN really emits;
-            it takes a run over the data for every layer.
+        correct: fit each layer's thresholds, initial potentials and biases to what the SNN
+            really emits, layer by layer; it takes a run over the data for every layer.
         strict: refuse what would not be driven by spikes, instead of compensating it.
         verify: compare the outputs before and after every pass that should keep them.
         keep: called with every intermediate model, and the name of the pass that made it.
@@ -107,6 +107,7 @@ def convert(
 
     method = _method(threshold, data, graph, moments)
     statistics, origin = _observe(graph, data, moments, line, progress)
+    reference = graph.copy()
     thresholds = set_thresholds(
         graph,
         statistics,
@@ -116,10 +117,25 @@ def convert(
         per_layer=per_layer,
         keep_trained=threshold == "trained" or (threshold is None and data is None),
     )
-    layers = line.layers = _layers(graph, statistics, thresholds.origins, neuron)
+    line.layers = _layers(graph, statistics, thresholds.origins, neuron)
     graph = line.did(graph, thresholds)
+    potentials: Mapping[str, Array | float] = {} if asked else prepared.potentials
+    if correct and data is not None:
+        corrected = correct_neurons(
+            graph,
+            reference,
+            data,
+            neuron,
+            timesteps,
+            potentials,
+            thresholds=not per_layer,
+            progress=progress,
+        )
+        potentials = corrected.potentials
+        line.layers = _layers(graph, statistics, thresholds.origins, neuron)
+        graph = line.did(graph, corrected)
     graph = line.did(graph, absorb_scales(graph))
-    spiking = spike(graph, neuron, {} if asked else prepared.potentials)
+    spiking = spike(graph, neuron, potentials)
     line.did(graph, spiking)
 
     metadata = {
@@ -129,13 +145,11 @@ def convert(
         "corrected": correct,
         "statistics": origin,
         "neuron": {"model": neuron.name, **vars(neuron)},
-        "bits_per_spike": max(layer.bits for layer in layers),
+        "bits_per_spike": max(layer.bits for layer in line.layers),
         "source_sha256": source.digest,
         "warnings": line.warnings,
     }
-    snn = SpikingModel.build(graph, spiking.states, metadata, layers)
-    if correct and data is not None:
-        snn = correct_potentials(snn, statistics, data, neuron, progress)
+    snn = SpikingModel.build(graph, spiking.states, metadata, line.layers)
     return Conversion(snn, line.reports, line.warnings, line.differences)
 
 
@@ -149,7 +163,7 @@ def _check_arguments(
     if threshold in ("gaussian", "trained") and data is not None:
         raise UsageError(f"threshold {threshold!r} takes no data; leave the data out")
     if correct and data is None:
-        raise UsageError("initial potentials are corrected on data; give some with --data")
+        raise UsageError("neurons are corrected on data; give some with --data")
 
 
 def _method(

@@ -186,22 +186,6 @@ class SpikingModel:
         (node,) = (node for node in _neurons(self.model) if node.name == layer)
         return next(state for state in self.states if state.input == node.input[2])
 
-    def with_state(self, state: State) -> SpikingModel:
-        """The same SNN with another default for one state."""
-        states = [state if mine.input == state.input else mine for mine in self.states]
-        return self.build(self.graph(), states, self.metadata, self.layers)
-
-    def up_to(self, layer: str) -> SpikingModel:
-        """The part of the SNN that a layer depends on; its only output are the spikes."""
-        graph = self.graph()
-        tensors = graph.tensors()
-        graph.outputs = [tensors[self.spikes[layer]]]
-        graph.cleanup(remove_unused_graph_inputs=True)
-        kept = {tensor.name for tensor in graph.inputs}
-        states = [state for state in self.states if state.input in kept]
-        graph.outputs += [tensors[state.output] for state in states]
-        return self.build(graph, states, self.metadata, [])
-
     def graph(self) -> Graph:
         """The step graph for the passes: the states are plain inputs there."""
         stripped = onnx.ModelProto()

@@ -24,6 +24,7 @@ __all__ = [
     "is_rate_norm",
     "place",
     "rate_norms",
+    "set_threshold",
     "threshold_of",
 ]
 
@@ -47,6 +48,22 @@ def threshold_of(node: Node) -> Array | None:
     """The threshold of a Rate Norm Layer, of broadcastable shape; None where it is not set."""
     values: Array = node.inputs[1].values
     return None if values.max() >= UNSET_THRESHOLD else values
+
+
+def set_threshold(graph: Graph, node: Node, values: Array, scale: Array | None = None) -> None:
+    """Give a Rate Norm Layer another threshold, of the shape that its threshold has.
+
+    The Mul behind it multiplies by `scale`, in the same shape; None for the threshold.
+    """
+    theta = _constant(graph, f"{node.name}.theta", values)
+    factor = theta if scale is None else _constant(graph, f"{node.name}.scale", scale)
+    product = node.outputs[0].outputs[0]
+    theta.name, node.inputs[1].name = node.inputs[1].name, theta.name
+    node.inputs[1], product.inputs[1] = theta, factor
+
+
+def _constant(graph: Graph, name: str, values: Array) -> gs.Constant:
+    return gs.Constant(unique_name(graph, name), values.astype(np.float32))
 
 
 def place(

@@ -1,86 +1,208 @@
-"""Correction of initial potentials, front to back, so that mean firing rates are the ANN's.
+"""Correction of a converted network, front to back, on what the SNN really emits.
 
-A neuron's static response rounds; but its current does not arrive evenly. A bias is there
-from the first step, and the spikes that weigh against it come later, so a deep layer fires
-too often at first, and no spike can be taken back. On average over samples, the rate of a
-channel is then off by a constant, which its initial potential can make good:
-
-    v_0 <- v_0 + T * theta * (mean rate of the ANN - mean rate of the SNN)
-
-(Li et al., ICML 2021, section 4.2.) Layers are corrected in order, each on what the
-corrected layers before it really emit.
+Thresholds answer rounding and clipping; they do not answer that spikes arrive unevenly, nor
+that the layers before have errors of their own. Layer by layer, this runs the SNN that there
+is so far up to the layer's currents, beside the ANN, and fits the layer's neurons to them:
+sequential calibration (compare Li et al., ICML 2021, section 4). What comes of it stays plain
+neurons: thresholds, initial potentials, and factors and biases that enter the weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
+import onnx_graphsurgeon as gs
 
 from onnxsnn.arrays import Array, Floats
-from onnxsnn.calibration.observe import Statistics
-from onnxsnn.calibration.statistics import ChannelStatistics
+from onnxsnn.calibration.fitting import Fit, fit_neurons
 from onnxsnn.data import Dataset
+from onnxsnn.graph import (
+    Graph,
+    Node,
+    insert,
+    per_channel,
+    sole_producer,
+    to_model,
+    unique_name,
+)
 from onnxsnn.model import SpikingModel
 from onnxsnn.neurons import Neuron
+from onnxsnn.passes.report import Report
+from onnxsnn.passes.spike import spike
+from onnxsnn.ratenorm import SIGNED, rate_norms, set_threshold, threshold_of
 from onnxsnn.runtime.dataset import batch_size
 from onnxsnn.runtime.runner import Runner
+from onnxsnn.session import Session
+from onnxsnn.weights import weight_layer
 
-__all__ = ["correct_potentials"]
+__all__ = ["CorrectionReport", "correct_neurons"]
+
+_SAMPLES = 2048  # values per channel that the neurons of a layer are fitted to
+_VALUES = 2**19  # and of all channels and steps together, at most
 
 
-def correct_potentials(
-    snn: SpikingModel,
-    statistics: Statistics,
+@dataclass
+class CorrectionReport(Report):
+    """The report; `potentials` holds initial potentials as fractions of the threshold.
+
+    They are by node name, and of the threshold's shape.
+    """
+
+    potentials: dict[str, Array] = field(default_factory=dict)
+
+
+def correct_neurons(
+    graph: Graph,
+    reference: Graph,
     data: Dataset,
     neuron: Neuron,
+    timesteps: int,
+    potentials: Mapping[str, Array | float],
+    *,
+    thresholds: bool = True,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
-) -> SpikingModel:
-    """An SNN whose initial potentials make up for uneven spikes.
+) -> CorrectionReport:
+    """Fit the neurons of every layer to their currents, in order.
 
     It costs one run of T steps over the data for each layer, up to that layer.
 
     Args:
-        snn: an SNN; it is left as it is.
-        statistics: of the ANN's layers on the same data, by layer.
+        graph: Rate Norm Layers with their thresholds; it is changed.
+        reference: the same graph, whose thresholds are not set: the ANN.
         data: unlabelled samples.
-        neuron: the neuron of the SNN.
+        neuron: the neuron that will run; its signed counterpart where values can be negative.
+        timesteps: the number of steps that will be run.
+        potentials: initial potentials other than the neuron's, by layer, as fractions of
+            the threshold.
+        thresholds: whether thresholds may change too.
         progress: called with the layers done and the layers in all.
     """
-    layers = list(snn.spikes)
-    for done, layer in enumerate(layers, start=1):
-        theta = snn.thresholds[layer]
-        surplus = _spiking_rate(snn, layer, data) - _static_rate(
-            statistics[layer], theta, neuron.greatest_spike
-        )
-        state = snn.potential(layer)
-        potential = state.default - snn.timesteps * theta * surplus
-        snn = snn.with_state(replace(state, default=potential.astype(np.float32)))
+    report = CorrectionReport("correct", preserves_values=False)
+    found: dict[str, Array | float] = dict(potentials)
+    layers = rate_norms(graph)
+    originals = {node.name: node for node in rate_norms(reference)}
+    for done, node in enumerate(layers, start=1):
+        model = neuron.signed if node.op == SIGNED else neuron
+        snn = _spiking_part(graph, node, neuron, timesteps, found)
+        activation = _activation(reference, originals[node.name])
+        currents, target = _observe(snn, activation, node, data, timesteps)
+        start = _start(node, found.get(node.name, model.initial_potential))
+        fit = fit_neurons(currents, target, start, model, thresholds=thresholds)
+        found[node.name] = report.potentials[node.name] = _apply(graph, node, fit)
+        report.actions["layers fitted to their currents"] += 1
         progress(done, len(layers))
-    return snn
+    return report
 
 
-def _static_rate(statistics: ChannelStatistics, theta: Array, greatest: float) -> Floats:
-    """Mean of `clip(a / theta, 0, greatest)` over the data, in the shape of theta.
+def _part(graph: Graph, name: str) -> Graph:
+    """A copy of what the tensor `name` depends on, with that tensor as its only output."""
+    part = graph.copy()
+    tensor = part.tensors()[name]
+    output = gs.Variable(unique_name(part, "observed"), tensor.dtype, tensor.shape)
+    insert(part, "Identity", [tensor], output)
+    part.outputs = [output]
+    part.cleanup(remove_unused_graph_inputs=True)
+    return part
 
-    Of values of either sign it is the mean of `a / theta`: what is clipped is made up for too.
-    """
-    if statistics.signed:
-        return statistics.mean.reshape(theta.shape) / theta
-    rates = greatest * statistics.rates(greatest * theta)
-    mean: Floats = (statistics.counts * rates).sum(axis=1) / statistics.total
-    return mean.reshape(theta.shape)
+
+def _spiking_part(
+    graph: Graph,
+    node: Node,
+    neuron: Neuron,
+    timesteps: int,
+    potentials: Mapping[str, Array | float],
+) -> Runner:
+    """The SNN up to a layer; its output is the running mean of the layer's current."""
+    part = _part(graph, node.inputs[0].name)
+    states = spike(part, neuron, potentials).states
+    return Runner(SpikingModel.build(part, states, {"timesteps": timesteps}, []))
 
 
-def _spiking_rate(snn: SpikingModel, layer: str, data: Dataset) -> Floats:
-    """Mean spikes per step of each channel over the data, in the shape of theta."""
-    part = snn.up_to(layer)
-    runner, shape = Runner(part), snn.thresholds[layer].shape
-    others = tuple(axis for axis, size in enumerate(shape) if size == 1)
-    total = np.zeros(shape)
-    for feeds, _ in data.batches(batch_size(part)):
-        for outputs in runner.steps(feeds, snn.timesteps):
-            spikes = outputs[snn.spikes[layer]]
-            total += spikes.mean(axis=others, keepdims=True, dtype=np.float64) * len(spikes)
-    return total / (len(data) * snn.timesteps)
+def _activation(reference: Graph, node: Node) -> Callable[[Mapping[str, Array]], Array]:
+    """The ANN's activation of a layer, as a function of what the network is fed."""
+    session = Session(to_model(_part(reference, node.inputs[0].name)))
+    limit = threshold_of(node)
+    highest = np.inf if limit is None else limit
+    lowest = -highest if node.op == SIGNED else 0.0
+
+    def activation(feeds: Mapping[str, Array]) -> Array:
+        (values,) = session.run({name: feeds[name] for name in session.inputs}).values()
+        return np.clip(values, lowest, highest)
+
+    return activation
+
+
+def _observe(
+    snn: Runner,
+    activation: Callable[[Mapping[str, Array]], Array],
+    node: Node,
+    data: Dataset,
+    timesteps: int,
+) -> tuple[Floats, Floats]:
+    """Samples of a layer's currents [T, C, any] and of the ANN's activation there [C, any]."""
+    shape = node.inputs[1].values.shape
+    channels = int(np.prod(shape))
+    axis = int(np.argmax(shape)) if channels > 1 else None
+    wanted = min(_SAMPLES, max(_VALUES // (channels * timesteps), 256))
+    random = np.random.default_rng(0)
+    pieces = []
+    for feeds, _ in data.batches(batch_size(snn.model)):
+        target = _by_channel(activation(feeds), axis)
+        share = -(-wanted * len(next(iter(feeds.values()))) // len(data))
+        chosen = random.permutation(target.shape[1])[:share]
+        inputs = {spec.name: feeds[spec.name] for spec in snn.model.inputs}
+        currents = [_by_channel(z, axis)[:, chosen] for z in _currents(snn, inputs, timesteps)]
+        pieces.append((np.stack(currents), target[:, chosen]))
+    return np.concatenate([p[0] for p in pieces], 2), np.concatenate([p[1] for p in pieces], 1)
+
+
+def _currents(snn: Runner, feeds: Mapping[str, Array], timesteps: int) -> Iterator[Array]:
+    """What arrives in each step, from the running means: t * mean_t - (t-1) * mean_(t-1)."""
+    total: Array = np.zeros((), np.float32)
+    for step, outputs in enumerate(snn.steps(feeds, timesteps), start=1):
+        (mean,) = outputs.values()
+        after = np.where(np.isfinite(mean), mean * np.float32(step), total)
+        yield after - total
+        total = after
+
+
+def _by_channel(values: Array, axis: int | None) -> Array:
+    """Values as [C, any]."""
+    if axis is None:
+        return values.reshape(1, -1)
+    return np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
+
+
+def _start(node: Node, potential: Array | float) -> Fit:
+    """The fit that a layer has: its threshold is its scale."""
+    threshold = node.inputs[1].values.reshape(-1)
+    start = np.broadcast_to(np.asarray(potential, np.float32).reshape(-1), threshold.shape)
+    return Fit(threshold, start * threshold, np.zeros_like(threshold), threshold)
+
+
+def _apply(graph: Graph, node: Node, fit: Fit) -> Array:
+    """Give a layer its fit; the initial potentials, as fractions, are given back."""
+    shape = node.inputs[1].values.shape
+    set_threshold(graph, node, fit.threshold.reshape(shape), fit.scale.reshape(shape))
+    if np.any(fit.bias):
+        _add_bias(graph, node, fit.bias.reshape(shape).astype(np.float32))
+    fractions: Array = (fit.potential / fit.threshold).reshape(shape).astype(np.float32)
+    return fractions
+
+
+def _add_bias(graph: Graph, node: Node, bias: Array) -> None:
+    """Add a current to what a layer reads: by the weights in front, or an Add."""
+    source = node.inputs[0]
+    layer = weight_layer(graph, sole_producer(graph, source))
+    if layer is not None and layer.takes_bias:
+        axis = layer.output_axis(bias.ndim)
+        vector = per_channel(bias, bias.ndim, axis, layer.outputs)
+        if vector is not None:
+            layer.shift_output(vector)
+            return
+    shift = gs.Constant(unique_name(graph, f"{node.name}.bias"), bias)
+    current = gs.Variable(unique_name(graph, f"{source.name}.biased"), source.dtype, source.shape)
+    node.inputs[0] = current
+    insert(graph, "Add", [source, shift], current)

@@ -100,8 +100,10 @@ class MultiThreshold(Neuron):
 
     def nearest(self, values: Floats) -> Floats:
         """The spike nearest to each value, in units of theta."""
-        reached = np.searchsorted(self.bounds, np.abs(values), side="right")
-        spikes: Floats = np.concatenate([[0.0], self.sizes])[reached] * np.sign(values)
+        size = np.abs(values)
+        _, exponent = np.frexp(size / 1.5)  # 2 ** exponent is the nearest power of two
+        level = np.ldexp(size.dtype.type(1), np.clip(exponent, 1 - self.levels, 0))
+        spikes: Floats = np.where(size < self.bounds[0], 0, np.copysign(level, values))
         return spikes
 
     def response(self, activation: Floats, threshold: Floats, timesteps: int) -> Floats:

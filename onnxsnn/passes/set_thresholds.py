@@ -12,15 +12,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
 from onnxsnn.arrays import Array
 from onnxsnn.calibration.observe import Statistics
 from onnxsnn.calibration.statistics import ChannelStatistics
-from onnxsnn.graph import Graph, Node, describe, unique_name
+from onnxsnn.graph import Graph, Node, describe
 from onnxsnn.neurons import Neuron
 from onnxsnn.passes.report import Report
-from onnxsnn.ratenorm import SIGNED, rate_norms, threshold_of
+from onnxsnn.ratenorm import SIGNED, rate_norms, set_threshold, threshold_of
 from onnxsnn.thresholds import ThresholdMethod
 
 __all__ = ["ThresholdReport", "set_thresholds"]
@@ -67,7 +66,7 @@ def set_thresholds(
             report.warnings.append(f"{describe(node)} was never active during calibration")
         encoder = neuron.signed if node.op == SIGNED else neuron
         values = _choose(choose, observed, encoder, timesteps, per_layer)
-        _set(graph, node, _limited(values, trained, node))
+        set_threshold(graph, node, _limited(values, trained, node))
         report.origins[node.name] = name
         report.actions[f"thresholds set by {name}"] += 1
     return report
@@ -93,11 +92,3 @@ def _limited(values: Array, trained: Array | None, node: Node) -> Array:
     shape = node.inputs[1].values.shape
     values = values.reshape(shape)
     return values if trained is None else np.minimum(values, trained)
-
-
-def _set(graph: Graph, node: Node, values: Array) -> None:
-    theta = gs.Constant(unique_name(graph, f"{node.name}.theta"), values.astype(np.float32))
-    old = node.inputs[1]
-    for reader in list(old.outputs):
-        reader.inputs[list(reader.inputs).index(old)] = theta
-    theta.name, old.name = old.name, theta.name

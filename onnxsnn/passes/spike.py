@@ -82,7 +82,7 @@ class _Form(Enum):
 
 
 def spike(
-    graph: Graph, neuron: Neuron, potentials: Mapping[str, float] | None = None
+    graph: Graph, neuron: Neuron, potentials: Mapping[str, Array | float] | None = None
 ) -> SpikeReport:
     """Turn a graph of Rate Norm Layers into the step graph: one timestep of the SNN.
 
@@ -104,7 +104,9 @@ def spike(
 class _Spiker:
     """The pass at work: the form of each tensor, and the conversions made so far."""
 
-    def __init__(self, graph: Graph, neuron: Neuron, potentials: Mapping[str, float]) -> None:
+    def __init__(
+        self, graph: Graph, neuron: Neuron, potentials: Mapping[str, Array | float]
+    ) -> None:
         self.graph = graph
         self.neuron = neuron
         self.potentials = potentials

@@ -1,0 +1,96 @@
+"""fit_neurons: neurons fitted to currents that really arrive."""
+
+import numpy as np
+import pytest
+
+from onnxsnn.calibration.fitting import Fit, fit_neurons
+from onnxsnn.neurons import NEURONS, IntegrateAndFire
+
+T = 4
+
+
+def uneven(channels=3, samples=500, seed=0):
+    """Currents [T, C, samples] around means, and the rectified means."""
+    random = np.random.default_rng(seed)
+    mean = random.normal(0, 1, (channels, samples)).astype(np.float32)
+    noise = random.normal(0, 1, (T, channels, samples)).astype(np.float32)
+    return mean + noise - noise.mean(axis=0), np.maximum(mean, 0)
+
+
+def start(target, neuron, factor=1.0):
+    theta = factor * target.max(axis=1)
+    return Fit(theta, neuron.initial_potential * theta, np.zeros_like(theta), theta)
+
+
+def emitted(fit, currents, neuron):
+    """Mean emission by the definition of the neuron, one channel at a time."""
+    result = np.zeros(currents.shape[1:])
+    for c in range(currents.shape[1]):
+        theta = np.float32(fit.threshold[c])
+        states = [np.zeros(currents.shape[2], np.float32) for _ in neuron.states]
+        states[0] += np.float32(fit.potential[c])
+        for current in currents[:, c]:
+            spikes, *states = neuron.step(current + np.float32(fit.bias[c]), theta, *states)
+            result[c] += spikes * fit.scale[c] / len(currents)
+    return result
+
+
+def error(fit, currents, target, neuron):
+    return np.square(emitted(fit, currents, neuron) - target).mean(axis=1)
+
+
+@pytest.mark.parametrize("name", NEURONS)
+def test_every_channel_of_every_neuron_ends_nearer_than_it_started(name):
+    neuron = NEURONS[name]()
+    currents, target = uneven()
+    target = target if neuron.signed is not neuron else currents.mean(axis=0)
+    before = start(np.abs(target), neuron)
+    after = fit_neurons(currents, target, before, neuron)
+    errors = [error(fit, currents, target, neuron) for fit in (before, after)]
+    assert np.all(errors[1] <= errors[0] * (1 + 1e-5))
+    assert errors[1].sum() < 0.9 * errors[0].sum()
+
+
+def test_channels_are_fitted_apart():
+    neuron = IntegrateAndFire()
+    currents, target = uneven()
+    together = fit_neurons(currents, target, start(target, neuron), neuron)
+    for c in range(3):
+        one = slice(c, c + 1)
+        alone = fit_neurons(currents[:, one], target[one], start(target[one], neuron), neuron)
+        for name, values in vars(alone).items():
+            np.testing.assert_allclose(getattr(together, name)[one], values, rtol=1e-5)
+
+
+def test_a_threshold_that_is_too_high_comes_down():
+    neuron = IntegrateAndFire()
+    currents, target = uneven()
+    before = start(target, neuron, factor=4.0)
+    assert np.all(fit_neurons(currents, target, before, neuron).threshold < before.threshold)
+
+
+def test_thresholds_stay_where_they_may_not_change():
+    neuron = IntegrateAndFire()
+    currents, target = uneven()
+    before = start(target, neuron, factor=2.0)
+    after = fit_neurons(currents, target, before, neuron, thresholds=False)
+    np.testing.assert_array_equal(after.threshold, before.threshold)
+    assert np.any(after.potential != before.potential)
+
+
+def test_a_channel_that_is_right_stays_as_it_is():
+    """Even currents at whole levels: the static response is exact."""
+    neuron = IntegrateAndFire()
+    levels = np.tile(np.arange(T + 1, dtype=np.float32) / T, 100)[None]
+    before = start(levels, neuron)
+    after = fit_neurons(np.stack([levels] * T), levels, before, neuron)
+    for name, values in vars(before).items():
+        np.testing.assert_array_equal(getattr(after, name), values)
+
+
+def test_a_channel_that_is_silent_in_the_ann_falls_silent():
+    neuron = IntegrateAndFire()
+    currents = np.random.default_rng(0).normal(0, 1, (T, 1, 500)).astype(np.float32)
+    silent = np.zeros((1, 500), np.float32)
+    fit = fit_neurons(currents, silent, start(silent + 1, neuron), neuron)
+    assert error(fit, currents, silent, neuron) < 0.01
