@@ -1,4 +1,4 @@
-"""The command line: onnxsnn convert, inspect, run, evaluate, compare, demo."""
+"""The command line: onnxsnn convert, inspect, run, evaluate, fit-curve, compare, demo."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from onnxsnn import display
 from onnxsnn.analysis.comparison import TIMESTEPS, Comparison, compare
 from onnxsnn.analysis.convertibility import convertibility
 from onnxsnn.analysis.evaluate import Evaluation, evaluate
+from onnxsnn.analysis.fit_curve import fit_curves
 from onnxsnn.analysis.inspection import inspect
 from onnxsnn.arrays import Array
 from onnxsnn.convert import DEFAULT_TIMESTEPS, THRESHOLDS, Conversion, convert
@@ -314,6 +315,24 @@ def _evaluate(
         _print_json(asdict(result))
     else:
         display.show_evaluation(result)
+
+
+@main.command("fit-curve")
+@click.argument("snn", type=FILE)
+@data_option
+@timesteps_option
+@loading_options
+@json_option
+def _fit_curve(snn: Path, data: Path, timesteps: int | None, as_json: bool, **options: Any) -> None:
+    """How fast each layer's firing rates converge, and the bound 2 * Omega / t on it."""
+    network = SpikingModel.load(snn)
+    samples = load_data(data, network.inputs, options, labelled=False)
+    with display.progress("running") as progress:
+        curves = fit_curves(network, samples, timesteps, progress)
+    if as_json:
+        _print_json([{**asdict(curve), "bound": curve.bound} for curve in curves])
+    else:
+        display.show_fit_curves(curves)
 
 
 @main.command("compare")

@@ -28,11 +28,12 @@ from onnxsnn.ratenorm import RECTIFYING, SIGNED, rate_norms, threshold_of
 from onnxsnn.signals import refuse_analog
 from onnxsnn.source import Source, load_source
 from onnxsnn.thresholds import METHODS
+from onnxsnn.thresholds.ril import fit_rate_inference
 
 __all__ = ["DEFAULT_TIMESTEPS", "THRESHOLDS", "Conversion", "Keep", "Progress", "convert"]
 
 DEFAULT_TIMESTEPS = 16
-THRESHOLDS = (*METHODS, "trained")
+THRESHOLDS = (*METHODS, "ril", "trained")
 _ACTIVATIONS = 2**25  # values per calibration batch: 128 MiB
 _LARGEST_BATCH = 32
 
@@ -111,12 +112,14 @@ def convert(
     thresholds = set_thresholds(
         graph,
         statistics,
-        (method, METHODS[method]),
+        (method, METHODS["max" if method == "ril" else method]),
         neuron,
         timesteps,
         per_layer=per_layer,
         keep_trained=threshold == "trained" or (threshold is None and data is None),
     )
+    if method == "ril" and data is not None:
+        fit_rate_inference(graph, statistics, data, progress)
     line.layers = _layers(graph, statistics, thresholds.origins, neuron)
     graph = line.did(graph, thresholds)
     potentials: Mapping[str, Array | float] = {} if asked else prepared.potentials
@@ -162,6 +165,8 @@ def _check_arguments(
         raise UsageError(f"threshold {threshold!r} is none of {', '.join(THRESHOLDS)}")
     if threshold in ("gaussian", "trained") and data is not None:
         raise UsageError(f"threshold {threshold!r} takes no data; leave the data out")
+    if threshold == "ril" and data is None:
+        raise UsageError("threshold 'ril' compares outputs on data; give some with --data")
     if correct and data is None:
         raise UsageError("neurons are corrected on data; give some with --data")
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from onnxsnn.analysis.comparison import Comparison
 from onnxsnn.analysis.convertibility import Convertibility
 from onnxsnn.analysis.evaluate import Evaluation
+from onnxsnn.analysis.fit_curve import FitCurve
 from onnxsnn.analysis.inspection import Inspection
 from onnxsnn.convert import Conversion
 from onnxsnn.convert import Progress as Report
@@ -197,6 +198,17 @@ def _show_rates(rates: dict[str, float]) -> None:
     table = _table("Spiking layer", "Firing rate")
     for layer, rate in rates.items():
         table.add_row(_plain(layer), f"{rate:.4f}")
+    _console().print(table)
+
+
+def show_fit_curves(curves: Sequence[FitCurve]) -> None:
+    """One row per layer: the fit curve after 1, 2, 4, ... steps and the last, and its bound."""
+    steps = len(curves[0].values) if curves else 0
+    shown = sorted({2**power for power in range(steps.bit_length())} | {steps} - {0})
+    table = _table("Layer", "Omega", *(f"K({t})" for t in shown), f"2 Omega / {steps}")
+    for curve in curves:
+        values = (f"{curve.values[t - 1]:.4f}" for t in shown)
+        table.add_row(_plain(curve.layer), _number(curve.omega), *values, f"{curve.bound[-1]:.4f}")
     _console().print(table)
 
 

@@ -8,13 +8,23 @@ from typing import TypeAlias
 from onnxsnn.arrays import Floats
 from onnxsnn.calibration.statistics import ChannelStatistics
 from onnxsnn.neurons import Neuron
+from onnxsnn.thresholds.balance import balance
 from onnxsnn.thresholds.bound import bound
 from onnxsnn.thresholds.fit import fit
 from onnxsnn.thresholds.gaussian import gaussian
 from onnxsnn.thresholds.maximum import maximum
 from onnxsnn.thresholds.percentile import percentile
 
-__all__ = ["METHODS", "ThresholdMethod", "bound", "fit", "gaussian", "maximum", "percentile"]
+__all__ = [
+    "METHODS",
+    "ThresholdMethod",
+    "balance",
+    "bound",
+    "fit",
+    "gaussian",
+    "maximum",
+    "percentile",
+]
 
 ThresholdMethod: TypeAlias = Callable[[ChannelStatistics, Neuron, int], Floats]
 """Statistics of C channels, the neuron and the timesteps that will run -> thresholds [C].
@@ -27,5 +37,6 @@ METHODS: dict[str, ThresholdMethod] = {
     "max": maximum,
     "percentile": percentile,
     "bound": bound,
+    "balance": balance,
     "gaussian": gaussian,
 }

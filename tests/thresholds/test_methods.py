@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from onnxsnn.calibration.statistics import ChannelStatistics
 from onnxsnn.neurons import IntegrateAndFire
-from onnxsnn.thresholds import METHODS, bound, fit, gaussian, maximum, percentile
+from onnxsnn.thresholds import METHODS, balance, bound, fit, gaussian, maximum, percentile
 
 NEURON = IntegrateAndFire()
 
@@ -53,6 +53,15 @@ def test_percentile_of_a_rare_channel_is_its_maximum():
     values = np.full(10000, -1.0)
     values[3] = 2.0
     assert percentile(observed(values), NEURON, 8)[0] == pytest.approx(2.0)
+
+
+def test_balance_is_a_hundred_steps_on_what_is_clipped():
+    values = np.maximum(normal(count=5000), 0)
+    theta = 0.0
+    for _ in range(100):
+        theta += 2 * np.maximum(values - theta, 0).mean()
+    assert balance(observed(values), NEURON, 8)[0] == pytest.approx(theta, rel=0.01)
+    assert theta < values.max()
 
 
 @pytest.mark.parametrize("timesteps", [1, 2, 4, 8, 32])

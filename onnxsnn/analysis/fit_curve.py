@@ -1,0 +1,159 @@
+"""The fit curve: how fast each layer's firing rates go to what they converge to.
+
+    K_l(t) = ||r_l(t) - r_l||^2 / ||r_l||^2  <  2 * Omega_l / t
+
+r_l(t) is the firing rate after t steps, r_l the Rate Norm Layer's activation, both over all
+neurons and samples; Omega_l = ||r_l||_1 / ||r_l||_2^2 (Ding et al., IJCAI 2021, section 3.2
+and theorem 2; the bound is proven for currents that arrive evenly and v_0 = 0). The Rate Norm
+Layers are the SNN's own: its step graph, neurons replaced, run for one step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from onnxsnn.arrays import Array, Floats
+from onnxsnn.data import Dataset
+from onnxsnn.errors import UsageError
+from onnxsnn.model import SpikingModel
+from onnxsnn.neurons import RECTIFYING_NEURONS
+from onnxsnn.runtime.dataset import batch_size
+from onnxsnn.runtime.runner import Runner
+from onnxsnn.session import Session
+
+__all__ = ["FitCurve", "fit_curves", "rate_model"]
+
+
+@dataclass(frozen=True)
+class FitCurve:
+    """One layer's.
+
+    Attributes:
+        layer: its name.
+        values: K(t) after each step, [T].
+        omega: Omega of its Rate Norm Layer on the data.
+    """
+
+    layer: str
+    values: list[float]
+    omega: float
+
+    @property
+    def bound(self) -> list[float]:
+        """`2 * Omega / t` after each step."""
+        return [2.0 * self.omega / t for t in range(1, len(self.values) + 1)]
+
+
+def fit_curves(
+    snn: SpikingModel,
+    data: Dataset,
+    timesteps: int | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _all: None,
+) -> list[FitCurve]:
+    """The fit curve of every layer that was active, in order.
+
+    Args:
+        snn: any SNN.
+        data: samples.
+        timesteps: to run; None for the number that the SNN was made for.
+        progress: called with the samples done and all.
+
+    Raises:
+        UsageError: timesteps below 1.
+        DataError: the data do not fit the model.
+    """
+    steps = snn.timesteps if timesteps is None else timesteps
+    if steps < 1:
+        raise UsageError(f"timesteps must be 1 or more, and is {steps}")
+    names = snn.spikes
+    runner, rates = Runner(snn, taps=list(names.values())), Session(rate_model(snn))
+    totals = {layer: _Totals(steps) for layer in names}
+    done = 0
+    for feeds, _ in data.batches(batch_size(snn)):
+        limits = rates.run(feeds)
+        counts: dict[str, Array] = {}
+        for step, outputs in enumerate(runner.steps(feeds, steps)):
+            for layer, name in names.items():
+                counts[layer] = counts.get(layer, 0) + outputs[name]
+                totals[layer].add(step, counts[layer] / (step + 1), limits[name])
+        for layer, name in names.items():
+            totals[layer].add_limit(limits[name])
+        done += len(next(iter(feeds.values())))
+        progress(done, len(data))
+    return [total.curve(layer) for layer, total in totals.items() if total.squares]
+
+
+class _Totals:
+    """Sums over the samples of one layer."""
+
+    def __init__(self, timesteps: int) -> None:
+        self.errors: Floats = np.zeros(timesteps)
+        self.squares = self.sum = 0.0
+
+    def add(self, step: int, rate: Array, limit: Array) -> None:
+        """The rates of a batch after a step."""
+        self.errors[step] += np.square(rate - limit, dtype=np.float64).sum()
+
+    def add_limit(self, limit: Array) -> None:
+        """What the rates of a batch converge to."""
+        self.squares += float(np.square(limit, dtype=np.float64).sum())
+        self.sum += float(np.abs(limit).sum(dtype=np.float64))
+
+    def curve(self, layer: str) -> FitCurve:
+        """What came of it."""
+        return FitCurve(layer, (self.errors / self.squares).tolist(), self.sum / self.squares)
+
+
+def rate_model(snn: SpikingModel) -> onnx.ModelProto:
+    """The Rate Norm Layers of an SNN: each neuron's spikes become clip(x / theta, 0, greatest).
+
+    All running sums are at their defaults and it is the first step, so that every tensor is
+    its own mean. The outputs are the layers' rates, under the names of their spikes.
+    """
+    model = onnx.ModelProto()
+    model.CopyFrom(snn.model)
+    ranges = _ranges(snn)
+    nodes: list[onnx.NodeProto] = []
+    for node in snn.model.graph.node:
+        limits = ranges.get(node.name)
+        nodes += [node] if limits is None else _rate_nodes(model, node, *limits)
+    for old, new in ((model.graph.node, nodes), (model.graph.output, _outputs(snn))):
+        del old[:]
+        old.extend(new)
+    return model
+
+
+def _ranges(snn: SpikingModel) -> dict[str, tuple[float, float]]:
+    """By layer, the least and the greatest rate of its neurons, in spikes per step."""
+    settings = dict(snn.metadata["neuron"])
+    neuron = RECTIFYING_NEURONS[settings.pop("model")](**settings)
+    greatest = neuron.signed.greatest_spike
+    return {
+        layer.name: (0.0, neuron.greatest_spike)
+        if layer.neuron == neuron.name
+        else (-greatest, greatest)
+        for layer in snn.layers
+    }
+
+
+def _rate_nodes(
+    model: onnx.ModelProto, node: onnx.NodeProto, least: float, greatest: float
+) -> list[onnx.NodeProto]:
+    """Nodes that give a layer's rates in the place of its spikes."""
+    spikes, ratio = node.output[0], f"{node.output[0]}.ratio"
+    limits = {f"{spikes}.least": least, f"{spikes}.greatest": greatest}
+    for name, value in limits.items():
+        constant = onnx.numpy_helper.from_array(np.array(value, np.float32), name)
+        model.graph.initializer.append(constant)
+    make = onnx.helper.make_node
+    return [make("Div", node.input[:2], [ratio]), make("Clip", [ratio, *limits], [spikes])]
+
+
+def _outputs(snn: SpikingModel) -> list[onnx.ValueInfoProto]:
+    """The spikes as outputs; of what shape, is left open."""
+    kind = onnx.TensorProto.FLOAT
+    return [onnx.helper.make_tensor_value_info(n, kind, None) for n in snn.spikes.values()]
