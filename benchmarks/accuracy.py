@@ -3,7 +3,13 @@
 What `onnxsnn compare` prints, of ways that are named: a threshold method, a neuron where that
 is not integrate-and-fire, its levels, and whether initial potentials are corrected, as in
 `fit`, `percentile`, `fit+correct`, `fit@signed`, `fit@burst:4+correct`. Thresholds are per
-channel. For Fashion-MNIST's idx files:
+channel. For a network of train_networks.py, beside SpikingJelly where that is installed:
+
+    python benchmarks/accuracy.py --model benchmarks/cache/preact.onnx \\
+        --calibrate benchmarks/cache/preact-calibrate.npz \\
+        --test benchmarks/cache/preact-test.npz --peer preact
+
+For Fashion-MNIST's idx files:
 
     python benchmarks/accuracy.py --model fashion-cnn.onnx --scale 1/255 \\
         --calibrate fashion-mnist/train-images-idx3-ubyte.gz \\
@@ -17,7 +23,7 @@ from pathlib import Path
 
 from onnxsnn import Preprocessing, load_source
 from onnxsnn.analysis.comparison import Way, compare
-from onnxsnn.data import load, parse_scale
+from onnxsnn.data import Dataset, load, parse_scale
 from onnxsnn.display import progress, show_comparison
 
 WAYS = ["max", "percentile", "bound", "fit", "fit+correct"]
@@ -34,6 +40,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--limit", type=int, help="test samples; all by default")
     parser.add_argument("--ways", nargs="+", default=WAYS)
     parser.add_argument("--timesteps", type=int, nargs="+", default=[4, 8, 16, 32])
+    parser.add_argument(
+        "--peer", help="its name in train_networks.py: SpikingJelly converts it too"
+    )
     return parser.parse_args()
 
 
@@ -43,6 +52,21 @@ def way_of(text: str) -> Way:
     threshold, _, neuron = method.partition("@")
     name, _, levels = neuron.partition(":")
     return Way(threshold, name or "if", int(levels) if levels else None, bool(correct))
+
+
+def show_peer(chosen: argparse.Namespace, calibration: Dataset, test: Dataset) -> None:
+    """SpikingJelly's accuracies in the same order; its neurons are of 1 bit per spike, too."""
+    from peers import measure  # needs PyTorch and SpikingJelly
+
+    (name,) = calibration.inputs
+    assert test.labels is not None
+    images, labels = test.inputs[name], test.labels.astype("int64")
+    samples = calibration.inputs[name]
+    steps = sorted(chosen.timesteps)
+    found = measure(chosen.peer, chosen.model, samples, images, labels, steps)
+    for method, accuracies in found:
+        cells = ", ".join(f"{a:.2%} at T={t}" for a, t in zip(accuracies, steps, strict=True))
+        print(f"SpikingJelly {method}: {cells}", flush=True)
 
 
 def main() -> None:
@@ -60,6 +84,8 @@ def main() -> None:
             source, calibration, test.slice(0, chosen.limit), ways, chosen.timesteps, report
         )
     show_comparison(comparison)
+    if chosen.peer:
+        show_peer(chosen, calibration, test.slice(0, chosen.limit))
     print(f"{chosen.model.name}: {len(calibration)} calibration samples without labels")
 
 

@@ -175,15 +175,16 @@ class PreActivation(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.BatchNorm2d(inputs), nn.BatchNorm2d(outputs)
+        self.relu1, self.relu2 = nn.ReLU(), nn.ReLU()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
         projects = stride != 1 or inputs != outputs
         self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if projects else None
 
     def forward(self, x: Tensor) -> Tensor:
-        y = functional.relu(self.norm1(x))
+        y = self.relu1(self.norm1(x))
         shortcut = x if self.shortcut is None else self.shortcut(y)
-        return shortcut + self.conv2(functional.relu(self.norm2(self.conv1(y))))
+        return shortcut + self.conv2(self.relu2(self.norm2(self.conv1(y))))
 
 
 def preact(width: int = 16) -> nn.Module:

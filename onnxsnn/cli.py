@@ -31,6 +31,7 @@ from onnxsnn.model import SpikingModel
 from onnxsnn.neurons import RECTIFYING_NEURONS
 from onnxsnn.options import (
     FILE,
+    calibration_and_test,
     data_option,
     json_option,
     load_data,
@@ -42,6 +43,7 @@ from onnxsnn.options import (
 from onnxsnn.plot import check_plot, draw
 from onnxsnn.runtime import BACKENDS, Runner
 from onnxsnn.runtime.dataset import run_dataset
+from onnxsnn.runtime.early_exit import calibrate_margin
 from onnxsnn.source import Source, load_source
 from onnxsnn.timesteps import AGREEMENT, ERROR, LIMIT, fewest_timesteps
 
@@ -103,7 +105,7 @@ def main() -> None:
     help="Membrane potential before the first step, in thresholds; as trained, or 0.5, by default.",
 )  # fmt: skip
 @click.option("--per-layer", is_flag=True, help="One threshold per layer, not one per channel.")
-@click.option("--correct", is_flag=True, help="Correct initial potentials too; needs data.")
+@click.option("--correct", is_flag=True, help="Fit each layer to what really arrives there.")
 @click.option("--strict", is_flag=True, help="Refuse what would not be driven by spikes.")
 @click.option("--keep-intermediate", is_flag=True, help="Write the graph after every pass.")
 @click.option("--verify", is_flag=True, help="Compare outputs before and after every pass.")
@@ -287,6 +289,15 @@ def _run(
     "--backend", type=click.Choice(list(BACKENDS)), default="onnxruntime", show_default=True
 )
 @click.option("--csv", "csv_file", type=FILE, help="Write the table as CSV.")
+@click.option("--early-exit", is_flag=True, help="Also stop each sample once it is certain.")
+@click.option(
+    "--calibrate", type=FILE,
+    help="For --early-exit: samples that say when; a part of the data, else.",
+)  # fmt: skip
+@click.option(
+    "--agreement", type=float, default=AGREEMENT, show_default=True,
+    help="For --early-exit: the share of the samples that must keep what all steps give.",
+)  # fmt: skip
 @loading_options
 @json_option
 def _evaluate(
@@ -296,25 +307,49 @@ def _evaluate(
     timesteps: int | None,
     backend: str,
     csv_file: Path | None,
+    early_exit: bool,
+    calibrate: Path | None,
+    agreement: float,
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Accuracy of SNN at each timestep, and its agreement with the ANN."""
+    """Accuracy of SNN at each timestep, and its agreement with the ANN.
+
+    With --early-exit, each sample also stops once the margin of its greatest output says that
+    more steps would not change it. Without --calibrate, a quarter of the data, 256 samples at
+    most, calibrates that margin, and the rest is run.
+    """
+    if calibrate is not None and not early_exit:
+        raise UsageError("--calibrate is for --early-exit; give both, or neither")
     network = SpikingModel.load(snn)
     source = load_source(ann) if ann else None
     if csv_file is not None:
         check_writable(csv_file)
     samples = load_data(data, network.inputs, options)
+    margin, calibrated_on = None, ""
+    if early_exit:
+        known, samples = calibration_and_test(samples, calibrate, network.inputs, options)
+        calibrated_on = f"{len(known)} samples of {calibrate or f'{data}, the rest of which ran'}"
+        with display.progress("calibrating") as progress:
+            margin = calibrate_margin(
+                Runner(network, backend), known, timesteps, agreement=agreement, progress=progress
+            )
     with display.progress("evaluating") as progress:
         result = evaluate(
-            network, samples, ann=source, timesteps=timesteps, backend=backend, progress=progress
+            network,
+            samples,
+            ann=source,
+            timesteps=timesteps,
+            margin=margin,
+            backend=backend,
+            progress=progress,
         )
     if csv_file is not None:
         write_bytes(_as_csv(result).encode(), csv_file)
     if as_json:
         _print_json(asdict(result))
     else:
-        display.show_evaluation(result)
+        display.show_evaluation(result, calibrated_on)
 
 
 @main.command("fit-curve")
@@ -365,11 +400,7 @@ def _compare(
         check_plot(plot)
         check_writable(plot)
     test = load_data(data, source.inputs, options)
-    if calibrate is None:
-        count = min(256, -(-len(test) // 4))
-        samples, test = test.slice(0, count), test.slice(count, None)
-    else:
-        samples = load_data(calibrate, source.inputs, options | {"labels": None}, labelled=False)
+    samples, test = calibration_and_test(test, calibrate, source.inputs, options)
     with display.progress("comparing") as progress:
         comparison = compare(source, samples, test, timesteps=timesteps, progress=progress)
     if plot is not None:

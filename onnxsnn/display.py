@@ -12,7 +12,7 @@ from rich.table import Table
 
 from onnxsnn.analysis.comparison import Comparison
 from onnxsnn.analysis.convertibility import Convertibility
-from onnxsnn.analysis.evaluate import Evaluation
+from onnxsnn.analysis.evaluate import EarlyExit, Evaluation, Row
 from onnxsnn.analysis.fit_curve import FitCurve
 from onnxsnn.analysis.inspection import Inspection
 from onnxsnn.convert import Conversion
@@ -164,13 +164,15 @@ _DRIVERS = {
 }
 
 
-def show_evaluation(evaluation: Evaluation) -> None:
-    """Accuracy over timesteps, and the firing rates of the layers."""
+def show_evaluation(evaluation: Evaluation, calibrated_on: str = "") -> None:
+    """Accuracy over timesteps and with early exit, and the firing rates of the layers."""
     console = _console()
     table = _table("T", "Accuracy", "Agreement", "Error", "Firing rate", "Spikes per sample")
-    for row in evaluation.rows:
+    early = evaluation.early_exit
+    rows: list[Row | EarlyExit] = [*evaluation.rows, *([early] if early else [])]
+    for row in rows:
         table.add_row(
-            str(row.timesteps),
+            f"{row.timesteps:.2f}, early exit" if row is early else str(row.timesteps),
             _percent(row.accuracy),
             _percent(row.agreement),
             _number(row.error),
@@ -181,6 +183,12 @@ def show_evaluation(evaluation: Evaluation) -> None:
     _show_rates(evaluation.layer_rates)
     ann = "" if evaluation.ann_accuracy is None else f", ANN {_percent(evaluation.ann_accuracy)}"
     console.print(f"{evaluation.samples:,} samples{ann}, {_bits(evaluation.bits_per_spike)}")
+    if early is not None:
+        console.print(
+            f"early exit: mean T = {early.timesteps:.2f}, {_percent(early.saved)} of the spikes "
+            f"saved; margin {early.margin:.4g}, calibrated on {_plain(calibrated_on)}",
+            soft_wrap=True,
+        )
 
 
 def show_run(run: DatasetRun) -> None:

@@ -15,6 +15,7 @@ from onnxsnn.neurons import RECTIFYING_NEURONS, IntegrateAndFire, Neuron
 
 __all__ = [
     "FILE",
+    "calibration_and_test",
     "data_option",
     "json_option",
     "load_data",
@@ -99,3 +100,13 @@ def load_data(
         labelled=labelled,
     )
     return samples.slice(0, options["limit"])
+
+
+def calibration_and_test(
+    data: Dataset, calibrate: Path | None, inputs: list[InputSpec], options: dict[str, Any]
+) -> tuple[Dataset, Dataset]:
+    """Samples to calibrate on, from a file or the first quarter of the data, and those to run."""
+    if calibrate is not None:
+        return load_data(calibrate, inputs, options | {"labels": None}, labelled=False), data
+    count = min(256, -(-len(data) // 4))
+    return data.slice(0, count), data.slice(count, None)

@@ -63,7 +63,7 @@ def set_threshold(graph: Graph, node: Node, values: Array, scale: Array | None =
 
 
 def _constant(graph: Graph, name: str, values: Array) -> gs.Constant:
-    return gs.Constant(unique_name(graph, name), values.astype(np.float32))
+    return gs.Constant(unique_name(graph, name), np.asarray(values, np.float32))
 
 
 def place(

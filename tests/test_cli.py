@@ -393,3 +393,30 @@ def test_compare_prints_every_way_and_the_line_that_converts_in_the_best(folder)
     parsed = json.loads(call("compare", "model.onnx", "--data", "x.npy", "-T", 2, "--json"))
     assert parsed["best"]["timesteps"] == 2
     assert len(parsed["ways"]) == 7
+
+
+def test_evaluate_with_early_exit_says_what_it_saves(snn):
+    options = ("evaluate", snn, "--data", "test.npz", "--ann", "model.onnx", "--early-exit")
+    text = call(*options, "--calibrate", "x.npy", "--agreement", 0.8)
+    parsed = json.loads(call(*options, "--calibrate", "x.npy", "--agreement", 0.8, "--json"))
+    early, whole = parsed["early_exit"], parsed["rows"][-1]
+    assert 1 <= early["timesteps"] < 4
+    assert early["saved"] == pytest.approx(1 - early["spikes"] / whole["spikes"])
+    assert 0 < early["saved"] < 1
+    assert early["agreement"] >= whole["agreement"] - 0.2
+    assert f"mean T = {early['timesteps']:.2f}" in text
+    assert "calibrated on 20 samples of x.npy" in text
+
+
+def test_early_exit_calibrates_on_a_part_of_the_data_that_is_not_measured(snn):
+    options = ("evaluate", snn, "--data", "test.npz")
+    text = call(*options, "--early-exit")
+    assert "calibrated on 5 samples of test.npz, the rest of which ran" in text
+    assert json.loads(call(*options, "--early-exit", "--json"))["samples"] == 15
+    assert json.loads(call(*options, "--json"))["early_exit"] is None
+
+
+def test_options_of_early_exit_that_make_no_sense(snn):
+    options = ("evaluate", snn, "--data", "test.npz", "--agreement", 2)
+    assert "--early-exit" in fails(*options, "--calibrate", "x.npy", code=2)
+    assert "shares" in fails(*options, "--early-exit", code=2)

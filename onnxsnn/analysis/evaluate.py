@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -12,11 +13,12 @@ from onnxsnn.data import Dataset
 from onnxsnn.errors import DataError, UsageError
 from onnxsnn.model import SpikingModel
 from onnxsnn.runtime.dataset import batch_size
+from onnxsnn.runtime.early_exit import Exits, classes
 from onnxsnn.runtime.runner import Runner
 from onnxsnn.session import Session
 from onnxsnn.source import Source
 
-__all__ = ["Evaluation", "Row", "evaluate"]
+__all__ = ["EarlyExit", "Evaluation", "Row", "evaluate"]
 
 
 @dataclass
@@ -41,6 +43,27 @@ class Row:
 
 
 @dataclass
+class EarlyExit:
+    """What holds where each sample stops as soon as it is certain (`runtime/early_exit.py`).
+
+    Attributes:
+        margin: the certainty that it stops at.
+        timesteps: mean over the samples.
+        accuracy, agreement, error, rate, spikes: as in Row.
+        saved: share of the spikes of all steps that were not fired.
+    """
+
+    margin: float
+    timesteps: float
+    saved: float
+    accuracy: float | None = None
+    agreement: float | None = None
+    error: float | None = None
+    rate: float = 0.0
+    spikes: float = 0.0
+
+
+@dataclass
 class Evaluation:
     """An SNN on data.
 
@@ -50,6 +73,7 @@ class Evaluation:
         ann_accuracy: the ANN's accuracy, where the ANN and labels were given.
         layer_rates: by layer, mean spikes per neuron and step over the whole run.
         bits_per_spike: of the neuron that ran.
+        early_exit: the same with early exit, where a margin was given.
     """
 
     rows: list[Row]
@@ -57,13 +81,15 @@ class Evaluation:
     ann_accuracy: float | None
     layer_rates: dict[str, float]
     bits_per_spike: float
+    early_exit: EarlyExit | None = None
 
 
 @dataclass
 class _Totals:
-    """Sums over samples, per timestep, [T]."""
+    """Sums over samples, per timestep and then at the samples' exits, [T + 1]."""
 
     timesteps: int
+    margin: float | None
     correct: Array = field(init=False)
     agreeing: Array = field(init=False)
     squared_error: Array = field(init=False)
@@ -72,10 +98,12 @@ class _Totals:
     squared_norm: float = 0.0
     ann_correct: int = 0
     has_classes: bool = True
+    exit_timesteps: int = 0
 
     def __post_init__(self) -> None:
-        self.correct, self.agreeing = np.zeros(self.timesteps), np.zeros(self.timesteps)
-        self.squared_error, self.spikes = np.zeros(self.timesteps), np.zeros(self.timesteps)
+        rows = self.timesteps + 1
+        self.correct, self.agreeing = np.zeros(rows), np.zeros(rows)
+        self.squared_error, self.spikes = np.zeros(rows), np.zeros(rows)
 
 
 def evaluate(
@@ -84,16 +112,19 @@ def evaluate(
     *,
     ann: Source | None = None,
     timesteps: int | None = None,
+    margin: float | None = None,
     backend: str = "onnxruntime",
     progress: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> Evaluation:
     """Run an SNN on data, beside its ANN where that is given.
 
     A class is the greatest value along axis 1 of the first output, where that output has
-    two axes of floats; other outputs have an error, and no class.
+    two axes of floats; other outputs have an error, and no class. With a margin, what early
+    exit at that margin gives is measured too.
 
     Raises:
-        UsageError: timesteps below 1, or neither labels nor an ANN to compare with.
+        UsageError: timesteps below 1, a negative margin, or neither labels nor an ANN to
+            compare with.
         DataError: a label is no class of the model, or ANN and SNN have other outputs.
     """
     steps = snn.timesteps if timesteps is None else timesteps
@@ -103,7 +134,7 @@ def evaluate(
         raise UsageError("there is nothing to compare with: give labels, or the ANN with --ann")
     runner = Runner(snn, backend, rates=True)
     session = _ann_session(ann, snn) if ann is not None else None
-    totals = _Totals(steps)
+    totals = _Totals(steps, margin)
     done = 0
     for feeds, labels in data.batches(batch_size(snn)):
         expected = session.run(feeds, snn.outputs) if session is not None else None
@@ -132,36 +163,46 @@ def _add(
 ) -> None:
     """Run one batch, and add what came of it."""
     name = runner.model.outputs[0]
-    classes = None if expected is None else _classes(expected[name])
-    totals.has_classes = classes is not None
-    if labels is not None and classes is not None:
-        totals.ann_correct += int(np.count_nonzero(classes == labels))
+    wanted = None if expected is None else classes(expected[name])
+    totals.has_classes = wanted is not None
+    if labels is not None and wanted is not None:
+        totals.ann_correct += int(np.count_nonzero(wanted == labels))
     if expected is not None:
         totals.squared_norm += sum(_squares(values) for values in expected.values())
-    for step, outputs in enumerate(runner.steps(feeds, totals.timesteps)):
-        found = _classes(outputs[name])
+    for row, (outputs, spikes) in enumerate(_rows(totals, runner, feeds)):
+        found = classes(outputs[name])
         if labels is not None:
             _check_labels(labels, outputs[name])
-            totals.correct[step] += np.count_nonzero(found == labels)
-        if classes is not None:
-            totals.agreeing[step] += np.count_nonzero(found == classes)
+            totals.correct[row] += np.count_nonzero(found == labels)
+        if wanted is not None:
+            totals.agreeing[row] += np.count_nonzero(found == wanted)
         if expected is not None:
-            totals.squared_error[step] += sum(
+            totals.squared_error[row] += sum(
                 _squares(outputs[name] - values) for name, values in expected.items()
             )
-        totals.spikes[step] += sum(float(counts.sum()) for counts in runner.spikes.values())
+        totals.spikes[row] += spikes
     for layer, counts in runner.spikes.items():
         totals.layer_spikes[layer] = totals.layer_spikes.get(layer, 0.0) + float(counts.sum())
 
 
-def _classes(values: Array) -> Array | None:
-    """The class of each sample [N]; None where the output is not one score per class."""
-    scores = values.ndim == 2 and values.shape[1] > 1 and np.issubdtype(values.dtype, np.floating)
-    return values.argmax(axis=1) if scores else None
+def _rows(
+    totals: _Totals, runner: Runner, feeds: dict[str, Array]
+) -> Iterator[tuple[dict[str, Array], float]]:
+    """Outputs and spikes of a batch after each step, and then at the exits of its samples."""
+    exits = None
+    if totals.margin is not None:
+        exits = Exits(len(next(iter(feeds.values()))), totals.margin)
+    for outputs in runner.steps(feeds, totals.timesteps):
+        if exits is not None:
+            exits.see(outputs, runner.spikes)
+        yield outputs, sum(float(counts.sum()) for counts in runner.spikes.values())
+    if exits is not None:
+        totals.exit_timesteps += int(exits.timesteps.sum())
+        yield exits.outputs, float(exits.spikes.sum())
 
 
 def _check_labels(labels: Array, values: Array) -> None:
-    if _classes(values) is None:
+    if classes(values) is None:
         raise DataError(
             f"labels need an output of one score per class, and the model's has shape "
             f"{list(values.shape)}; leave the labels out and give the ANN"
@@ -181,20 +222,25 @@ def _summary(
 ) -> Evaluation:
     """The totals as means."""
     neurons = sum(runner.neurons.values())
-    rows = []
-    for step in range(totals.timesteps):
-        spikes = float(totals.spikes[step]) / samples
+
+    def measures(row: int, timesteps: float) -> dict[str, Any]:
+        spikes = float(totals.spikes[row]) / samples
         norm = totals.squared_norm
-        rows.append(
-            Row(
-                timesteps=step + 1,
-                accuracy=float(totals.correct[step] / samples) if labelled else None,
-                agreement=float(totals.agreeing[step] / samples) if totals.has_classes else None,
-                error=float(np.sqrt(totals.squared_error[step] / norm)) if norm else None,
-                rate=spikes / (neurons * (step + 1)),
-                spikes=spikes,
-            )
-        )
+        return {
+            "accuracy": float(totals.correct[row] / samples) if labelled else None,
+            "agreement": float(totals.agreeing[row] / samples) if totals.has_classes else None,
+            "error": float(np.sqrt(totals.squared_error[row] / norm)) if norm else None,
+            "rate": spikes / (neurons * timesteps),
+            "spikes": spikes,
+        }
+
+    rows = [Row(step + 1, **measures(step, step + 1)) for step in range(totals.timesteps)]
+    early_exit = None
+    if totals.margin is not None:
+        mean = totals.exit_timesteps / samples
+        early = measures(totals.timesteps, mean)
+        saved = 1 - early["spikes"] / rows[-1].spikes if rows[-1].spikes else 0.0
+        early_exit = EarlyExit(totals.margin, mean, saved, **early)
     return Evaluation(
         rows=rows,
         samples=samples,
@@ -204,4 +250,5 @@ def _summary(
             for layer, count in totals.layer_spikes.items()
         },
         bits_per_spike=float(runner.model.metadata["bits_per_spike"]),
+        early_exit=early_exit,
     )

@@ -253,6 +253,8 @@ def _replace(graph: Graph, chain: list[Node], affine: _Affine, source: Tensor, e
             else gs.Variable(unique_name(graph, f"{end.name}.scaled"), end.dtype, end.shape)
         )
         role = "scale" if operator == "Mul" else "shift"
-        operand = gs.Constant(unique_name(graph, f"{end.name}.{role}"), values.astype(np.float32))
+        operand = gs.Constant(
+            unique_name(graph, f"{end.name}.{role}"), np.asarray(values, np.float32)
+        )
         insert(graph, operator, [source, operand], output)
         source = output

@@ -162,6 +162,15 @@ def test_normalization_exported_as_arithmetic_is_folded():
     assert operators(folded(b)[0]) == ["Conv"]
 
 
+def test_chain_of_scalars_that_nothing_takes_becomes_scale_and_shift():
+    b = Builder((3, 8, 8))
+    b.op("Mul", b.last, b.constant(2.0))
+    b.op("Neg")
+    b.op("Add", b.last, b.constant(-1.0))
+    b.relu()
+    assert operators(folded(b)[0]) == ["Mul", "Add", "Relu"]
+
+
 def test_shift_that_varies_over_positions_is_not_folded():
     b = Builder((3, 8, 8))
     b.conv(4)

@@ -1,0 +1,218 @@
+"""Early exit: a sample is done as soon as more steps would not change what the SNN says.
+
+After every step each sample has a certainty, and it is done when that reaches a margin:
+
+1. Outputs that are scores of classes: the greatest score minus the second greatest, times the
+   number of steps so far. That is the lead in what the steps have added up to, and what is
+   still to come must make up for it.
+2. All other outputs: 1 / the relative change of the running estimate, ||y_t|| / ||y_t - y_t-1||,
+   the least over the last three steps and over all outputs. So a margin of 100 is a tolerance
+   of 1 %. A single step without change says little: spikes may not have arrived yet. The
+   fourth step is the first that such a sample can be done after.
+
+The margin is calibrated without labels. A sample that has the same class as after all T steps,
+or is within `error` of those outputs, is right; the greatest certainty at which it is not is
+the last margin that could fail it. Any margin above that of all samples but a share of
+1 - agreement keeps the agreement on them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxsnn.arrays import Array
+from onnxsnn.data import Dataset
+from onnxsnn.errors import DataError, UsageError
+from onnxsnn.runtime.dataset import batch_size
+from onnxsnn.runtime.runner import Runner
+
+__all__ = ["EarlyRun", "Exits", "calibrate_margin", "classes", "run_early"]
+
+_QUIET_STEPS = 3
+_LEAST_CHANGE = 2.0**-24  # of the norm: what float32 could not tell from none
+
+
+@dataclass(frozen=True)
+class EarlyRun:
+    """What a run with early exit gives.
+
+    Attributes:
+        outputs: of each sample at its exit, by name.
+        timesteps: the step at which each sample was done, [N].
+        spikes: that each sample had fired by then, [N]; 0 where the runner counts no rates.
+    """
+
+    outputs: dict[str, Array]
+    timesteps: Array
+    spikes: Array
+
+
+def run_early(
+    runner: Runner,
+    inputs: Array | Mapping[str, Array],
+    margin: float,
+    timesteps: int | None = None,
+) -> EarlyRun:
+    """Run until every sample is done, for `timesteps` steps at most.
+
+    A sample that is done is no longer counted, but the batch goes on as a whole until the last
+    one is: states belong to the backend, which cannot drop samples. One sample at a time saves
+    the time too.
+
+    Args:
+        runner: an SNN; reset first.
+        inputs: an array, or arrays by name, first axis the sample.
+        margin: the certainty to reach, see calibrate_margin; for outputs that are no scores
+            of classes, 1 / tolerance.
+        timesteps: None for the number that the thresholds were chosen for.
+
+    Raises:
+        UsageError: the margin is negative, or timesteps are below 1.
+        DataError: the outputs do not have one row per sample.
+    """
+    exits = Exits(_samples(inputs), margin)
+    for outputs in runner.steps(inputs, _steps(runner, timesteps)):
+        exits.see(outputs, runner.spikes)
+        if exits.done.all():
+            break
+    return EarlyRun(exits.outputs, exits.timesteps, exits.spikes)
+
+
+def calibrate_margin(
+    runner: Runner,
+    data: Dataset,
+    timesteps: int | None = None,
+    *,
+    agreement: float = 0.99,
+    error: float = 0.1,
+    progress: Callable[[int, int], None] = lambda _done, _all: None,
+) -> float:
+    """The margin from which on early exit keeps what the SNN says after all steps.
+
+    Args:
+        runner: an SNN.
+        data: samples; labels are not needed.
+        timesteps: None for the number that the thresholds were chosen for.
+        agreement: the share of the samples that must keep it.
+        error: where outputs are no scores of classes, the relative error that keeps it.
+        progress: called with the numbers of samples done and of all.
+
+    Raises:
+        UsageError: agreement or error lies outside of (0, 1], or timesteps are below 1.
+        DataError: the data do not fit the model, or its outputs do not have one row per sample.
+    """
+    if not (0 < agreement <= 1 and 0 < error <= 1):
+        raise UsageError("agreement and error are shares: more than 0, and 1 at most")
+    steps = _steps(runner, timesteps)
+    failing: list[float] = []
+    for feeds, _ in data.batches(batch_size(runner.model)):
+        failing.extend(_failing(list(runner.steps(feeds, steps)), _samples(feeds), error))
+        progress(len(failing), len(data))
+    allowed = len(failing) - math.ceil(agreement * len(failing))
+    highest = sorted(failing, reverse=True)[allowed]
+    return max(0.0, float(np.nextafter(highest, np.inf)))
+
+
+class Exits:
+    """Follows a batch step by step, and keeps of each sample what it had when it was done.
+
+    Attributes:
+        done: which samples are, [N].
+        outputs, timesteps, spikes: as in EarlyRun; those of samples that are not done yet are
+            of the last step.
+    """
+
+    def __init__(self, samples: int, margin: float) -> None:
+        if not margin >= 0:
+            raise UsageError(f"a margin is 0 or more, and not {margin}")
+        self._margin = margin
+        self._certainty = _Certainty(samples)
+        self.done = np.zeros(samples, bool)
+        self.outputs: dict[str, Array] = {}
+        self.timesteps = np.zeros(samples, np.int64)
+        self.spikes = np.zeros(samples)
+
+    def see(self, outputs: Mapping[str, Array], spikes: Mapping[str, Array]) -> None:
+        """Take the outputs after one more step, and the spikes by layer until then, [N] each."""
+        certainty = self._certainty(outputs)
+        for name, values in outputs.items():
+            done = self.done.reshape(-1, *[1] * (values.ndim - 1))
+            self.outputs[name] = np.where(done, self.outputs.get(name, values), values)
+        self.timesteps += ~self.done
+        self.spikes = np.where(self.done, self.spikes, sum(spikes.values()))
+        self.done = self.done | (certainty >= self._margin)
+
+
+def classes(values: Array) -> Array | None:
+    """The class of each sample [N]; None where the output is not one score per class."""
+    scores = values.ndim == 2 and values.shape[1] > 1 and np.issubdtype(values.dtype, np.floating)
+    return values.argmax(axis=1) if scores else None
+
+
+class _Certainty:
+    """The certainty of each sample, called with the outputs after every step."""
+
+    def __init__(self, samples: int) -> None:
+        self._samples = samples
+        self._step = 0
+        self._before: Mapping[str, Array] = {}
+        self._recent = deque([np.zeros(samples)] * _QUIET_STEPS, _QUIET_STEPS)
+
+    def __call__(self, outputs: Mapping[str, Array]) -> Array:
+        """Certainties after this step, [N]."""
+        before, self._before = self._before, outputs
+        self._step += 1
+        for name, values in outputs.items():
+            if values.shape != (self._samples, *before.get(name, values).shape[1:]):
+                raise DataError(
+                    f"early exit needs one row per sample, and output {name!r} has shape "
+                    f"{list(values.shape)} for {self._samples} samples"
+                )
+        first = next(iter(outputs.values()))
+        if classes(first) is not None:
+            second, best = np.partition(first.astype(np.float64), -2, axis=1)[:, -2:].T
+            return np.asarray(self._step * (best - second))
+        if before:
+            self._recent.append(1 / np.maximum(_distance(outputs, before), _LEAST_CHANGE))
+        return np.asarray(np.stack(self._recent).min(axis=0))
+
+
+def _distance(outputs: Mapping[str, Array], others: Mapping[str, Array]) -> Array:
+    """Relative to `outputs`, how far `others` are, the most over all outputs, [N]."""
+    distances = []
+    for name, values in outputs.items():
+        rows = values.reshape(len(values), -1).astype(np.float64)
+        change = np.linalg.norm(rows - others[name].reshape(rows.shape), axis=1)
+        norm = np.linalg.norm(rows, axis=1)
+        distances.append(change / np.maximum(norm, np.finfo(np.float64).tiny))
+    return np.asarray(np.stack(distances).max(axis=0))
+
+
+def _failing(history: Sequence[Mapping[str, Array]], samples: int, error: float) -> list[float]:
+    """The greatest certainty at which each sample is not right, -inf where it always is, [N]."""
+    certainty = _Certainty(samples)
+    failing = np.full(samples, -np.inf)
+    for outputs in history:
+        right, reached = _right(outputs, history[-1], error), certainty(outputs)
+        failing = np.maximum(failing, np.where(right, -np.inf, reached))
+    return [float(value) for value in failing]
+
+
+def _right(outputs: Mapping[str, Array], last: Mapping[str, Array], error: float) -> Array:
+    """Which samples have the last step's class, or are within `error` of its outputs, [N]."""
+    name = next(iter(outputs))
+    found = classes(outputs[name])
+    return _distance(last, outputs) <= error if found is None else found == classes(last[name])
+
+
+def _steps(runner: Runner, timesteps: int | None) -> int:
+    return runner.model.timesteps if timesteps is None else timesteps
+
+
+def _samples(inputs: Array | Mapping[str, Array]) -> int:
+    return len(next(iter(inputs.values())) if isinstance(inputs, Mapping) else inputs)

@@ -1,0 +1,197 @@
+"""Early exit: samples stop once they are certain, at a margin calibrated without labels."""
+
+import numpy as np
+import pytest
+
+from onnxsnn import Runner, convert
+from onnxsnn.errors import DataError, UsageError
+from onnxsnn.runtime import BACKENDS
+from onnxsnn.runtime.early_exit import Exits, calibrate_margin, run_early
+from tests.models import Builder, dataset, uniform
+from tests.networks import residual_network
+
+X = uniform(120, 3, 8, 8)
+T = 12
+
+
+@pytest.fixture(scope="module")
+def snn(tmp_path_factory):
+    """Scores of four classes."""
+    path = residual_network().save(tmp_path_factory.mktemp("early") / "model.onnx")
+    return convert(path, dataset(x=X[:20]), timesteps=T).snn
+
+
+@pytest.fixture(scope="module")
+def regression(tmp_path_factory):
+    """A map of two channels, which is no scores of classes."""
+    b = Builder((3, 8, 8), seed=1)
+    b.conv(6)
+    b.relu()
+    b.conv(2)
+    path = b.save(tmp_path_factory.mktemp("regression") / "model.onnx")
+    return convert(path, dataset(x=X[:20]), timesteps=64).snn
+
+
+def only(outputs):
+    (values,) = outputs.values()
+    return values
+
+
+def exits_of(scores, margin):
+    """Exits of a batch whose scores after each step are given, [T, N, classes]."""
+    exits = Exits(scores.shape[1], margin)
+    for step, values in enumerate(scores):
+        exits.see({"y": values}, {"a": np.full(len(values), step), "b": np.ones(len(values))})
+    return exits
+
+
+def test_sample_stops_when_its_lead_times_the_steps_reaches_the_margin():
+    lead = np.array([[3.0, 0.9], [1.0, 1.1], [1.0, 0.5], [4.0, 0.5]], np.float32)  # [T, N]
+    exits = exits_of(np.stack([lead + 2, 2 + 0 * lead, 0 * lead], axis=-1), 2.0)
+    assert exits.timesteps.tolist() == [1, 2]
+    assert exits.done.all()
+    np.testing.assert_array_equal(exits.outputs["y"][:, 0], np.float32([5.0, 3.1]))
+    assert exits.spikes.tolist() == [1, 2]  # step - 1 of layer a, 1 of layer b
+
+
+def test_sample_that_is_never_certain_keeps_what_it_has_last():
+    scores = uniform(5, 2, 3)
+    exits = exits_of(scores, 100.0)
+    assert exits.timesteps.tolist() == [5, 5]
+    assert not exits.done.any()
+    np.testing.assert_array_equal(exits.outputs["y"], scores[-1])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_margin_of_zero_exits_at_once(snn, backend):
+    runner = Runner(snn, backend, rates=True)
+    run = run_early(runner, X[:9], 0.0)
+    assert runner.steps_done == 1
+    assert run.timesteps.tolist() == [1] * 9
+    np.testing.assert_array_equal(only(run.outputs), only(runner.run(X[:9], 1).outputs))
+
+
+@pytest.mark.parametrize("which", ["snn", "regression"])
+def test_infinite_margin_never_exits_early(which, request):
+    runner = Runner(request.getfixturevalue(which), rates=True)
+    run = run_early(runner, {"x": X[:9]}, np.inf, 7)
+    whole = runner.run(X[:9], 7)
+    assert run.timesteps.tolist() == [7] * 9
+    np.testing.assert_array_equal(only(run.outputs), only(whole.outputs))
+    np.testing.assert_array_equal(run.spikes, sum(whole.spikes.values()))
+
+
+def test_outputs_and_spikes_are_those_of_the_step_of_the_exit(snn):
+    runner = Runner(snn, rates=True)
+    run = run_early(runner, X, calibrate_margin(runner, dataset(x=X), agreement=0.9))
+    assert len(set(run.timesteps)) > 2
+    for step in set(run.timesteps):
+        mine = run.timesteps == step
+        result = runner.run(X, int(step))
+        np.testing.assert_array_equal(only(run.outputs)[mine], only(result.outputs)[mine])
+        np.testing.assert_array_equal(run.spikes[mine], sum(result.spikes.values())[mine])
+
+
+def test_batch_stops_when_its_last_sample_is_done(snn):
+    runner = Runner(snn)
+    run = run_early(runner, X[:30], calibrate_margin(runner, dataset(x=X), agreement=0.5))
+    assert runner.steps_done == run.timesteps.max() < T
+
+
+@pytest.mark.parametrize("agreement", [0.5, 0.8, 0.9, 0.99, 1.0])
+def test_calibrated_agreement_is_met_on_the_calibration_data(snn, agreement):
+    runner = Runner(snn)
+    margin = calibrate_margin(runner, dataset(x=X), agreement=agreement)
+    early, whole = run_early(runner, X, margin), runner.run(X)
+    kept = only(early.outputs).argmax(axis=1) == only(whole.outputs).argmax(axis=1)
+    assert kept.mean() >= agreement
+
+
+def test_mean_timesteps_fall_as_the_agreement_falls(snn):
+    runner = Runner(snn)
+    margins = [calibrate_margin(runner, dataset(x=X), agreement=a) for a in (1.0, 0.95, 0.8, 0.5)]
+    means = [run_early(runner, X, margin).timesteps.mean() for margin in margins]
+    assert means == sorted(means, reverse=True)
+    assert means[-1] < means[0] < T
+
+
+def test_margin_is_no_greater_than_it_must_be(snn):
+    runner = Runner(snn)
+    margin = calibrate_margin(runner, dataset(x=X), agreement=1.0)
+    below = float(np.nextafter(margin, 0))
+    assert (run_early(runner, X, below).timesteps <= run_early(runner, X, margin).timesteps).all()
+    assert (run_early(runner, X, below).timesteps < run_early(runner, X, margin).timesteps).any()
+
+
+def test_calibration_is_for_the_timesteps_that_will_be_run(snn):
+    assert calibrate_margin(Runner(snn), dataset(x=X), 1) == 0.0
+
+
+def test_calibration_reports_its_progress(snn):
+    seen = []
+    calibrate_margin(Runner(snn), dataset(x=X), 2, progress=lambda *a: seen.append(a))
+    assert seen == [(50, 120), (100, 120), (120, 120)]
+
+
+def test_other_outputs_stop_when_they_have_converged(regression):
+    runner = Runner(regression)
+    final = only(runner.run(X, 64).outputs)
+    steps, errors = [], []
+    for tolerance in (0.2, 0.1, 0.05):
+        run = run_early(runner, X, 1 / tolerance, 64)
+        steps.append(run.timesteps.mean())
+        errors.append(np.linalg.norm(only(run.outputs) - final) / np.linalg.norm(final))
+    assert 4 <= steps[0] < steps[1] < steps[2] < 64
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 0.1
+
+
+@pytest.mark.parametrize("error", [0.1, 0.3])
+def test_other_outputs_are_calibrated_to_an_error(regression, error):
+    runner = Runner(regression)
+    margin = calibrate_margin(runner, dataset(x=X), 64, agreement=0.9, error=error)
+    run, final = run_early(runner, X, margin, 64), only(runner.run(X, 64).outputs)
+    far = np.linalg.norm((only(run.outputs) - final).reshape(len(X), -1), axis=1)
+    norm = np.linalg.norm(final.reshape(len(X), -1), axis=1)
+    assert (far <= error * norm).mean() >= 0.9
+    assert 4 <= run.timesteps.mean() < 64
+
+
+def test_outputs_that_have_not_moved_yet_are_not_done():
+    exits = Exits(1, 10.0)
+    for values in (1.0, 1.0, 1.0, 5.0, 5.0, 5.0):
+        exits.see({"y": np.full((1, 2, 2), values)}, {})
+    assert exits.timesteps.tolist() == [4 + 2]
+    exits = Exits(1, 10.0)
+    for _ in range(9):
+        exits.see({"y": np.zeros((1, 2, 2))}, {})
+    assert exits.timesteps.tolist() == [4]
+
+
+def test_every_output_must_have_converged():
+    exits = Exits(1, 10.0)
+    for step in range(1, 8):
+        exits.see({"a": np.ones((1, 3, 1)), "b": np.full((1, 1, 1), 2.0**step)}, {})
+    assert not exits.done.any()
+
+
+def test_settings_that_make_no_sense_are_refused(snn):
+    runner = Runner(snn)
+    for margin in (-1.0, np.nan):
+        with pytest.raises(UsageError, match="0 or more"):
+            run_early(runner, X, margin)
+    for settings in ({"agreement": 0.0}, {"agreement": 1.1}, {"error": 0.0}):
+        with pytest.raises(UsageError, match="shares"):
+            calibrate_margin(runner, dataset(x=X), **settings)
+    with pytest.raises(UsageError, match="1 or more"):
+        calibrate_margin(runner, dataset(x=X), 0)
+
+
+@pytest.mark.parametrize("shapes", [[(3, 2, 2)], [()], [(2, 2, 2), (2, 3, 2)]])
+def test_outputs_without_one_row_per_sample_are_refused(shapes):
+    exits = Exits(2, 1.0)
+    *fitting, last = shapes
+    for shape in fitting:
+        exits.see({"y": np.zeros(shape)}, {})
+    with pytest.raises(DataError, match="one row per sample"):
+        exits.see({"y": np.zeros(last)}, {})
