@@ -105,7 +105,9 @@ def main() -> None:
     help="Membrane potential before the first step, in thresholds; as trained, or 0.5, by default.",
 )  # fmt: skip
 @click.option("--per-layer", is_flag=True, help="One threshold per layer, not one per channel.")
-@click.option("--correct", is_flag=True, help="Fit each layer to what really arrives there.")
+@click.option(
+    "--correct", is_flag=True, help="Fit each layer to what really arrives there; needs data."
+)
 @click.option("--strict", is_flag=True, help="Refuse what would not be driven by spikes.")
 @click.option("--keep-intermediate", is_flag=True, help="Write the graph after every pass.")
 @click.option("--verify", is_flag=True, help="Compare outputs before and after every pass.")
