@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ __all__ = [
     "loading_options",
     "neuron_of",
     "number_or_auto",
+    "print_json",
     "timesteps_option",
 ]
 
@@ -110,3 +112,8 @@ def calibration_and_test(
         return load_data(calibrate, inputs, options | {"labels": None}, labelled=False), data
     count = min(256, -(-len(data) // 4))
     return data.slice(0, count), data.slice(count, None)
+
+
+def print_json(value: Any) -> None:
+    """Print what `--json` promises."""
+    click.echo(json.dumps(value, indent=2))

@@ -1,0 +1,53 @@
+"""The command line, a file per command."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from onnxsnn.cli.compare import compare_command, demo_command
+from onnxsnn.cli.convert import convert_command
+from onnxsnn.cli.evaluate import evaluate_command
+from onnxsnn.cli.fit_curve import fit_curve_command
+from onnxsnn.cli.inspect import inspect_command
+from onnxsnn.cli.run import run_command
+from onnxsnn.errors import OnnxSnnError
+
+__all__ = ["main"]
+
+
+class _Group(click.Group):
+    """Turns our errors into one line on standard error, and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except OnnxSnnError as error:
+            raise _Failure(error) from error
+
+
+class _Failure(click.ClickException):
+    """How click shows one of our errors."""
+
+    def __init__(self, error: OnnxSnnError) -> None:
+        super().__init__(str(error))
+        self.exit_code = error.exit_code  # type: ignore[misc]  # click reads the instance's
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="onnxsnn")
+def main() -> None:
+    """Turn a trained ONNX network into a spiking neural network, as ONNX, and run it."""
+
+
+for _command in (
+    convert_command,
+    inspect_command,
+    compare_command,
+    evaluate_command,
+    fit_curve_command,
+    run_command,
+    demo_command,
+):
+    main.add_command(_command)

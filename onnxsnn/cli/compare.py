@@ -1,0 +1,95 @@
+"""The commands `compare` and `demo`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from onnxsnn import display
+from onnxsnn.analysis.comparison import TIMESTEPS, Comparison, compare
+from onnxsnn.cli.options import (
+    FILE,
+    calibration_and_test,
+    data_option,
+    json_option,
+    load_data,
+    loading_options,
+    print_json,
+)
+from onnxsnn.demo import compare_demo
+from onnxsnn.files import check_writable
+from onnxsnn.plot import check_plot, draw
+from onnxsnn.source import load_source
+
+__all__ = ["compare_command", "demo_command"]
+
+
+@click.command("compare")
+@click.argument("model", type=FILE)
+@data_option
+@click.option("--calibrate", type=FILE, help="Samples to calibrate on; a part of the data, else.")
+@click.option(
+    "-T", "--timesteps", type=click.IntRange(min=1), multiple=True, default=TIMESTEPS,
+    show_default=True, help="A number of timesteps; repeat for several.",
+)  # fmt: skip
+@click.option("--plot", type=FILE, help="Write a plot: .svg, .png or .pdf.")
+@loading_options
+@json_option
+def compare_command(
+    model: Path,
+    data: Path,
+    calibrate: Path | None,
+    timesteps: tuple[int, ...],
+    plot: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Convert MODEL in every way, and say which is best on these data.
+
+    Without --calibrate, a quarter of the data, 256 samples at most, calibrates, and the rest
+    is run.
+    """
+    source = load_source(model)
+    if plot is not None:
+        check_plot(plot)
+        check_writable(plot)
+    test = load_data(data, source.inputs, options)
+    samples, test = calibration_and_test(test, calibrate, source.inputs, options)
+    with display.progress("comparing") as progress:
+        comparison = compare(source, samples, test, timesteps=timesteps, progress=progress)
+    if plot is not None:
+        draw(comparison, plot)
+    if as_json:
+        print_json(_as_dict(comparison))
+    else:
+        display.show_comparison(comparison)
+        display.show_best(comparison, str(model), str(calibrate or data))
+
+
+@click.command("demo")
+@json_option
+def demo_command(as_json: bool) -> None:
+    """Convert the network that comes with the package, and show its accuracy over timesteps."""
+    with display.progress("converting and running") as progress:
+        comparison = compare_demo(progress)
+    if as_json:
+        print_json(_as_dict(comparison))
+    else:
+        display.show_comparison(comparison)
+
+
+def _as_dict(comparison: Comparison) -> dict[str, Any]:
+    way, steps = comparison.best
+    return {
+        "measure": comparison.measure,
+        "samples": comparison.samples,
+        "ann_accuracy": comparison.ann_accuracy,
+        "ways": [
+            {**asdict(way), "bits_per_spike": comparison.bits[way], "rows": [*map(asdict, rows)]}
+            for way, rows in comparison.rows.items()
+        ],
+        "best": {**asdict(way), "timesteps": steps},
+    }

@@ -1,0 +1,172 @@
+"""The command `convert`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import onnx
+
+from onnxsnn import display
+from onnxsnn.cli.options import (
+    FILE,
+    json_option,
+    load_data,
+    loading_options,
+    neuron_of,
+    number_or_auto,
+    print_json,
+)
+from onnxsnn.convert import DEFAULT_TIMESTEPS, THRESHOLDS, Conversion, convert
+from onnxsnn.data import Dataset
+from onnxsnn.errors import UsageError
+from onnxsnn.files import check_writable, write_model
+from onnxsnn.neurons import RECTIFYING_NEURONS
+from onnxsnn.source import Source, load_source
+from onnxsnn.timesteps import AGREEMENT, ERROR, LIMIT, fewest_timesteps
+
+__all__ = ["convert_command"]
+
+
+@click.command("convert")
+@click.argument("model", type=FILE)
+@click.option("-o", "--output", type=FILE, help="Where to write; NAME.snn.onnx here by default.")
+@click.option("--data", type=FILE, help="Samples to calibrate on; labels are not needed.")
+@click.option(
+    "-T", "--timesteps", default=str(DEFAULT_TIMESTEPS), show_default=True, metavar="NUMBER|auto",
+    callback=number_or_auto,
+    help="Number of timesteps that will be run; `auto` finds the smallest that will do.",
+)  # fmt: skip
+@click.option(
+    "--agreement", type=float, default=AGREEMENT, show_default=True,
+    help="For `-T auto`: the share of the samples that must keep the ANN's class.",
+)  # fmt: skip
+@click.option(
+    "--error", type=float, default=ERROR, show_default=True,
+    help="For `-T auto`, where outputs are no classes: the relative error that is allowed.",
+)  # fmt: skip
+@click.option("--threshold", type=click.Choice(THRESHOLDS), help="Threshold method.")
+@click.option(
+    "--neuron", type=click.Choice(list(RECTIFYING_NEURONS)), default="if", show_default=True,
+    help="Neuron model; where values can be negative, its signed counterpart.",
+)  # fmt: skip
+@click.option(
+    "--levels", type=click.IntRange(1, 16),
+    help="Spikes in a burst, or sizes of a multi-threshold neuron's spike.",
+)  # fmt: skip
+@click.option(
+    "--initial-potential", type=click.FloatRange(0.0, 1.0),
+    help="Membrane potential before the first step, in thresholds; as trained, or 0.5, by default.",
+)  # fmt: skip
+@click.option("--per-layer", is_flag=True, help="One threshold per layer, not one per channel.")
+@click.option(
+    "--correct", is_flag=True, help="Fit each layer to what really arrives there; needs data."
+)
+@click.option("--strict", is_flag=True, help="Refuse what would not be driven by spikes.")
+@click.option("--keep-intermediate", is_flag=True, help="Write the graph after every pass.")
+@click.option("--verify", is_flag=True, help="Compare outputs before and after every pass.")
+@loading_options
+@json_option
+def convert_command(
+    model: Path,
+    output: Path | None,
+    data: Path | None,
+    timesteps: int | None,
+    agreement: float,
+    error: float,
+    threshold: str | None,
+    neuron: str,
+    levels: int | None,
+    initial_potential: float | None,
+    per_layer: bool,
+    correct: bool,
+    strict: bool,
+    keep_intermediate: bool,
+    verify: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Convert MODEL, a trained network, into an SNN.
+
+    Without data, thresholds come from training where the graph has them, else from its
+    BatchNormalizations, else from random input.
+    """
+    output = output or Path(f"{model.stem}.snn.onnx")
+    if output.resolve() == model.resolve():
+        raise UsageError(f"{output}: is the model itself; choose another --output")
+    source = load_source(model)
+    check_writable(output)
+    samples = load_data(data, source.inputs, options, labelled=False) if data else None
+    ways: dict[str, Any] = {
+        "threshold": threshold,
+        "neuron": neuron_of(neuron, levels, initial_potential),
+        "per_layer": per_layer,
+        "correct": correct,
+        "strict": strict,
+    }
+    with display.progress("calibrating") as progress:
+        found = timesteps
+        if found is None:
+            found = _fewest(source, samples, ways, agreement, error)
+        conversion = convert(
+            source,
+            samples,
+            timesteps=LIMIT if found is None else found,
+            **ways,
+            verify=verify,
+            keep=_Keeper(output) if keep_intermediate else None,
+            progress=progress,
+        )
+    conversion.snn.save(output)
+    display.warn(conversion.warnings)
+    if found is None:
+        display.warn([f"even {LIMIT} timesteps do not meet the target on these data"])
+    if as_json:
+        print_json(
+            {
+                "output": str(output),
+                "passes": {report.name: dict(report.actions) for report in conversion.reports},
+                "differences": conversion.differences,
+                "layers": [asdict(layer) for layer in conversion.snn.layers],
+                **conversion.snn.metadata,
+            }
+        )
+    else:
+        display.show_conversion(conversion, str(output))
+
+
+def _fewest(
+    source: Source,
+    samples: Dataset | None,
+    ways: Mapping[str, Any],
+    agreement: float,
+    error: float,
+) -> int | None:
+    """The smallest number of timesteps that will do."""
+    if samples is None:
+        raise UsageError("timesteps are found on data; give some with --data, or a number with -T")
+    conversion_for = partial(_converted, source, samples, ways)
+    return fewest_timesteps(source, samples, conversion_for, agreement, error)
+
+
+def _converted(
+    source: Source, samples: Dataset, ways: Mapping[str, Any], timesteps: int
+) -> Conversion:
+    return convert(source, samples, timesteps=timesteps, **ways)
+
+
+class _Keeper:
+    """Writes every intermediate model into a folder beside the SNN."""
+
+    def __init__(self, output: Path) -> None:
+        self._folder = output.with_suffix(".passes")
+        self._count = 0
+
+    def __call__(self, name: str, model: onnx.ModelProto) -> None:
+        self._count += 1
+        self._folder.mkdir(exist_ok=True)
+        write_model(model, self._folder / f"{self._count}-{name}.onnx")

@@ -1,0 +1,89 @@
+"""The command `run`."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from onnxsnn import display
+from onnxsnn.arrays import Array
+from onnxsnn.cli.options import (
+    FILE,
+    data_option,
+    json_option,
+    load_data,
+    loading_options,
+    print_json,
+    timesteps_option,
+)
+from onnxsnn.errors import UsageError
+from onnxsnn.files import check_writable, write_bytes
+from onnxsnn.model import SpikingModel
+from onnxsnn.runtime import BACKENDS, Runner
+from onnxsnn.runtime.dataset import run_dataset
+
+__all__ = ["run_command"]
+
+
+@click.command("run")
+@click.argument("snn", type=FILE)
+@data_option
+@timesteps_option
+@click.option("-o", "--output", type=FILE, help="Write the outputs: .npz, or .npy for one output.")
+@click.option("--every-step", is_flag=True, help="Write the outputs after each step, [T, N, ...].")
+@click.option(
+    "--backend", type=click.Choice(list(BACKENDS)), default="onnxruntime", show_default=True
+)
+@loading_options
+@json_option
+def run_command(
+    snn: Path,
+    data: Path,
+    timesteps: int | None,
+    output: Path | None,
+    every_step: bool,
+    backend: str,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Run SNN on data, and write its outputs after the last timestep."""
+    network = SpikingModel.load(snn)
+    samples = load_data(data, network.inputs, options)
+    if output is not None:
+        _check_output(output, network)
+    with display.progress("running") as progress:
+        result = run_dataset(
+            Runner(network, backend, rates=True),
+            samples,
+            timesteps,
+            every_step=every_step,
+            progress=progress,
+        )
+    if output is not None:
+        _write_arrays(result.outputs, output)
+    if as_json:
+        shapes = {name: list(values.shape) for name, values in result.outputs.items()}
+        print_json({**vars(result), "outputs": shapes})
+    else:
+        display.show_run(result)
+
+
+def _check_output(output: Path, network: SpikingModel) -> None:
+    if output.suffix not in (".npy", ".npz"):
+        raise UsageError(f"{output}: the outputs are written as .npy or .npz")
+    if output.suffix == ".npy" and len(network.outputs) > 1:
+        raise UsageError(f"{output}: the SNN has {len(network.outputs)} outputs; write an .npz")
+    check_writable(output)
+
+
+def _write_arrays(outputs: dict[str, Array], path: Path) -> None:
+    buffer = io.BytesIO()
+    if path.suffix == ".npy":
+        np.save(buffer, next(iter(outputs.values())))
+    else:
+        np.savez(buffer, **outputs)  # type: ignore[arg-type]
+    write_bytes(buffer.getvalue(), path)
