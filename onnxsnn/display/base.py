@@ -1,0 +1,86 @@
+"""What the tables share: the console, cells, progress bars, warnings."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from onnxsnn.convert import Progress as Report
+
+__all__ = ["new_table", "number", "percent", "plain", "progress", "show_bits", "stdout", "warn"]
+
+_WIDE = 160  # for pipes and files, where rich would take 80 and cut names
+_LEFT = {  # columns of words, not numbers
+    "Neuron",
+    "Way",
+    "Node",
+    "Operator",
+    "Role",
+    "Pass",
+    "What it did",
+    "Spiking layer",
+    "From",
+    "Shape",
+    "Fate",
+    "Why",
+    "Driven by",
+}
+
+
+def stdout() -> Console:
+    """Where tables go."""
+    return Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False)
+
+
+def warn(warnings: Sequence[str]) -> None:
+    """Print each warning once, on standard error."""
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    for warning in dict.fromkeys(warnings):
+        console.print(f"[yellow]warning:[/] {plain(warning)}")
+
+
+@contextmanager
+def progress(task: str) -> Iterator[Report]:
+    """A progress bar on standard error; nothing where that is no terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal,
+        transient=True,
+    ) as bar:  # fmt: skip
+        identity = bar.add_task(task, total=None)
+        yield lambda done, total: bar.update(identity, completed=done, total=total)
+
+
+def new_table(*columns: str) -> Table:
+    """A table with these columns; words to the left, numbers to the right."""
+    table = Table(header_style="bold")
+    for column in columns:
+        left = column in _LEFT
+        table.add_column(column, justify="left" if left else "right", overflow="fold")
+    return table
+
+
+def show_bits(bits: float) -> str:
+    """How much a spike carries."""
+    return f"{bits:.3g} bit{'' if bits == 1 else 's'} per spike"
+
+
+def plain(text: str) -> str:
+    """Text in which brackets are no markup."""
+    return text.replace("[", r"\[")
+
+
+def number(value: float | None) -> str:
+    """Four significant digits; nothing for None."""
+    return "" if value is None else f"{value:.4g}"
+
+
+def percent(value: float | None) -> str:
+    """A share as a percentage; nothing for None."""
+    return "" if value is None else f"{100 * value:.2f} %"

@@ -1,0 +1,36 @@
+"""Ways of converting, beside each other."""
+
+from __future__ import annotations
+
+from onnxsnn.analysis.comparison import Comparison
+from onnxsnn.display.base import new_table, number, percent, stdout
+
+__all__ = ["show_best", "show_comparison"]
+
+
+def show_comparison(comparison: Comparison) -> None:
+    """The measure by way and T, with bits and spikes."""
+    console = stdout()
+    first, *_ = comparison.rows.values()
+    columns = [f"T = {row.timesteps}" for row in first]
+    table = new_table("Way", *columns, "Bits per spike", f"Spikes per sample, {columns[-1]}")
+    for way, rows in comparison.rows.items():
+        values = [comparison.value(row) for row in rows]
+        shown = map(number if comparison.measure == "error" else percent, values)
+        table.add_row(str(way), *shown, f"{comparison.bits[way]:.3g}", f"{rows[-1].spikes:,.0f}")
+    console.print(table)
+    ann = "" if comparison.ann_accuracy is None else f", ANN {percent(comparison.ann_accuracy)}"
+    console.print(
+        f"{comparison.measure} on {comparison.samples:,} samples{ann}; "
+        "each cell converted for its T and run for it",
+        soft_wrap=True,
+    )
+
+
+def show_best(comparison: Comparison, model: str, data: str) -> None:
+    """The command that converts in the best way."""
+    way, timesteps = comparison.best
+    console = stdout()
+    console.print(f"best: {way}, T = {timesteps}")
+    command = f"onnxsnn convert {model} --data {data} --timesteps {timesteps} {way.options}"
+    console.print(command, soft_wrap=True, markup=False)

@@ -1,0 +1,39 @@
+"""What a conversion did."""
+
+from __future__ import annotations
+
+from onnxsnn.convert import Conversion
+from onnxsnn.display.base import new_table, number, plain, show_bits, stdout
+
+__all__ = ["show_conversion"]
+
+
+def show_conversion(conversion: Conversion, target: str) -> None:
+    """What each pass did, the layers, and where the SNN is."""
+    console = stdout()
+    passes = new_table("Pass", "What it did", "Verified")
+    for report in conversion.reports:
+        done = ", ".join(f"{action} ({count})" for action, count in report.actions.items())
+        difference = conversion.differences.get(report.name)
+        verified = "" if difference is None else f"{difference:.1e}"
+        passes.add_row(report.name, done or "nothing to do", verified)
+    if not conversion.differences:
+        passes.columns.pop()
+    console.print(passes)
+    layers = new_table("Spiking layer", "Neuron", "Channels", "Threshold", "p", "Omega", "From")
+    for layer in conversion.snn.layers:
+        layers.add_row(
+            plain(layer.name),
+            layer.neuron,
+            str(layer.channels),
+            f"{layer.threshold:.4g}",
+            number(layer.p),
+            number(layer.omega),
+            layer.origin,
+        )
+    console.print(layers)
+    snn = conversion.snn
+    bits = snn.metadata["bits_per_spike"]
+    console.print(
+        f"{plain(target)}: thresholds for T = {snn.timesteps}, {show_bits(bits)}", soft_wrap=True
+    )
