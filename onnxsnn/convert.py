@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxsnn.analysis.omega import omega, threshold_ratio
 from onnxsnn.arrays import Array
-from onnxsnn.calibration.correct import correct_neurons
+from onnxsnn.calibration.correct import correct_network
 from onnxsnn.calibration.observe import Statistics, calibrate
 from onnxsnn.calibration.synthetic import SAMPLES, cut_at_normalized, noise
 from onnxsnn.data import Dataset
@@ -84,8 +84,8 @@ def convert(
         neuron: the neuron model; None for integrate-and-fire that starts at theta / 2, or
             where the graph was trained to start.
         per_layer: one threshold per layer instead of one per channel.
-        correct: fit each layer's thresholds, initial potentials and biases to what the SNN
-            really emits, layer by layer; it takes a run over the data for every layer.
+        correct: fit each layer's weights, thresholds, initial potentials and biases to what the
+            SNN really emits, layer by layer; it takes two runs over the data for every layer.
         strict: refuse what would not be driven by spikes, instead of compensating it.
         verify: compare the outputs before and after every pass that should keep them.
         keep: called with every intermediate model, and the name of the pass that made it.
@@ -124,7 +124,7 @@ def convert(
     graph = line.did(graph, thresholds)
     potentials: Mapping[str, Array | float] = {} if asked else prepared.potentials
     if correct and data is not None:
-        corrected = correct_neurons(
+        corrected = correct_network(
             graph,
             reference,
             data,

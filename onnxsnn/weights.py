@@ -69,6 +69,10 @@ class WeightLayer:
         """Let input channel j arrive multiplied by `scale[j]`."""
         self._set_weight(self.weight * self._along_inputs(scale))
 
+    def change_weight(self, change: Array) -> None:
+        """Add `change`, of the weight's own shape."""
+        self._set_weight(self.weight + change)
+
     def shift_input(self, shift: Array) -> None:
         """Let input channel j arrive with `shift[j]` added."""
         self.shift_output(self._sum_to_outputs(self.weight * self._along_inputs(shift)))

@@ -2,9 +2,10 @@
 
 Thresholds answer rounding and clipping; they do not answer that spikes arrive unevenly, nor
 that the layers before have errors of their own. Layer by layer, this runs the SNN that there
-is so far up to the layer's currents, beside the ANN, and fits the layer's neurons to them:
-sequential calibration (compare Li et al., ICML 2021, section 4). What comes of it stays plain
-neurons: thresholds, initial potentials, and factors and biases that enter the weights.
+is so far beside the ANN, fits the layer's weights to the spikes that arrive and its neurons to
+the currents: sequential calibration (compare Li et al., ICML 2021, section 4). What comes of
+it stays plain: weights, thresholds, initial potentials, and factors and biases that enter the
+weights.
 """
 
 from __future__ import annotations
@@ -16,28 +17,18 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxsnn.arrays import Array, Floats
+from onnxsnn.calibration.cut import Bench, Potentials
 from onnxsnn.calibration.fitting import Fit, fit_neurons
+from onnxsnn.calibration.reconstruct import reconstruct_weights
 from onnxsnn.data import Dataset
-from onnxsnn.graph import (
-    Graph,
-    Node,
-    insert,
-    per_channel,
-    sole_producer,
-    to_model,
-    unique_name,
-)
-from onnxsnn.model import SpikingModel
+from onnxsnn.graph import Graph, Node, insert, per_channel, sole_producer, unique_name
 from onnxsnn.neurons import Neuron
 from onnxsnn.passes.report import Report
-from onnxsnn.passes.spike import spike
-from onnxsnn.ratenorm import SIGNED, rate_norms, set_threshold, threshold_of
-from onnxsnn.runtime.dataset import batch_size
+from onnxsnn.ratenorm import SIGNED, is_rate_norm, rate_norms, set_threshold, threshold_of
 from onnxsnn.runtime.runner import Runner
-from onnxsnn.session import Session
 from onnxsnn.weights import weight_layer
 
-__all__ = ["CorrectionReport", "correct_neurons"]
+__all__ = ["CorrectionReport", "correct_network"]
 
 _SAMPLES = 2048  # values per channel that the neurons of a layer are fitted to
 _VALUES = 2**19  # and of all channels and steps together, at most
@@ -53,20 +44,20 @@ class CorrectionReport(Report):
     potentials: dict[str, Array] = field(default_factory=dict)
 
 
-def correct_neurons(
+def correct_network(
     graph: Graph,
     reference: Graph,
     data: Dataset,
     neuron: Neuron,
     timesteps: int,
-    potentials: Mapping[str, Array | float],
+    potentials: Potentials,
     *,
     thresholds: bool = True,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> CorrectionReport:
-    """Fit the neurons of every layer to their currents, in order.
+    """Fit the weights of every layer to its spikes, and its neurons to their currents, in order.
 
-    It costs one run of T steps over the data for each layer, up to that layer.
+    It costs two runs of T steps over the data for each layer, up to that layer.
 
     Args:
         graph: Rate Norm Layers with their thresholds; it is changed.
@@ -81,81 +72,75 @@ def correct_neurons(
     """
     report = CorrectionReport("correct", preserves_values=False)
     found: dict[str, Array | float] = dict(potentials)
-    layers = rate_norms(graph)
+    bench = Bench(graph, reference, data, neuron, timesteps)
+    stages = _stages(graph)
     originals = {node.name: node for node in rate_norms(reference)}
-    for done, node in enumerate(layers, start=1):
-        model = neuron.signed if node.op == SIGNED else neuron
-        snn = _spiking_part(graph, node, neuron, timesteps, found)
-        activation = _activation(reference, originals[node.name])
-        currents, target = _observe(snn, activation, node, data, timesteps)
-        start = _start(node, found.get(node.name, model.initial_potential))
-        fit = fit_neurons(currents, target, start, model, thresholds=thresholds)
-        found[node.name] = report.potentials[node.name] = _apply(graph, node, fit)
-        report.actions["layers fitted to their currents"] += 1
-        progress(done, len(layers))
+    for done, node in enumerate(stages, start=1):
+        layer = weight_layer(graph, node)
+        if layer is None:
+            fit = _fitted(bench, node, originals[node.name], found, thresholds=thresholds)
+            found[node.name] = report.potentials[node.name] = _apply(graph, node, fit)
+            report.actions["layers fitted to their currents"] += 1
+        else:
+            waiting = {id(later) for later in stages[done:] if not is_rate_norm(later)}
+            if reconstruct_weights(bench, layer, waiting, found):
+                report.actions["layers of weights fitted to their spikes"] += 1
+        progress(done, len(stages))
     return report
 
 
-def _part(graph: Graph, name: str) -> Graph:
-    """A copy of what the tensor `name` depends on, with that tensor as its only output."""
-    part = graph.copy()
-    tensor = part.tensors()[name]
-    output = gs.Variable(unique_name(part, "observed"), tensor.dtype, tensor.shape)
-    insert(part, "Identity", [tensor], output)
-    part.outputs = [output]
-    part.cleanup(remove_unused_graph_inputs=True)
-    return part
+def _stages(graph: Graph) -> list[Node]:
+    """What is fitted, in order: neurons, and the layers of weights behind any."""
+    graph.toposort()
+    stages = []
+    spiking: set[int] = set()  # tensors that depend on neurons
+    for node in graph.nodes:
+        behind = any(id(tensor) in spiking for tensor in node.inputs)
+        if is_rate_norm(node) or (behind and weight_layer(graph, node) is not None):
+            stages.append(node)
+        if is_rate_norm(node) or behind:
+            spiking |= {id(tensor) for tensor in node.outputs}
+    return stages
 
 
-def _spiking_part(
-    graph: Graph,
-    node: Node,
-    neuron: Neuron,
-    timesteps: int,
-    potentials: Mapping[str, Array | float],
-) -> Runner:
-    """The SNN up to a layer; its output is the running mean of the layer's current."""
-    part = _part(graph, node.inputs[0].name)
-    states = spike(part, neuron, potentials).states
-    return Runner(SpikingModel.build(part, states, {"timesteps": timesteps}, []))
-
-
-def _activation(reference: Graph, node: Node) -> Callable[[Mapping[str, Array]], Array]:
-    """The ANN's activation of a layer, as a function of what the network is fed."""
-    session = Session(to_model(_part(reference, node.inputs[0].name)))
-    limit = threshold_of(node)
-    highest = np.inf if limit is None else limit
-    lowest = -highest if node.op == SIGNED else 0.0
-
-    def activation(feeds: Mapping[str, Array]) -> Array:
-        (values,) = session.run({name: feeds[name] for name in session.inputs}).values()
-        return np.clip(values, lowest, highest)
-
-    return activation
+def _fitted(
+    bench: Bench, node: Node, original: Node, potentials: Potentials, *, thresholds: bool
+) -> Fit:
+    """The fit of a layer's neurons."""
+    neuron = bench.neuron.signed if node.op == SIGNED else bench.neuron
+    start = _start(node, potentials.get(node.name, neuron.initial_potential))
+    currents, target = _observe(bench, node, original, potentials)
+    return fit_neurons(currents, target, start, neuron, thresholds=thresholds)
 
 
 def _observe(
-    snn: Runner,
-    activation: Callable[[Mapping[str, Array]], Array],
-    node: Node,
-    data: Dataset,
-    timesteps: int,
+    bench: Bench, node: Node, original: Node, potentials: Potentials
 ) -> tuple[Floats, Floats]:
     """Samples of a layer's currents [T, C, any] and of the ANN's activation there [C, any]."""
+    snn = bench.spiking([node.inputs[0].name], potentials)
+    analog = bench.analog(original.inputs[0].name)
+    lowest, highest = _range(original)
     shape = node.inputs[1].values.shape
     channels = int(np.prod(shape))
     axis = int(np.argmax(shape)) if channels > 1 else None
-    wanted = min(_SAMPLES, max(_VALUES // (channels * timesteps), 256))
+    wanted = min(_SAMPLES, max(_VALUES // (channels * bench.timesteps), 256))
     random = np.random.default_rng(0)
     pieces = []
-    for feeds, _ in data.batches(batch_size(snn.model)):
-        target = _by_channel(activation(feeds), axis)
-        share = -(-wanted * len(next(iter(feeds.values()))) // len(data))
+    for feeds, inputs in bench.batches(snn):
+        target = _by_channel(np.clip(analog(feeds), lowest, highest), axis)
+        share = -(-wanted * len(next(iter(feeds.values()))) // len(bench.data))
         chosen = random.permutation(target.shape[1])[:share]
-        inputs = {spec.name: feeds[spec.name] for spec in snn.model.inputs}
-        currents = [_by_channel(z, axis)[:, chosen] for z in _currents(snn, inputs, timesteps)]
+        steps = _currents(snn, inputs, bench.timesteps)
+        currents = [_by_channel(z, axis)[:, chosen] for z in steps]
         pieces.append((np.stack(currents), target[:, chosen]))
     return np.concatenate([p[0] for p in pieces], 2), np.concatenate([p[1] for p in pieces], 1)
+
+
+def _range(original: Node) -> tuple[Array | float, Array | float]:
+    """What the ANN's activation is clipped to."""
+    limit = threshold_of(original)
+    highest = np.inf if limit is None else limit
+    return (-highest if original.op == SIGNED else 0.0), highest
 
 
 def _currents(snn: Runner, feeds: Mapping[str, Array], timesteps: int) -> Iterator[Array]:

@@ -1,4 +1,4 @@
-"""correct_neurons: each layer fitted, front to back, to what the SNN really emits."""
+"""correct_network: each layer fitted, front to back, to what the SNN really emits."""
 
 import numpy as np
 import pytest
@@ -66,7 +66,8 @@ def test_data_and_progress(source):
         correct=True,
         progress=lambda *counts: seen.append(counts),
     )
-    assert seen[-4:] == [(i, 4) for i in range(1, 5)]
+    stages = 4 + 4  # layers of neurons, and of weights behind any
+    assert seen[-stages:] == [(i, stages) for i in range(1, stages + 1)]
 
 
 def test_the_source_is_left_as_it_is(source):

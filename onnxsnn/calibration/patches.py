@@ -1,0 +1,100 @@
+"""What the outputs of a layer of weights see of its input: one row per sample and position.
+
+    Conv              row = the inputs under the kernel, channel by channel
+    Gemm, MatMul      row = the last axis
+
+so that the layer's output there is `row @ weights`, group by group.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from onnxsnn.arrays import Array, Floats
+from onnxsnn.weights import WeightLayer
+
+__all__ = ["by_position", "change_weights", "fan_in", "groups", "has_patches", "patches"]
+
+
+def has_patches(layer: WeightLayer) -> bool:
+    """Whether the layer is of a kind whose rows are known here."""
+    return layer.node.op in ("Conv", "Gemm", "MatMul")
+
+
+def groups(layer: WeightLayer) -> int:
+    """Number of groups whose inputs and outputs are apart."""
+    return int(layer.node.attrs.get("group", 1))
+
+
+def fan_in(layer: WeightLayer) -> int:
+    """Inputs of one output."""
+    return layer.weight.size // layer.outputs
+
+
+def by_position(layer: WeightLayer, values: Array) -> Array:
+    """Outputs of a layer as [samples, positions, outputs]."""
+    last = np.moveaxis(values, layer.output_axis(values.ndim), -1)
+    return last.reshape(len(last), -1, layer.outputs)
+
+
+def patches(layer: WeightLayer, values: Array, samples: Array, positions: Array) -> Floats:
+    """Rows of what a layer reads, [groups, rows, inputs of an output].
+
+    Args:
+        layer: the layer.
+        values: its input, first axis the sample.
+        samples: of each row, [rows].
+        positions: of each row among the positions of `by_position`, [rows].
+    """
+    if layer.node.op != "Conv":
+        rows: Floats = values.reshape(len(values), -1, layer.inputs)[samples, positions]
+        return rows[None]
+    windows = _windows(layer, values)  # [N, *positions, C, *kernel]
+    axes = values.ndim - 2
+    where = np.unravel_index(positions, windows.shape[1 : 1 + axes])
+    rows = windows[(samples, *where)].reshape(len(samples), groups(layer), fan_in(layer))
+    return rows.swapaxes(0, 1)
+
+
+def change_weights(layer: WeightLayer, change: Floats) -> None:
+    """Add to the weights what is in the order of rows, [groups, inputs, outputs / groups]."""
+    if layer.node.op == "Conv":
+        layer.change_weight(change.swapaxes(1, 2).reshape(layer.weight.shape))
+    else:
+        transposed = bool(layer.node.attrs.get("transB", 0))
+        layer.change_weight(change[0].T if transposed else change[0])
+
+
+def _windows(layer: WeightLayer, values: Array) -> Array:
+    """A view of all windows of a convolution, [N, *positions, C, *kernel]."""
+    axes = values.ndim - 2
+    kernel = layer.weight.shape[2:]
+    strides = layer.node.attrs.get("strides", [1] * axes)
+    dilations = layer.node.attrs.get("dilations", [1] * axes)
+    extents = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
+    padded = np.pad(values, [(0, 0), (0, 0), *_padding(layer, values.shape[2:], extents, strides)])
+    windows = sliding_window_view(padded, extents, axis=tuple(range(2, 2 + axes)))
+    steps = [slice(None, None, stride) for stride in strides]
+    taps = [slice(None, None, dilation) for dilation in dilations]
+    view = windows[(slice(None), slice(None), *steps, *taps)]
+    return np.moveaxis(view, 1, 1 + axes)
+
+
+def _padding(
+    layer: WeightLayer, sizes: tuple[int, ...], extents: list[int], strides: list[int]
+) -> list[tuple[int, int]]:
+    """Zeros before and after each spatial axis, as ONNX's Conv defines them."""
+    axes = len(sizes)
+    kind = layer.node.attrs.get("auto_pad", "NOTSET")
+    if kind == "NOTSET":
+        pads = layer.node.attrs.get("pads", [0] * 2 * axes)
+        return list(zip(pads[:axes], pads[axes:], strict=True))
+    if kind == "VALID":
+        return [(0, 0)] * axes
+    padding = []
+    for size, extent, stride in zip(sizes, extents, strides, strict=True):
+        total = max((-(-size // stride) - 1) * stride + extent - size, 0)
+        less = total // 2
+        padding.append((less, total - less) if kind == "SAME_UPPER" else (total - less, less))
+    return padding

@@ -1,0 +1,121 @@
+"""reconstruct_weights: a layer makes up for what the spikes before it do wrong."""
+
+import numpy as np
+import pytest
+
+from onnxsnn.calibration.cut import Bench
+from onnxsnn.calibration.reconstruct import reconstruct_weights
+from onnxsnn.neurons import IntegrateAndFire
+from onnxsnn.passes.relu_to_ratenorm import relu_to_ratenorm
+from onnxsnn.ratenorm import rate_norms, set_threshold
+from onnxsnn.weights import weight_layer
+from tests.models import Builder, dataset, outputs_of, uniform
+
+T = 4
+
+
+def prepared(builder, thresholds):
+    """A graph with these thresholds, layer by layer, and the ANN."""
+    graph = builder.graph()
+    relu_to_ratenorm(graph)
+    reference = graph.copy()
+    for node, theta in zip(rate_norms(graph), thresholds, strict=True):
+        shape = node.inputs[1].values.shape
+        set_threshold(graph, node, np.broadcast_to(theta, shape).astype(np.float32))
+    return graph, reference
+
+
+def fit_last(graph, reference, x, waiting=()):
+    bench = Bench(graph, reference, dataset(x=x), IntegrateAndFire(), T)
+    *_, node = (n for n in graph.nodes if weight_layer(graph, n) is not None)
+    return reconstruct_weights(bench, weight_layer(graph, node), waiting, {})
+
+
+def error(graph, reference, x):
+    """Of the SNN, squared, against the ANN."""
+    bench = Bench(graph, reference, dataset(x=x), IntegrateAndFire(), T)
+    name = graph.outputs[0].name
+    ((mean),) = bench.spiking([name], {}).run(x, T).outputs.values()
+    return float(np.square(mean - bench.analog(name)({"x": x})).mean())
+
+
+def two_layers():
+    b = Builder((3, 8, 8))
+    b.conv(6)
+    b.relu()
+    b.conv(4)
+    return b
+
+
+@pytest.mark.parametrize("theta", [0.4, 1.0, 3.0])
+def test_clipped_and_rounded_rates_are_made_up_for(theta):
+    """On samples that were not seen."""
+    graph, reference = prepared(two_layers(), [theta])
+    fresh = uniform(50, 3, 8, 8, seed=1)
+    before = error(graph, reference, fresh)
+    assert fit_last(graph, reference, uniform(60, 3, 8, 8))
+    assert error(graph, reference, fresh) < 0.97 * before
+
+
+def test_nothing_changes_where_the_rates_are_exact():
+    """Inputs of 0 and 1 through an identity: every rate is 0 or 1."""
+    b = Builder((4,))
+    b.op("Gemm", b.last, b.constant(np.eye(4)))
+    b.relu()
+    b.gemm(3)
+    graph, reference = prepared(b, [1.0])
+    x = np.random.default_rng(0).integers(0, 2, (40, 4)).astype(np.float32)
+    weights = graph.nodes[-1].inputs[1].values.copy()
+    fit_last(graph, reference, x)
+    np.testing.assert_allclose(graph.nodes[-1].inputs[1].values, weights, atol=1e-6)
+
+
+def test_noise_is_not_fitted():
+    """With few samples of many inputs nothing is gained on those held out, or little is done."""
+    b = Builder((64,))
+    b.gemm(256)
+    b.relu()
+    b.gemm(3)
+    graph, reference = prepared(b, [1.0])
+    fresh = uniform(200, 64, seed=1)
+    before = error(graph, reference, fresh)
+    fit_last(graph, reference, uniform(24, 64))
+    assert error(graph, reference, fresh) < 1.1 * before
+
+
+def shortcut():
+    """conv, relu, conv; beside it a shortcut, whose error comes into the sum."""
+    b = Builder((3, 8, 8))
+    b.conv(6)
+    first = b.relu()
+    b.conv(6)
+    b.relu()
+    b.conv(6)
+    b.op("Add", b.last, first)
+    return b
+
+
+def test_the_last_layer_before_a_sum_makes_up_for_the_shortcut():
+    graph, reference = prepared(shortcut(), [0.5, 1.0])
+    alone, _ = prepared(shortcut(), [0.5, 1.0])
+    fresh = uniform(50, 3, 8, 8, seed=1)
+    fit_last(graph, reference, uniform(60, 3, 8, 8))
+    everything = {id(node) for node in alone.nodes}  # so the sum has to wait
+    fit_last(alone, reference, uniform(60, 3, 8, 8), everything)
+    assert error(graph, reference, fresh) < error(alone, reference, fresh)
+
+
+def test_the_ann_is_left_as_it_is():
+    graph, reference = prepared(two_layers(), [0.5])
+    x = uniform(20, 3, 8, 8)
+    before = outputs_of(reference, x=x)
+    fit_last(graph, reference, x)
+    for name, values in outputs_of(reference, x=x).items():
+        np.testing.assert_array_equal(values, before[name])
+
+
+@pytest.mark.parametrize("samples", [1, 2, 5])
+def test_few_samples(samples):
+    graph, reference = prepared(two_layers(), [0.5])
+    fit_last(graph, reference, uniform(samples, 3, 8, 8))
+    assert np.isfinite(error(graph, reference, uniform(4, 3, 8, 8)))
