@@ -14,18 +14,23 @@ __all__ = ["MultiThreshold", "SignedMultiThreshold"]
 
 
 _NEAREST = """
+        smallest = Constant <value_float: float = @smallest> ()
+        greatest = Constant <value = float {1.0}> ()
         size = Abs (wanted)
-        axis = Constant <value_ints: ints = [-1]> ()
-        sizes = Unsqueeze (size, axis)
-        levels = Constant <value_floats: floats = @bounds> ()
-        short = Less (sizes, levels)
-        reached = Not (short)
-        steps = Cast <to: int = 1> (reached)
-        gain = Constant <value_floats: floats = @gains> ()
-        level = MatMul (steps, gain)
+        capped = Clip (size, smallest, greatest)
+        power = Constant <value = float {8388608.0}> ()
+        shifted = Mul (capped, power)
+        raised = Add (capped, shifted)
+        level = Sub (raised, shifted)
+        middle = Constant <value = float {0.5}> ()
+        bound = Mul (smallest, middle)
+        small = Less (size, bound)
+        none = Constant <value = float {0.0}> ()
+        spike = Where (small, none, level)
         sign = Sign (wanted)
-        nearest = Mul (level, sign)
-""".strip()  # the level nearest to `wanted`, the sum of the gains of all bounds that it reaches
+        nearest = Mul (spike, sign)
+""".strip()
+# the power of two nearest to `wanted`: added to 2^23 times itself, float32 keeps one bit of it
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class MultiThreshold(Neuron):
     operator: ClassVar[str] = "MultiThreshold"
     states: ClassVar[tuple[str, ...]] = ("potential", "count")
     body: ClassVar[str] = f"""
-    MultiThreshold <bounds, gains> (x, theta, v, n) => (s, v_next, n_next) {{
+    MultiThreshold <smallest> (x, theta, v, n) => (s, v_next, n_next) {{
         u = Add (v, x)
         ratio = Div (u, theta)
         lowest = Neg (n)
@@ -76,17 +81,9 @@ class MultiThreshold(Neuron):
         return sizes
 
     @property
-    def bounds(self) -> Floats:
-        """From where on each size is the nearest: midway from the one below, or from nothing."""
-        below = np.concatenate([np.zeros(1), self.sizes[:-1]])
-        bounds: Floats = (self.sizes + below) / 2
-        return bounds
-
-    @property
     def attributes(self) -> dict[str, float | list[float]]:
         """What the function body is told of this neuron."""
-        gains = np.diff(self.sizes, prepend=0.0)
-        return {"bounds": self.bounds.tolist(), "gains": gains.tolist()}
+        return {"smallest": float(self.sizes[0])}
 
     @property
     def bits_per_spike(self) -> float:
@@ -103,7 +100,7 @@ class MultiThreshold(Neuron):
         size = np.abs(values)
         _, exponent = np.frexp(size / 1.5)  # 2 ** exponent is the nearest power of two
         level = np.ldexp(size.dtype.type(1), np.clip(exponent, 1 - self.levels, 0))
-        spikes: Floats = np.where(size < self.bounds[0], 0, np.copysign(level, values))
+        spikes: Floats = np.where(size < self.sizes[0] / 2, 0, np.copysign(level, values))
         return spikes
 
     def response(self, activation: Floats, threshold: Floats, timesteps: int) -> Floats:
@@ -135,7 +132,7 @@ class SignedMultiThreshold(MultiThreshold):
     operator: ClassVar[str] = "SignedMultiThreshold"
     states: ClassVar[tuple[str, ...]] = ("potential",)
     body: ClassVar[str] = f"""
-    SignedMultiThreshold <bounds, gains> (x, theta, v) => (s, v_next) {{
+    SignedMultiThreshold <smallest> (x, theta, v) => (s, v_next) {{
         u = Add (v, x)
         wanted = Div (u, theta)
         {_NEAREST}
