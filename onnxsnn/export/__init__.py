@@ -1,5 +1,6 @@
 """Taking an SNN elsewhere: as one ONNX file without states, as NIR, as arrays."""
 
 from onnxsnn.export.loop import export_loop, loop_model
+from onnxsnn.export.nir import NIR_NOTES, export_nir, nir_graph
 
-__all__ = ["export_loop", "loop_model"]
+__all__ = ["NIR_NOTES", "export_loop", "export_nir", "loop_model", "nir_graph"]

@@ -88,7 +88,7 @@ def test_static_layer_is_computed_once_and_weights_are_stored_once(snn):
     model = loop_model(snn)
     (loop,) = (node for node in model.graph.node if node.op_type == "Loop")
     body = loop.attribute[0].g
-    static = [n.name for n in snn.model.graph.node if n.op_type == "Conv"][0]
+    static = next(n.name for n in snn.model.graph.node if n.op_type == "Conv")
     assert static in {node.name for node in model.graph.node}
     assert not any(node.name.endswith(static) for node in body.node)
     assert not body.initializer
@@ -178,7 +178,7 @@ ort.InferenceSession.create('demo.loop.onnx').then(async (session) => {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("timesteps", [1, 8])
-def test_node_gives_what_python_gives(tmp_path, node, timesteps):
+def test_node_gives_what_python_gives(node, timesteps):
     """The demo's loop file in onnxruntime-node, with nothing of ours installed there."""
     calibration, test = demo_data()
     snn = convert(demo_source(), calibration, timesteps=8).snn
