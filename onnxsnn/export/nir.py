@@ -19,19 +19,18 @@ Anything else is a loss: it is listed, and nothing is written unless that is all
 from __future__ import annotations
 
 import io
-import math
+import itertools
 import re
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Collection
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from onnxsnn.arrays import Array
 from onnxsnn.errors import UnsupportedError, UsageError
 from onnxsnn.export.network import Network, Operation, read_network
+from onnxsnn.export.nir_nodes import RULES, TAKES_FACTOR, neuron, scaling
 from onnxsnn.files import write_bytes
 from onnxsnn.model import SpikingModel
 
@@ -141,33 +140,45 @@ class _Writer:
     def _write(self, operation: Operation) -> None:
         if operation.operator in _LEFT_TO_THE_READER:
             self._pass(operation)
+        elif operation.fires:
+            self._neuron(operation)
         elif operation.operator == "Add" and operation.canonical:
             self._sum(operation)
-        else:
-            rule = _RULES.get(operation.operator) if operation.canonical else None
-            nodes = self._neuron(operation) if operation.fires else None
-            nodes = rule(self, operation) if rule else nodes
-            if nodes is None:
-                self._leave_out(operation)
-            else:
-                self._chain(operation, nodes)
+        elif not self._by_rule(operation):
+            self._leave_out(operation)
 
-    def _chain(self, operation: Operation, nodes: list[Any]) -> None:
-        """Put nodes behind each other."""
+    def _neuron(self, operation: Operation) -> None:
+        if operation.operator != "IntegrateAndFire":
+            self._lose(f"{operation.operator}, whose spikes are not 0 and 1", operation)
+        if np.any(operation.arrays["v0"]):
+            self._lose("the potential before the first step, which is not 0", operation)
+        before = self._settled(operation.inputs[0])
+        node = neuron(self.nir, operation)
+        self.sources[operation.output] = [self._add(operation.name, node, before)]
+
+    def _by_rule(self, operation: Operation) -> bool:
+        """Add the nodes that NIR has for an operation; False if it has none."""
+        rule = RULES.get(operation.operator) if operation.canonical else None
+        if rule is None:
+            return False
         (read,) = operation.inputs
-        if operation.operator in _CARRYING:
-            own = self.factors.get(operation.output, 1.0)
-            self.factors[operation.output] = own * self._factor(operation)
-        taken = operation.operator in _CARRYING | _WEIGHTED
-        before = self.sources[read] if taken else self._settled(read)
+        takes = operation.operator in TAKES_FACTOR
+        factor = self.factors.get(read, 1.0) if takes else 1.0
+        found = rule(self.nir, operation, self.shapes[read], factor)
+        if found is None:
+            return False
+        nodes, self.factors[operation.output] = found
+        before = self.sources[read] if takes else self._settled(read)
         for node in nodes:
             before = [self._add(operation.name, node, before)]
         self.sources[operation.output] = before
+        return True
 
     def _pass(self, operation: Operation) -> None:
+        """What an operation gives is what it reads."""
         (read,) = operation.inputs
         self.sources[operation.output] = self.sources[read]
-        self.factors[operation.output] = self._factor(operation)
+        self.factors[operation.output] = self.factors.get(read, 1.0)
 
     def _sum(self, operation: Operation) -> None:
         """The sources of all terms; one that is there already comes through a node of its own."""
@@ -175,7 +186,7 @@ class _Writer:
         for name in operation.inputs:
             for source in self._settled(name):
                 if source in sources:
-                    again = self._scaling(self.shapes[name], 1.0)
+                    again = scaling(self.nir, self.shapes[name], 1.0)
                     source = self._add(operation.name, again, [source])
                 sources.append(source)
         self.sources[operation.output] = sources
@@ -185,154 +196,36 @@ class _Writer:
         factor = self.factors.get(name, 1.0)
         if factor == 1.0:
             return self.sources[name]
-        scaling = self._scaling(self.shapes[name], factor)
-        return [self._add(f"{name}_scale", scaling, self.sources[name])]
+        node = scaling(self.nir, self.shapes[name], factor)
+        return [self._add(f"{name}_scale", node, self.sources[name])]
 
     def _leave_out(self, operation: Operation) -> None:
         one = len(operation.inputs) == 1 and len(operation.outputs) == 1
         if one and self.shapes[operation.inputs[0]] == operation.shape:
-            self._lose(f"{operation.operator}, for which it has no node", operation.name)
+            self._lose(f"{operation.operator}, for which it has no node", operation)
             self._pass(operation)
             return
         self.needed.append(str(operation))
-        for name in operation.outputs:
-            self.sources[name] = []
+        self.sources |= {name: [] for name in operation.outputs}
 
-    def _lose(self, what: str, where: str) -> None:
-        self.losses.setdefault(what, []).append(where)
+    def _lose(self, what: str, operation: Operation) -> None:
+        self.losses.setdefault(what, []).append(operation.name)
 
     def _add(self, name: str, node: Any, before: list[str]) -> str:
+        """Add a node behind others, under a name of letters and digits; gives the name."""
         base = re.sub(r"\W", "_", name).strip("_") or "node"
-        name, number = base, 1
-        while name in self.nodes:
-            name, number = f"{base}_{number}", number + 1
-        self.nodes[name] = node
-        self.edges += [(source, name) for source in before]
-        return name
-
-    def _neuron(self, operation: Operation) -> list[Any]:
-        if operation.operator != "IntegrateAndFire":
-            self._lose(f"{operation.operator}, whose spikes are not 0 and 1", operation.name)
-        start = np.broadcast_to(operation.arrays["v0"], operation.shape).astype(np.float32)
-        if np.any(start):
-            self._lose("the potential before the first step, which is not 0", operation.name)
-        threshold = np.broadcast_to(operation.arrays["threshold"], operation.shape)
-        neuron = self.nir.IF(
-            r=np.ones(operation.shape, np.float32),
-            v_threshold=threshold.astype(np.float32),
-            v_reset=np.zeros(operation.shape, np.float32),
-            metadata={"reset": "subtract v_threshold", "v0": start},
-        )
-        return [neuron]
-
-    def _factor(self, operation: Operation) -> float:
-        return self.factors.get(operation.inputs[0], 1.0)
-
-    def convolution(self, operation: Operation) -> list[Any] | None:
-        return self._convolution(operation, self._factor(operation))
-
-    def _convolution(self, operation: Operation, factor: float) -> list[Any] | None:
-        settings, weight = operation.settings, operation.arrays["weight"]
-        axes = weight.ndim - 2
-        even = _even_pads(weight, settings["pads"], settings["dilations"])
-        if axes not in (1, 2) or even is None:
-            return None
-        weight, pads = even
-        node, size = (self.nir.Conv1d, _only) if axes == 1 else (self.nir.Conv2d, tuple)
-        return [
-            node(
-                input_shape=size(self.shapes[operation.inputs[0]][1:]),
-                weight=_dense(weight, settings["groups"]) * np.float32(factor),
-                stride=size(settings["strides"]),
-                padding=size(pads),
-                dilation=size(settings["dilations"]),
-                groups=1,
-                bias=operation.arrays["bias"],
-            )
-        ]
-
-    def linear(self, operation: Operation) -> list[Any] | None:
-        if len(operation.shape) != 1:
-            return None
-        weight = operation.arrays["weight"] * np.float32(self._factor(operation))
-        return [self.nir.Affine(weight=weight, bias=operation.arrays["bias"].copy())]
-
-    def average(self, operation: Operation) -> list[Any] | None:
-        settings = operation.settings
-        kernel, pads = settings["kernel"], settings["pads"]
-        if len(kernel) != 2 or (any(pads) and not settings["include_padding"]):
-            return None
-        if pads[:2] == pads[2:]:
-            self.factors[operation.output] = 1 / math.prod(kernel)
-            return [self._sum_pool(kernel, settings["strides"], pads[:2])]
-        each = np.full((operation.shape[0], 1, *kernel), 1 / math.prod(kernel), np.float32)
-        arrays = {"weight": each, "bias": np.zeros(len(each), np.float32)}
-        settings = settings | {"dilations": [1, 1], "groups": len(each)}
-        return self._convolution(replace(operation, settings=settings, arrays=arrays), 1.0)
-
-    def mean(self, operation: Operation) -> list[Any] | None:
-        shape = self.shapes[operation.inputs[0]]
-        if len(shape) != 3 or operation.settings["axes"] != [1, 2]:
-            return None
-        self.factors[operation.output] = 1 / math.prod(shape[1:])
-        pool = self._sum_pool(shape[1:], shape[1:], [0, 0])
-        return [pool] if operation.settings["keepdims"] else [pool, self._flatten([shape[0], 1, 1])]
-
-    def _sum_pool(self, kernel: list[int], strides: list[int], pads: list[int]) -> Any:
-        return self.nir.SumPool2d(
-            kernel_size=np.array(kernel), stride=np.array(strides), padding=np.array(pads)
-        )
-
-    def reshape(self, operation: Operation) -> list[Any] | None:
-        before = self.shapes[operation.inputs[0]]
-        if before == operation.shape:
-            return []
-        return [self._flatten(before)] if len(operation.shape) == 1 else None
-
-    def _flatten(self, shape: list[int]) -> Any:
-        return self.nir.Flatten(input_type={"input": np.array(shape)}, start_dim=0, end_dim=-1)
-
-    def scale(self, operation: Operation) -> list[Any]:
-        return [self._scaling(operation.shape, operation.arrays["scale"])]
-
-    def shift(self, operation: Operation) -> list[Any] | None:
-        shape, shift = operation.shape, operation.arrays["shift"]
-        if len(shape) == 1:
-            spread = np.broadcast_to(shift, shape).astype(np.float32)
-            return [self.nir.Affine(weight=np.eye(*shape, dtype=np.float32), bias=spread)]
-        per_channel = _per_channel(shape, shift)
-        return None if per_channel is None else [self._pointwise(shape, 1.0, per_channel)]
-
-    def _scaling(self, shape: list[int], factor: Array | float) -> Any:
-        """A tensor of `shape` times a factor."""
-        per_channel = _per_channel(shape, np.asarray(factor, np.float32))
-        if per_channel is not None:
-            return self._pointwise(shape, per_channel, 0.0)
-        return self.nir.Scale(np.broadcast_to(factor, shape).astype(np.float32))
-
-    def _pointwise(self, shape: list[int], scale: Array | float, shift: Array | float) -> Any:
-        """Each channel of a tensor [channels, height, width] times a scale, plus a shift."""
-        channels = shape[0]
-        weight = np.eye(channels, dtype=np.float32) * np.float32(scale)
-        return self.nir.Conv2d(
-            input_shape=tuple(shape[1:]),
-            weight=weight.reshape(channels, channels, 1, 1),
-            stride=1, padding=0, dilation=1, groups=1,
-            bias=np.broadcast_to(shift, channels).astype(np.float32),
-        )  # fmt: skip
+        names = itertools.chain([base], (f"{base}_{number}" for number in itertools.count(1)))
+        free = next(name for name in names if name not in self.nodes)
+        self.nodes[free] = node
+        self.edges += [(source, free) for source in before]
+        return free
 
 
-_RULES: dict[str, Callable[[_Writer, Operation], list[Any] | None]] = {
-    "Conv": _Writer.convolution,
-    "Linear": _Writer.linear,
-    "AveragePool": _Writer.average,
-    "Mean": _Writer.mean,
-    "Reshape": _Writer.reshape,
-    "Scale": _Writer.scale,
-    "Shift": _Writer.shift,
-}
-_WEIGHTED = {"Conv", "Linear"}
-_CARRYING = {"AveragePool", "Mean", "Reshape"}  # what a factor can wait behind
+def _end(role: str, name: str, names: Collection[str]) -> str:
+    """The name of an input or output node: its role, where there is but one."""
+    return role if len(names) == 1 else name
+
+
 _LEFT_TO_THE_READER = {
     "RunningMean",
     "RunningSum",
@@ -341,45 +234,3 @@ _LEFT_TO_THE_READER = {
     "SumToMean",
     "MeanToSum",
 }
-
-
-def _end(role: str, name: str, all_names: Any) -> str:
-    """The name of an input or output node: its role, where there is but one."""
-    return role if len(all_names) == 1 else name
-
-
-def _only(sizes: list[int]) -> int:
-    (size,) = sizes
-    return size
-
-
-def _per_channel(shape: list[int], values: Array) -> Array | None:
-    """`values`, broadcast against [channels, height, width], as a vector; None if they are none."""
-    if len(shape) != 3 or values.ndim > 3:
-        return None
-    _, *others = (1,) * (3 - values.ndim) + values.shape
-    return np.broadcast_to(values.reshape(-1), shape[0]) if others == [1, 1] else None
-
-
-def _dense(weight: Array, groups: int) -> Array:
-    """The weight [outputs, inputs, *kernel] of a grouped convolution, zeros between groups."""
-    rows, columns = len(weight) // groups, weight.shape[1]
-    dense = np.zeros((len(weight), columns * groups, *weight.shape[2:]), weight.dtype)
-    for group in range(groups):
-        own = slice(group * rows, (group + 1) * rows)
-        dense[own, group * columns : (group + 1) * columns] = weight[own]
-    return dense
-
-
-def _even_pads(
-    weight: Array, pads: list[int], dilations: list[int]
-) -> tuple[Array, list[int]] | None:
-    """The same convolution padded alike on both sides, by taps of zero; None where they miss."""
-    axes = len(dilations)
-    before, behind = pads[:axes], pads[axes:]
-    gaps = [(b - a, d) for a, b, d in zip(before, behind, dilations, strict=True)]
-    if any(gap % dilation for gap, dilation in gaps):
-        return None
-    taps = [(max(gap, 0) // dilation, max(-gap, 0) // dilation) for gap, dilation in gaps]
-    padded = np.pad(weight, [(0, 0), (0, 0), *taps])
-    return padded, [max(pair) for pair in zip(before, behind, strict=True)]
