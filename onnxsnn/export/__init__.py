@@ -2,5 +2,6 @@
 
 from onnxsnn.export.loop import export_loop, loop_model
 from onnxsnn.export.nir import NIR_NOTES, export_nir, nir_graph
+from onnxsnn.export.npz import export_npz
 
-__all__ = ["NIR_NOTES", "export_loop", "export_nir", "loop_model", "nir_graph"]
+__all__ = ["NIR_NOTES", "export_loop", "export_nir", "export_npz", "loop_model", "nir_graph"]
