@@ -151,7 +151,7 @@ class _Writer:
         if operation.operator != "IntegrateAndFire":
             self._lose(f"{operation.operator}, whose spikes are not 0 and 1", operation)
         if np.any(operation.arrays["v0"]):
-            self._lose("the potential before the first step, which is not 0", operation)
+            self._lose(_POTENTIAL, operation)
         before = self._settled(operation.inputs[0])
         node = neuron(self.nir, operation)
         self.sources[operation.output] = [self._add(operation.name, node, before)]
@@ -226,6 +226,7 @@ def _end(role: str, name: str, names: Collection[str]) -> str:
     return role if len(names) == 1 else name
 
 
+_POTENTIAL = "the potential before the first step; `convert --initial-potential 0` has none"
 _LEFT_TO_THE_READER = {
     "RunningMean",
     "RunningSum",
