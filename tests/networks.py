@@ -227,6 +227,21 @@ def networks(draw: st.DrawFn) -> Builder:
     return b
 
 
+def average_network() -> Builder:
+    """Convolution, average pooling, convolution, linear: what NIR and its readers take."""
+    b = Builder((2, 8, 8))
+    b.conv(4)
+    b.clip(4.0)
+    b.op("AveragePool", kernel_shape=[2, 2], strides=[2, 2])
+    b.conv(6)
+    b.clip(8.0)
+    b.op("Flatten")
+    b.gemm(5, inputs=96)
+    b.clip(4.0)
+    b.gemm(3)
+    return b
+
+
 class IntegerBuilder(Builder):
     """A builder whose weights and biases are whole numbers, so that sums are exact."""
 

@@ -45,6 +45,13 @@ def loop_model(snn: SpikingModel) -> onnx.ModelProto:
     Its inputs are the source model's and `timesteps`, an int64 scalar; less than 1 stands for
     the number of steps that the thresholds were chosen for. Its outputs are the source
     model's: the running estimates after that many steps.
+
+    Example:
+        >>> from onnxsnn.convert import convert
+        >>> from onnxsnn.demo import demo_data, demo_source
+        >>> model = loop_model(convert(demo_source(), demo_data()[0]).snn)
+        >>> [tensor.name for tensor in model.graph.input]
+        ['image', 'timesteps']
     """
     model = onnx.shape_inference.infer_shapes(snn.model)
     graph, parts = model.graph, _split(snn)

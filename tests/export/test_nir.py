@@ -12,7 +12,13 @@ from onnxsnn.errors import UnsupportedError
 from onnxsnn.export import export_nir, nir_graph
 from tests.export.simulate import convolve, windows
 from tests.models import Builder, dataset, uniform
-from tests.networks import IntegerBuilder, eighths, integer_networks, residual_network
+from tests.networks import (
+    IntegerBuilder,
+    average_network,
+    eighths,
+    integer_networks,
+    residual_network,
+)
 
 nir = pytest.importorskip("nir", reason="nir is not installed: pip install 'onnxsnn[nir]'")
 
@@ -72,21 +78,6 @@ def assert_same(snn, graph, x, timesteps):
         np.testing.assert_array_equal(spikes[layer], counts)
     (expected,) = result.outputs.values()
     np.testing.assert_allclose(outputs, expected, atol=1e-5)
-
-
-def average_network(builder=Builder):
-    """Convolution, average pooling, convolution, linear: what most readers take."""
-    b = builder((2, 8, 8))
-    b.conv(4)
-    b.clip(4.0)
-    b.op("AveragePool", kernel_shape=[2, 2], strides=[2, 2])
-    b.conv(6)
-    b.clip(8.0)
-    b.op("Flatten")
-    b.gemm(5, inputs=96)
-    b.clip(4.0)
-    b.gemm(3)
-    return b
 
 
 @given(b=integer_networks(exclude=["max"]), timesteps=st.integers(1, 8))
