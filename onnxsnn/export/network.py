@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from onnxsnn.arrays import Array
-from onnxsnn.export.canonical import RULES, Context, as_in_onnx, sizes_of
-from onnxsnn.graph import Node, describe
+from onnxsnn.export.canonical import RULES, Context, Form, as_in_onnx, sizes_of
+from onnxsnn.graph import Node, constant, describe
 from onnxsnn.model import SpikingModel
 from onnxsnn.neurons import NEURONS
 from onnxsnn.operators import Role, fate
@@ -126,15 +126,23 @@ def _needed(nodes: list[Node], outputs: list[str], context: Context) -> list[Nod
         names = {tensor.name for tensor in node.outputs}
         if needed & names and not context.steps & names:
             kept.append(node)
-            rule = RULES.get(node.op)
-            read = rule(node, context) if rule else None
-            needed.update(t.name for t in (read.inputs if read else node.inputs))
+            form = _form(node, context)
+            read = form.inputs if form else node.inputs
+            needed.update(tensor.name for tensor in read if tensor.name)
     return kept[::-1]
 
 
-def _operation(node: Node, context: Context, *, static: bool) -> Operation:
+def _form(node: Node, context: Context) -> Form | None:
+    """A node's canonical form, None where it has none; the sizes that rules rely on are known."""
+    for tensor in (*node.inputs[:1], *node.outputs[:1]):
+        if constant(tensor) is None and not tensor.is_empty():
+            sizes_of(tensor, describe(node))
     rule = RULES.get(node.op)
-    form = rule(node, context) if rule else None
+    return rule(node, context) if rule else None
+
+
+def _operation(node: Node, context: Context, *, static: bool) -> Operation:
+    form = _form(node, context)
     canonical = form is not None
     form = form or as_in_onnx(node, context)
     used = node.outputs[:1] if canonical else [t for t in node.outputs if t.name]

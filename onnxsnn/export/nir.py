@@ -142,7 +142,7 @@ class _Writer:
             self._pass(operation)
         elif operation.fires:
             self._neuron(operation)
-        elif operation.operator == "Add" and operation.canonical:
+        elif operation.operator == "Add" and self._fits(operation):
             self._sum(operation)
         elif not self._by_rule(operation):
             self._leave_out(operation)
@@ -179,6 +179,10 @@ class _Writer:
         (read,) = operation.inputs
         self.sources[operation.output] = self.sources[read]
         self.factors[operation.output] = self.factors.get(read, 1.0)
+
+    def _fits(self, operation: Operation) -> bool:
+        """Whether all terms of a sum have its shape; edges do not broadcast."""
+        return all(self.shapes[name] == operation.shape for name in operation.inputs)
 
     def _sum(self, operation: Operation) -> None:
         """The sources of all terms; one that is there already comes through a node of its own."""

@@ -181,6 +181,18 @@ def test_what_the_rest_needs_cannot_be_left_out(tmp_path):
             nir_graph(snn, allow_loss=allow_loss)
 
 
+def test_sum_that_broadcasts_is_refused(tmp_path):
+    b = IntegerBuilder((2, 6, 6))
+    b.conv(4)
+    features = b.clip(2.0)
+    b.op("Add", features, b.op("GlobalAveragePool"))
+    b.conv(4)
+    b.clip(2.0)
+    b.head()
+    with pytest.raises(UnsupportedError, match=r"nothing for node 'add\d' \(Add\)"):
+        nir_graph(trained(b, tmp_path))
+
+
 def test_open_sizes_are_refused_by_name(tmp_path):
     b = Builder((2, "H", "W"))
     b.conv(3)
