@@ -34,7 +34,8 @@ $(VENV)/.user: pyproject.toml | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.slow: $(VENV)/.dev
-	$(BIN)/python -m pip install --quiet torch==2.13.0 onnxscript
+	$(BIN)/python -m pip install --quiet torch==2.13.0 onnxscript \
+		scikit-learn skl2onnx sinabs norse nirtorch
 	touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python

@@ -1,10 +1,21 @@
-"""Turn a trained ONNX network into a spiking neural network, as ONNX, and run it."""
+"""Turn a trained ONNX network into a spiking neural network, as ONNX, and run it.
+
+>>> import onnxsnn
+>>> from onnxsnn.demo import demo_data, demo_source
+>>> calibration, test = demo_data()
+>>> snn = onnxsnn.convert(demo_source(), calibration, timesteps=4).snn
+>>> inputs, labels = next(test.batches(100))
+>>> classes = onnxsnn.Runner(snn).run(inputs).outputs["logits"].argmax(1)
+>>> bool((classes == labels).mean() > 0.8)
+True
+"""
 
 from onnxsnn.analysis.evaluate import evaluate
 from onnxsnn.analysis.inspection import inspect
 from onnxsnn.convert import Conversion, convert
 from onnxsnn.data import Dataset, Preprocessing
 from onnxsnn.errors import OnnxSnnError
+from onnxsnn.export import export_loop, export_nir, export_npz
 from onnxsnn.model import SpikingModel
 from onnxsnn.neurons import (
     BurstIntegrateAndFire,
@@ -28,6 +39,9 @@ __all__ = [
     "SpikingModel",
     "convert",
     "evaluate",
+    "export_loop",
+    "export_nir",
+    "export_npz",
     "inspect",
     "load_source",
 ]

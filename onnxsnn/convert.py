@@ -96,6 +96,13 @@ def convert(
         ModelError: the model cannot be read, or a pass failed its verification.
         UnsupportedError: the model holds something that cannot be converted.
         DataError: the data do not fit the model.
+
+    Example:
+        >>> from onnxsnn.demo import demo_data, demo_source
+        >>> calibration, _ = demo_data()
+        >>> conversion = convert(demo_source(), calibration, timesteps=8)
+        >>> conversion.snn.timesteps, [layer.neuron for layer in conversion.snn.layers]
+        (8, ['if', 'if', 'if', 'if'])
     """
     _check_arguments(timesteps, threshold, data, correct)
     asked, neuron = neuron is not None, neuron or IntegrateAndFire()

@@ -26,10 +26,26 @@ from onnxsnn.inputs import InputSpec
 from onnxsnn.neurons import NEURONS
 from onnxsnn.passes.spike import State
 
-__all__ = ["FORMAT", "Layer", "SpikingModel", "input_specs", "is_spiking", "kind_of"]
+__all__ = [
+    "FORMAT",
+    "LOOP",
+    "NO_SNN",
+    "Layer",
+    "SpikingModel",
+    "input_specs",
+    "is_spiking",
+    "kind_of",
+]
 
 FORMAT = 1
+LOOP = "loop"  # metadata of an SNN over all its timesteps: the input that takes their number
 _PREFIX = "onnxsnn."
+NO_SNN = {  # by kind: why a file is not taken for an SNN
+    "source": "is no SNN but an ANN; convert it first: onnxsnn convert",
+    "intermediate": "is not spiking yet; give what onnxsnn convert wrote",
+    "loop": "holds all timesteps at once, and runs in ONNX Runtime as it is; give the SNN "
+    "that it was made from",
+}
 
 
 @dataclass(frozen=True)
@@ -113,7 +129,7 @@ class SpikingModel:
         """
         model = read_model(path)
         if not is_spiking(model):
-            raise ModelError(f"{path}: is no SNN but an ANN; convert it first: onnxsnn convert")
+            raise ModelError(f"{path}: {NO_SNN[kind_of(model)]}")
         metadata = read_metadata(model)
         version = metadata.pop("format")
         if version != FORMAT:
@@ -215,9 +231,11 @@ def is_spiking(model: onnx.ModelProto) -> bool:
 
 
 def kind_of(model: onnx.ModelProto) -> str:
-    """`snn`, `intermediate` (rewritten, not yet spiking) or `source`."""
-    if f"{_PREFIX}format" in {entry.key for entry in model.metadata_props}:
-        return "snn"
+    """`snn`, `loop` (an SNN over all its timesteps), `intermediate` or `source`."""
+    keys = {entry.key for entry in model.metadata_props}
+    for key, kind in ((f"{_PREFIX}format", "snn"), (f"{_PREFIX}{LOOP}", "loop")):
+        if key in keys:
+            return kind
     ours = any(node.domain == functions.DOMAIN for node in model.graph.node)
     return "intermediate" if ours else "source"
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from hypothesis import strategies as st
 
+from onnxsnn.arrays import Array
 from tests.models import Builder
 
 
@@ -222,3 +225,59 @@ def networks(draw: st.DrawFn) -> Builder:
     b.relu()
     b.gemm(3)
     return b
+
+
+def average_network() -> Builder:
+    """Convolution, average pooling, convolution, linear: what NIR and its readers take."""
+    b = Builder((2, 8, 8))
+    b.conv(4)
+    b.clip(4.0)
+    b.op("AveragePool", kernel_shape=[2, 2], strides=[2, 2])
+    b.conv(6)
+    b.clip(8.0)
+    b.op("Flatten")
+    b.gemm(5, inputs=96)
+    b.clip(4.0)
+    b.gemm(3)
+    return b
+
+
+class IntegerBuilder(Builder):
+    """A builder whose weights and biases are whole numbers, so that sums are exact."""
+
+    def normal(self, *shape: int, scale: float = 1.0) -> str:  # noqa: ARG002
+        return self.constant(self.random.integers(-2, 3, shape))
+
+
+@st.composite
+def integer_networks(draw: st.DrawFn, exclude: Sequence[str] = ()) -> Builder:
+    """Whole weights, thresholds that are powers of two, and nothing but exact operators."""
+    b = IntegerBuilder((2, 6, 6), draw(st.integers(0, 10_000)))
+    thresholds = st.sampled_from([1.0, 2.0, 8.0])
+    b.conv(4)
+    b.clip(draw(thresholds))
+    skip = b.last
+    pooling = {"kernel_shape": [2, 2], "pads": [0, 0, 1, 1]}
+    steps = [step for step in ("conv", "add", "mean", "max") if step not in exclude]
+    for step in draw(st.lists(st.sampled_from(steps), max_size=4)):
+        match step:
+            case "conv":
+                b.conv(4)
+                b.clip(draw(thresholds))
+            case "add":
+                b.op("Add", b.last, skip)
+            case "mean":
+                b.op("AveragePool", count_include_pad=1, **pooling)
+            case "max":
+                b.op("MaxPool", **pooling)
+    b.op("Flatten")
+    b.gemm(6, inputs=144)
+    b.clip(draw(thresholds))
+    b.gemm(3)
+    return b
+
+
+def eighths(*shape: int, seed: int = 0) -> Array:
+    """Inputs in [-1, 1) that are multiples of 1/8, float32."""
+    values = np.random.default_rng(seed).integers(-8, 8, shape) / 8
+    return values.astype(np.float32)

@@ -12,9 +12,10 @@ from typing import Any
 import onnx
 
 from onnxsnn import functions
+from onnxsnn.errors import ModelError
 from onnxsnn.files import read_model
 from onnxsnn.graph import Graph, Node, constant, from_model
-from onnxsnn.model import kind_of, read_metadata
+from onnxsnn.model import NO_SNN, kind_of, read_metadata
 from onnxsnn.operators import RECTIFIER, Role, fate, varying_tensors
 from onnxsnn.ratenorm import UNSET_THRESHOLD
 from onnxsnn.source import Source
@@ -76,6 +77,8 @@ def inspect(path: str | Path) -> Inspection:
     """
     model = read_model(path)
     kind = kind_of(model)
+    if kind == "loop":
+        raise ModelError(f"{path}: {NO_SNN[kind]}")
     metadata = read_metadata(model)
     layers = {layer["name"]: layer for layer in metadata.pop("layers", [])}
     states = {pair["input"] for pair in metadata.get("states", [])}

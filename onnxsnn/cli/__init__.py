@@ -9,6 +9,7 @@ import click
 from onnxsnn.cli.compare import compare_command, demo_command
 from onnxsnn.cli.convert import convert_command
 from onnxsnn.cli.evaluate import evaluate_command
+from onnxsnn.cli.export import export_command
 from onnxsnn.cli.fit_curve import fit_curve_command
 from onnxsnn.cli.inspect import inspect_command
 from onnxsnn.cli.run import run_command
@@ -48,6 +49,7 @@ for _command in (
     evaluate_command,
     fit_curve_command,
     run_command,
+    export_command,
     demo_command,
 ):
     main.add_command(_command)

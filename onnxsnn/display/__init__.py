@@ -4,6 +4,7 @@ from onnxsnn.display.base import progress, warn
 from onnxsnn.display.comparison import show_best, show_comparison
 from onnxsnn.display.conversion import show_conversion
 from onnxsnn.display.evaluation import show_evaluation, show_fit_curves, show_run
+from onnxsnn.display.export import show_export
 from onnxsnn.display.inspection import show_convertibility, show_inspection
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "show_conversion",
     "show_convertibility",
     "show_evaluation",
+    "show_export",
     "show_fit_curves",
     "show_inspection",
     "show_run",

@@ -57,6 +57,15 @@ class Runner:
     Raises:
         ModelError: the file holds no SNN, or the backend does not take it.
         UsageError: there is no such backend or tensor.
+
+    Example:
+        >>> from onnxsnn.convert import convert
+        >>> from onnxsnn.demo import demo_data, demo_source
+        >>> calibration, test = demo_data()
+        >>> runner = Runner(convert(demo_source(), calibration, timesteps=4).snn, rates=True)
+        >>> result = runner.run(next(test.batches(16))[0], 2)
+        >>> result.outputs["logits"].shape, runner.steps_done, len(result.rates)
+        ((16, 10), 2, 4)
     """
 
     def __init__(

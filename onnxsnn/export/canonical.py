@@ -1,0 +1,266 @@
+"""One form for what ONNX writes in several: the vocabulary of exported networks.
+
+    Conv            weight [outputs, inputs / groups, *kernel], bias [outputs]; kernel, strides,
+                    pads, dilations, groups
+    ConvTranspose   weight [inputs, outputs / groups, *kernel], bias [outputs]; the same, and
+                    output_padding
+    Linear          weight [outputs, inputs], bias [outputs], over the last axis
+    AveragePool     kernel, strides, pads, include_padding
+    MaxPool         kernel, strides, pads
+    Mean            axes, keepdims
+    Add, Subtract   of two tensors or more
+    Scale, Shift    times, or plus, an array that broadcasts to a sample
+    Concat          axis
+    Pad             with zeros; pads
+    Reshape         to the shape of what it gives
+    Transpose       order
+    RunningSum, RunningMean, SumIncrement, MeanIncrement, SumToMean, MeanToSum
+                    the forms of tensors in time (`onnxsnn.passes.spike`)
+    neurons         threshold, v0, and the neuron's own settings (`onnxsnn.neurons`)
+
+`pads` are those before the data, axis by axis, followed by those behind. Axes are counted
+without the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from onnxsnn.arrays import Array
+from onnxsnn.errors import UnsupportedError
+from onnxsnn.graph import Graph, Node, Tensor, constant, describe
+from onnxsnn.neurons import NEURONS
+from onnxsnn.weights import weight_layer
+
+__all__ = ["RULES", "Context", "Form", "as_in_onnx", "sizes_of"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a rule may need beside the node.
+
+    Attributes:
+        defaults: the states before the first step, by name.
+        steps: names of the tensors that count the steps.
+    """
+
+    graph: Graph
+    defaults: dict[str, Array]
+    steps: set[str]
+
+
+@dataclass(frozen=True)
+class Form:
+    """An operation's operator, the tensors that it reads, its settings and arrays."""
+
+    operator: str
+    inputs: list[Tensor]
+    settings: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, Array] = field(default_factory=dict)
+
+
+def sizes_of(tensor: Tensor, where: str) -> list[int]:
+    """The shape of a sample of `tensor`.
+
+    Raises:
+        UnsupportedError: a size is not known.
+    """
+    shape = tensor.shape
+    if shape is None or not all(isinstance(size, int) for size in shape[1:]):
+        raise UnsupportedError(
+            f"{where}: the size of {tensor.name!r} is not fixed ({shape}), and files other than "
+            "ONNX need it; export the source model with fixed sizes and convert it again"
+        )
+    return [int(size) for size in shape[1:]]
+
+
+def as_in_onnx(node: Node, context: Context) -> Form:
+    """Any node as it is: its attributes as settings, its constants as arrays `input0`, ...."""
+    moving = [t for t in node.inputs if constant(t) is None and not t.is_empty()]
+    arrays = {f"input{i}": t.values for i, t in enumerate(node.inputs) if constant(t) is not None}
+    inputs = [tensor for tensor in moving if tensor.name not in context.defaults]
+    return Form(node.op, inputs, _settings(node), arrays)
+
+
+def _settings(node: Node) -> dict[str, Any]:
+    return {
+        name: value.tolist() if hasattr(value, "tolist") else value
+        for name, value in node.attrs.items()
+        if not hasattr(value, "nodes")
+    }
+
+
+def _of_sample(values: Array, axes: int) -> Array:
+    """A constant that broadcasts against a batch of `axes` axes, for one sample."""
+    return values[0] if values.ndim == axes and len(values) == 1 else values
+
+
+def _neuron(node: Node, context: Context) -> Form:
+    current, theta, potential = node.inputs[:3]
+    axes = len(node.outputs[0].shape)
+    start = np.broadcast_to(context.defaults[potential.name], theta.values.shape)
+    arrays = {"threshold": _of_sample(theta.values, axes), "v0": _of_sample(start, axes)}
+    return Form(node.op, [current], _settings(node), arrays)
+
+
+def _in_time(node: Node, context: Context) -> Form:  # noqa: ARG001
+    return Form(node.op, node.inputs[:1])
+
+
+def _convolution(node: Node, context: Context) -> Form | None:
+    layer = weight_layer(context.graph, node)
+    window = None if layer is None else _window(node, list(layer.weight.shape[2:]))
+    if layer is None or window is None:
+        return None
+    ones = [1] * len(window["kernel"])
+    settings = {
+        **window,
+        "dilations": list(node.attrs.get("dilations", ones)),
+        "groups": int(node.attrs.get("group", 1)),
+    }
+    if node.op == "ConvTranspose":
+        if "output_shape" in node.attrs:
+            return None
+        zeros = [0] * len(ones)
+        settings["output_padding"] = list(node.attrs.get("output_padding", zeros))
+    return Form(node.op, node.inputs[:1], settings, {"weight": layer.weight, "bias": layer.bias})
+
+
+def _linear(node: Node, context: Context) -> Form | None:
+    layer = weight_layer(context.graph, node)
+    if layer is None:
+        return None
+    weight = layer.weight if node.attrs.get("transB", 0) else layer.weight.T
+    bias = np.broadcast_to(layer.bias.reshape(-1), (len(weight),))
+    return Form("Linear", node.inputs[:1], {}, {"weight": weight, "bias": bias})
+
+
+def _pool(node: Node, context: Context) -> Form | None:  # noqa: ARG001
+    window = _window(node, list(node.attrs["kernel_shape"]))
+    spread = any(size != 1 for size in node.attrs.get("dilations", []))
+    if window is None or spread or node.attrs.get("ceil_mode", 0):
+        return None
+    if sum(bool(tensor.name) for tensor in node.outputs) > 1:
+        return None
+    included = {"include_padding": bool(node.attrs.get("count_include_pad", 0))}
+    return Form(node.op, node.inputs, window | (included if node.op == "AveragePool" else {}))
+
+
+def _window(node: Node, kernel: list[int]) -> dict[str, Any] | None:
+    """Kernel, strides and pads of a convolution or a pooling."""
+    strides = list(node.attrs.get("strides", [1] * len(kernel)))
+    pads = list(node.attrs.get("pads", [0] * (2 * len(kernel))))
+    padding = node.attrs.get("auto_pad", "NOTSET")
+    if padding in ("SAME_UPPER", "SAME_LOWER"):
+        if node.op == "ConvTranspose":
+            return None
+        dilations = list(node.attrs.get("dilations", [1] * len(kernel)))
+        sizes = sizes_of(node.inputs[0], describe(node))[1:]
+        totals = [
+            max((-(-size // stride) - 1) * stride + (taps - 1) * dilation + 1 - size, 0)
+            for size, stride, taps, dilation in zip(sizes, strides, kernel, dilations, strict=True)
+        ]
+        halves = [total // 2 for total in totals]
+        rests = [total - half for total, half in zip(totals, halves, strict=True)]
+        pads = halves + rests if padding == "SAME_UPPER" else rests + halves
+    return {"kernel": kernel, "strides": strides, "pads": pads}
+
+
+def _mean(node: Node, context: Context) -> Form | None:  # noqa: ARG001
+    axes = list(range(len(node.inputs[0].shape)))
+    if node.op == "GlobalAveragePool":
+        over = axes[2:]
+    else:
+        values = constant(node.inputs[1]) if len(node.inputs) > 1 else None
+        given = node.attrs.get("axes", [] if values is None else values.tolist())
+        over = sorted(axes[axis] for axis in given)
+    if not over or 0 in over or (len(node.inputs) > 1 and constant(node.inputs[1]) is None):
+        return None
+    keepdims = node.op == "GlobalAveragePool" or bool(node.attrs.get("keepdims", 1))
+    return Form("Mean", node.inputs[:1], {"axes": [a - 1 for a in over], "keepdims": keepdims})
+
+
+def _arithmetic(node: Node, context: Context) -> Form | None:
+    """Of tensors, of one and an array, or by the number of steps so far."""
+    moving = [tensor for tensor in node.inputs if constant(tensor) is None]
+    if node.op in _BY_STEPS and node.inputs[1].name in context.steps:
+        return Form(_BY_STEPS[node.op], node.inputs[:1])
+    if len(moving) == len(node.inputs):
+        return Form(_OF_TENSORS[node.op], moving) if node.op in _OF_TENSORS else None
+    if len(node.inputs) != 2 or len(moving) != 1 or node.op not in _BY_ARRAY:
+        return None
+    operator, values_of = _BY_ARRAY[node.op]
+    (values,) = (tensor.values for tensor in node.inputs if constant(tensor) is not None)
+    if node.op in ("Sub", "Div") and moving[0] is not node.inputs[0]:
+        return None
+    values = _of_sample(values, len(node.outputs[0].shape))
+    return Form(operator, moving, {}, {operator.lower(): values_of(values)})
+
+
+_BY_STEPS = {"Div": "SumToMean", "Mul": "MeanToSum"}
+_OF_TENSORS = {"Add": "Add", "Sum": "Add", "Sub": "Subtract"}
+_BY_ARRAY: dict[str, tuple[str, Callable[[Array], Array]]] = {
+    "Add": ("Shift", np.array),
+    "Sub": ("Shift", np.negative),
+    "Mul": ("Scale", np.array),
+    "Div": ("Scale", np.reciprocal),
+}
+
+
+def _concat(node: Node, context: Context) -> Form | None:  # noqa: ARG001
+    axis = int(node.attrs["axis"]) % len(node.outputs[0].shape)
+    if axis == 0 or any(constant(tensor) is not None for tensor in node.inputs):
+        return None
+    return Form("Concat", node.inputs, {"axis": axis - 1})
+
+
+def _pad(node: Node, context: Context) -> Form | None:  # noqa: ARG001
+    pads, value = ([*map(constant, node.inputs[1:]), None, None])[:2]
+    zero = len(node.inputs) < 3 or (value is not None and not np.any(value))
+    if (
+        pads is None
+        or not zero
+        or len(node.inputs) > 3
+        or node.attrs.get("mode", "constant") != "constant"
+    ):
+        return None
+    before, behind = pads.reshape(2, -1).tolist()
+    if before[0] or behind[0]:
+        return None
+    return Form("Pad", node.inputs[:1], {"pads": before[1:] + behind[1:]})
+
+
+def _reshape(node: Node, context: Context) -> Form | None:  # noqa: ARG001
+    before, after = (sizes_of(t, describe(node)) for t in (node.inputs[0], node.outputs[0]))
+    return Form("Reshape", node.inputs[:1]) if math.prod(before) == math.prod(after) else None
+
+
+def _transpose(node: Node, context: Context) -> Form | None:  # noqa: ARG001
+    axes = list(range(len(node.inputs[0].shape)))
+    first, *order = node.attrs.get("perm", axes[::-1])
+    return Form("Transpose", node.inputs, {"order": [a - 1 for a in order]}) if first == 0 else None
+
+
+RULES: dict[str, Callable[[Node, Context], Form | None]] = {
+    "Conv": _convolution,
+    "ConvTranspose": _convolution,
+    "Gemm": _linear,
+    "MatMul": _linear,
+    "AveragePool": _pool,
+    "MaxPool": _pool,
+    "GlobalAveragePool": _mean,
+    "ReduceMean": _mean,
+    **dict.fromkeys(["Add", "Sum", "Sub", "Mul", "Div"], _arithmetic),
+    "Concat": _concat,
+    "Pad": _pad,
+    **dict.fromkeys(["Flatten", "Reshape", "Squeeze", "Unsqueeze"], _reshape),
+    "Transpose": _transpose,
+    **dict.fromkeys(["RunningSum", "RunningMean", "SumIncrement", "MeanIncrement"], _in_time),
+    **{neuron.operator: _neuron for neuron in NEURONS.values()},
+}
+"""By operator, what gives a node's canonical form; None where this node has none."""

@@ -1,0 +1,210 @@
+"""The loop graph: all timesteps in one standard ONNX model, with no state outside.
+
+The nodes of the step graph fall into three parts.
+
+1. What depends on no state is *static*: computed once, in front.
+2. What a state's next value depends on is *stepped*: once in front of an ONNX Loop, where the
+   states have their defaults, and then in its body, as often as timesteps are left. The first
+   step gives every state its full shape, so that nothing that the Loop carries changes shape.
+3. What depends on states, and no state on it, is the *read-out*: computed once, behind.
+
+The Loop carries the states, and what the read-out needs of the last step. Functions stay
+functions, and weights are stored once: both steps read them from the graph around.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from onnxsnn.files import write_model
+from onnxsnn.model import LOOP, SpikingModel, read_metadata, write_metadata
+
+__all__ = ["export_loop", "loop_model"]
+
+_FIRST, _BODY = "first/", "loop/"
+
+
+def export_loop(snn: SpikingModel, path: str | Path) -> None:
+    """Write the loop graph of an SNN; see `loop_model`.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    write_model(loop_model(snn), path)
+
+
+def loop_model(snn: SpikingModel) -> onnx.ModelProto:
+    """All timesteps of an SNN as one standard ONNX model.
+
+    Its inputs are the source model's and `timesteps`, an int64 scalar; less than 1 stands for
+    the number of steps that the thresholds were chosen for. Its outputs are the source
+    model's: the running estimates after that many steps.
+
+    Example:
+        >>> from onnxsnn.convert import convert
+        >>> from onnxsnn.demo import demo_data, demo_source
+        >>> model = loop_model(convert(demo_source(), demo_data()[0]).snn)
+        >>> [tensor.name for tensor in model.graph.input]
+        ['image', 'timesteps']
+    """
+    model = onnx.shape_inference.infer_shapes(snn.model)
+    graph, parts = model.graph, _split(snn)
+    states = {state.input for state in snn.states}
+    timesteps = _free_name(graph, "timesteps")
+    first = _renamed(parts.stepped, _prefixed(parts.made, _FIRST), _FIRST)
+    counting, constants = _steps_left(timesteps, snn.timesteps)
+    loop = _loop(parts, _types(graph), [counting[-1].output[0], constants[-1].name])
+    looped = helper.make_graph(
+        [*parts.static, *first, *counting, loop, *parts.readout],
+        graph.name,
+        [
+            *(tensor for tensor in graph.input if tensor.name not in states),
+            helper.make_tensor_value_info(timesteps, TensorProto.INT64, []),
+        ],
+        [tensor for tensor in graph.output if tensor.name in snn.outputs],
+        [*graph.initializer, *constants],
+    )
+    graph.CopyFrom(looped)
+    about = read_metadata(model)
+    del about["format"], about["states"]
+    write_metadata(model, {**about, LOOP: timesteps})
+    onnx.checker.check_model(model)
+    return model
+
+
+@dataclass
+class _Parts:
+    """The nodes of a step graph by part, each in topological order.
+
+    Attributes:
+        carried: what the Loop carries: by name of what a step gives, the name of what it reads
+            of the step before; None for what only the read-out needs.
+    """
+
+    static: list[onnx.NodeProto] = field(default_factory=list)
+    stepped: list[onnx.NodeProto] = field(default_factory=list)
+    readout: list[onnx.NodeProto] = field(default_factory=list)
+    carried: dict[str, str | None] = field(default_factory=dict)
+
+    @property
+    def made(self) -> list[str]:
+        """The tensors that a step makes."""
+        return [name for node in self.stepped for name in node.output if name]
+
+
+def _split(snn: SpikingModel) -> _Parts:
+    nodes = snn.model.graph.node
+    states = {state.input for state in snn.states}
+    moving = set(states)
+    for node in nodes:
+        if moving.intersection(node.input):
+            moving.update(filter(None, node.output))
+    needed = {state.output for state in snn.states}
+    for node in reversed(nodes):
+        if needed.intersection(node.output) or states.intersection(node.input):
+            needed.update(filter(None, [*node.input, *node.output]))
+
+    parts = _Parts(carried={state.output: state.input for state in snn.states})
+    wanted = set(snn.outputs)
+    for node in nodes:
+        if not moving.intersection(node.output):
+            parts.static.append(node)
+        elif needed.intersection(node.output):
+            parts.stepped.append(node)
+        else:
+            parts.readout.append(node)
+            wanted.update(node.input)
+    parts.carried |= {n: None for n in parts.made if n in wanted and n not in parts.carried}
+    return parts
+
+
+def _steps_left(
+    timesteps: str, default: int
+) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Nodes that count the steps behind the first, and constants; the last one says: go on."""
+    one, usual, always, unset, count, left = (
+        f"{timesteps}.{name}" for name in ("one", "default", "always", "unset", "count", "left")
+    )
+    nodes = [
+        helper.make_node("Less", [timesteps, one], [unset]),
+        helper.make_node("Where", [unset, usual, timesteps], [count]),
+        helper.make_node("Sub", [count, one], [left]),
+    ]
+    constants = [
+        numpy_helper.from_array(np.array(1, np.int64), one),
+        numpy_helper.from_array(np.array(default, np.int64), usual),
+        numpy_helper.from_array(np.array(True), always),
+    ]
+    return nodes, constants
+
+
+def _loop(
+    parts: _Parts, types: Mapping[str, onnx.TypeProto], bounds: Sequence[str]
+) -> onnx.NodeProto:
+    """The Loop; what it gives has the step graph's names, and its body names of its own.
+
+    `bounds` name the number of iterations, and the condition to begin.
+    """
+    names = _prefixed(parts.made, _BODY)
+    before = {
+        after: f"{_BODY}{state}" if state else f"{names[after]}.last"
+        for after, state in parts.carried.items()
+    }
+    names |= {state: before[after] for after, state in parts.carried.items() if state}
+    count, condition, goes_on = (f"{_BODY}{name}" for name in ("iteration", "condition", "goes_on"))
+    body = helper.make_graph(
+        [
+            *_renamed(parts.stepped, names, _BODY),
+            helper.make_node("Identity", [condition], [goes_on]),
+        ],
+        "timestep",
+        [
+            helper.make_tensor_value_info(count, TensorProto.INT64, []),
+            helper.make_tensor_value_info(condition, TensorProto.BOOL, []),
+            *(helper.make_value_info(name, types[after]) for after, name in before.items()),
+        ],
+        [
+            helper.make_tensor_value_info(goes_on, TensorProto.BOOL, []),
+            *(helper.make_value_info(names[after], types[after]) for after in before),
+        ],
+    )
+    initial = _prefixed(parts.carried, _FIRST).values()
+    return helper.make_node("Loop", [*bounds, *initial], [*parts.carried], "timesteps", body=body)
+
+
+def _prefixed(names: Iterable[str], prefix: str) -> dict[str, str]:
+    return {name: prefix + name for name in names}
+
+
+def _renamed(
+    nodes: Iterable[onnx.NodeProto], names: Mapping[str, str], prefix: str
+) -> list[onnx.NodeProto]:
+    """Copies of nodes: their tensors by other names, and their own names with a prefix."""
+    copies = []
+    for node in nodes:
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        copy.name = prefix + node.name
+        copy.input[:] = [names.get(name, name) for name in node.input]
+        copy.output[:] = [names.get(name, name) for name in node.output]
+        copies.append(copy)
+    return copies
+
+
+def _types(graph: onnx.GraphProto) -> dict[str, onnx.TypeProto]:
+    return {tensor.name: tensor.type for tensor in [*graph.value_info, *graph.output]}
+
+
+def _free_name(graph: onnx.GraphProto, base: str) -> str:
+    """`base`, or, where a tensor of the graph has a name that starts so, one with a prefix."""
+    taken = {name for node in graph.node for name in [*node.input, *node.output]}
+    taken |= {tensor.name for tensor in graph.input}
+    while any(name.startswith(base) for name in taken):
+        base = f"snn.{base}"
+    return base

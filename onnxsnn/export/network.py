@@ -1,0 +1,158 @@
+"""The step graph as a list of operations in one canonical form, for files that are not ONNX.
+
+Each operation says what it reads, what it gives, its settings and its arrays; shapes and axes
+are those of one sample, without the batch. What ONNX writes in several ways is written in one:
+`onnxsnn.export.canonical` has them all. Any other operator keeps its ONNX name and attributes,
+and is marked as not canonical.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from onnxsnn.arrays import Array
+from onnxsnn.export.canonical import RULES, Context, Form, as_in_onnx, sizes_of
+from onnxsnn.graph import Node, constant, describe
+from onnxsnn.model import SpikingModel
+from onnxsnn.neurons import NEURONS
+from onnxsnn.operators import Role, fate
+
+__all__ = ["Network", "Operation", "read_network"]
+
+_FIRING = frozenset(neuron.operator for neuron in NEURONS.values())
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation of a timestep.
+
+    Attributes:
+        name: the node's.
+        operator: a canonical name, or else ONNX's.
+        inputs: names of the tensors that it reads; constants and states are none of them.
+        outputs: the shape of each tensor that it gives, by name.
+        settings: numbers, lists and strings.
+        arrays: weights, thresholds and the like.
+        canonical: whether the operator is one of `onnxsnn.export.canonical`.
+        static: whether it depends on no state, and gives the same in every timestep.
+    """
+
+    name: str
+    operator: str
+    inputs: list[str]
+    outputs: dict[str, list[int]]
+    settings: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, Array] = field(default_factory=dict)
+    canonical: bool = True
+    static: bool = False
+
+    @property
+    def output(self) -> str:
+        """The first tensor that it gives."""
+        return next(iter(self.outputs))
+
+    @property
+    def shape(self) -> list[int]:
+        """The shape of that."""
+        return self.outputs[self.output]
+
+    @property
+    def fires(self) -> bool:
+        """Whether it is a layer of neurons."""
+        return self.operator in _FIRING
+
+    def __str__(self) -> str:
+        return f"node {self.name!r} ({self.operator})"
+
+
+@dataclass(frozen=True)
+class Network:
+    """One timestep of an SNN.
+
+    Attributes:
+        inputs: shapes by name.
+        operations: in topological order; those alone that the outputs depend on.
+        outputs: names of the tensors that hold the running estimates.
+        timesteps: what the thresholds were chosen for.
+    """
+
+    inputs: dict[str, list[int]]
+    operations: list[Operation]
+    outputs: list[str]
+    timesteps: int
+
+    @property
+    def shapes(self) -> dict[str, list[int]]:
+        """The shape of every tensor."""
+        shapes = dict(self.inputs)
+        for operation in self.operations:
+            shapes |= operation.outputs
+        return shapes
+
+
+def read_network(snn: SpikingModel) -> Network:
+    """The operations of an SNN's timestep.
+
+    Raises:
+        UnsupportedError: the size of an axis other than the batch is not known.
+    """
+    graph = snn.graph()
+    graph.toposort()
+    context = Context(
+        graph=graph,
+        defaults={state.input: state.default for state in snn.states},
+        steps={state.output for state in snn.states if state.role == "step"},
+    )
+    inputs = {
+        tensor.name: sizes_of(tensor, "the model")
+        for tensor in graph.inputs
+        if tensor.name not in context.defaults
+    }
+    operations = []
+    varying: set[str] = set()
+    for node in _needed(graph.nodes, snn.outputs, context):
+        moves = fate(node, ()).role in (Role.NEURON, Role.STATE)
+        moves = moves or any(tensor.name in varying for tensor in node.inputs)
+        operations.append(_operation(node, context, static=not moves))
+        varying.update(tensor.name for tensor in node.outputs if moves)
+    return Network(inputs, operations, snn.outputs, snn.timesteps)
+
+
+def _needed(nodes: list[Node], outputs: list[str], context: Context) -> list[Node]:
+    """The nodes that an output depends on, but for the step counter."""
+    needed, kept = set(outputs), []
+    for node in reversed(nodes):
+        names = {tensor.name for tensor in node.outputs}
+        if needed & names and not context.steps & names:
+            kept.append(node)
+            form = _form(node, context)
+            read = form.inputs if form else node.inputs
+            needed.update(tensor.name for tensor in read if tensor.name)
+    return kept[::-1]
+
+
+def _form(node: Node, context: Context) -> Form | None:
+    """A node's canonical form, None where it has none; the sizes that rules rely on are known."""
+    for tensor in (*node.inputs[:1], *node.outputs[:1]):
+        if constant(tensor) is None and not tensor.is_empty():
+            sizes_of(tensor, describe(node))
+    rule = RULES.get(node.op)
+    return rule(node, context) if rule else None
+
+
+def _operation(node: Node, context: Context, *, static: bool) -> Operation:
+    form = _form(node, context)
+    canonical = form is not None
+    form = form or as_in_onnx(node, context)
+    used = node.outputs[:1] if canonical else [t for t in node.outputs if t.name]
+    return Operation(
+        node.name,
+        form.operator,
+        [tensor.name for tensor in form.inputs],
+        {tensor.name: sizes_of(tensor, describe(node)) for tensor in used},
+        form.settings,
+        form.arrays,
+        canonical,
+        static,
+    )

@@ -1,0 +1,196 @@
+"""NIR's nodes for an operation: a rule each, and the weights that they need.
+
+A rule takes NIR's package, the operation, the shape of what it reads, and a factor by which
+that must still be multiplied. It gives nodes, one behind the other, and the factor that is
+left behind them; None where NIR cannot say the operation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from onnxsnn.arrays import Array
+from onnxsnn.export.network import Operation
+
+__all__ = ["RULES", "TAKES_FACTOR", "neuron", "scaling"]
+
+_Nodes = tuple[list[Any], float] | None
+
+
+def neuron(nir: ModuleType, operation: Operation) -> Any:
+    """IF with a threshold per neuron; the metadata say what NIR cannot."""
+    threshold, start = (
+        np.broadcast_to(operation.arrays[name], operation.shape).astype(np.float32)
+        for name in ("threshold", "v0")
+    )
+    return nir.IF(
+        r=np.ones_like(threshold),
+        v_threshold=threshold,
+        v_reset=np.zeros_like(threshold),
+        metadata={"reset": "subtract v_threshold", "v0": start},
+    )
+
+
+def scaling(nir: ModuleType, shape: list[int], factor: Array | float) -> Any:
+    """A tensor of `shape` times a factor."""
+    per_channel = _per_channel(shape, np.asarray(factor, np.float32))
+    if per_channel is not None:
+        return _pointwise(nir, shape, per_channel, 0.0)
+    return nir.Scale(np.broadcast_to(factor, shape).astype(np.float32))
+
+
+def _convolution(nir: ModuleType, operation: Operation, shape: list[int], factor: float) -> _Nodes:
+    settings = operation.settings
+    even = _even_pads(operation.arrays["weight"], settings["pads"], settings["dilations"])
+    if len(shape) not in (2, 3) or even is None:
+        return None
+    weight, pads = even
+    node, sizes = (nir.Conv1d, _only) if len(shape) == 2 else (nir.Conv2d, tuple)
+    convolution = node(
+        input_shape=sizes(shape[1:]),
+        weight=_dense(weight, settings["groups"]) * np.float32(factor),
+        stride=sizes(settings["strides"]),
+        padding=sizes(pads),
+        dilation=sizes(settings["dilations"]),
+        groups=1,
+        bias=operation.arrays["bias"],
+    )
+    return [convolution], 1.0
+
+
+def _linear(nir: ModuleType, operation: Operation, shape: list[int], factor: float) -> _Nodes:
+    if len(shape) != 1:
+        return None
+    weight = operation.arrays["weight"] * np.float32(factor)
+    return [nir.Affine(weight=weight, bias=operation.arrays["bias"].copy())], 1.0
+
+
+def _average(nir: ModuleType, operation: Operation, shape: list[int], factor: float) -> _Nodes:
+    settings = operation.settings
+    kernel, pads = settings["kernel"], settings["pads"]
+    if len(kernel) != 2 or (any(pads) and not settings["include_padding"]):
+        return None
+    if pads[:2] == pads[2:]:
+        pool = _sum_pool(nir, kernel, settings["strides"], pads[:2])
+        return [pool], factor / math.prod(kernel)
+    each = np.full((shape[0], 1, *kernel), 1 / math.prod(kernel), np.float32)
+    arrays = {"weight": each, "bias": np.zeros(len(each), np.float32)}
+    settings = settings | {"dilations": [1, 1], "groups": len(each)}
+    return _convolution(nir, replace(operation, settings=settings, arrays=arrays), shape, factor)
+
+
+def _mean(nir: ModuleType, operation: Operation, shape: list[int], factor: float) -> _Nodes:
+    if len(shape) != 3 or operation.settings["axes"] != [1, 2]:
+        return None
+    nodes = [_sum_pool(nir, shape[1:], shape[1:], [0, 0])]
+    if not operation.settings["keepdims"]:
+        nodes.append(_flatten(nir, [shape[0], 1, 1]))
+    return nodes, factor / math.prod(shape[1:])
+
+
+def _reshape(nir: ModuleType, operation: Operation, shape: list[int], factor: float) -> _Nodes:
+    if shape == operation.shape:
+        return [], factor
+    return ([_flatten(nir, shape)], factor) if len(operation.shape) == 1 else None
+
+
+def _scale(nir: ModuleType, operation: Operation, shape: list[int], factor: float) -> _Nodes:
+    if shape != operation.shape:
+        return None
+    return [scaling(nir, shape, operation.arrays["scale"])], factor
+
+
+def _shift(nir: ModuleType, operation: Operation, shape: list[int], factor: float) -> _Nodes:
+    shift = operation.arrays["shift"]
+    per_channel = _per_channel(shape, shift)
+    if shape != operation.shape:
+        return None
+    if len(shape) == 1:
+        spread = np.broadcast_to(shift, shape).astype(np.float32)
+        return [nir.Affine(weight=np.eye(*shape, dtype=np.float32), bias=spread)], factor
+    return None if per_channel is None else ([_pointwise(nir, shape, 1.0, per_channel)], factor)
+
+
+RULES: dict[str, Callable[[ModuleType, Operation, list[int], float], _Nodes]] = {
+    "Conv": _convolution,
+    "Linear": _linear,
+    "AveragePool": _average,
+    "Mean": _mean,
+    "Reshape": _reshape,
+    "Scale": _scale,
+    "Shift": _shift,
+}
+"""By canonical operator."""
+
+TAKES_FACTOR = frozenset({"Conv", "Linear", "AveragePool", "Mean", "Reshape"})
+"""What takes a factor into its weights, or lets it wait behind; the others read no factor."""
+
+
+def _sum_pool(nir: ModuleType, kernel: list[int], strides: list[int], pads: list[int]) -> Any:
+    return nir.SumPool2d(
+        kernel_size=np.array(kernel), stride=np.array(strides), padding=np.array(pads)
+    )
+
+
+def _flatten(nir: ModuleType, shape: list[int]) -> Any:
+    return nir.Flatten(input_type={"input": np.array(shape)}, start_dim=0, end_dim=-1)
+
+
+def _pointwise(
+    nir: ModuleType, shape: list[int], scale: Array | float, shift: Array | float
+) -> Any:
+    """Each channel of a tensor [channels, height, width] times a scale, plus a shift."""
+    channels = shape[0]
+    weight = np.eye(channels, dtype=np.float32) * np.float32(scale)
+    return nir.Conv2d(
+        input_shape=tuple(shape[1:]),
+        weight=weight.reshape(channels, channels, 1, 1),
+        stride=(1, 1),
+        padding=(0, 0),
+        dilation=(1, 1),
+        groups=1,
+        bias=np.broadcast_to(shift, channels).astype(np.float32),
+    )
+
+
+def _only(sizes: list[int]) -> int:
+    (size,) = sizes
+    return size
+
+
+def _per_channel(shape: list[int], values: Array) -> Array | None:
+    """`values`, broadcast against [channels, height, width], as a vector; None if they are none."""
+    if len(shape) != 3 or values.ndim > 3:
+        return None
+    sizes = (1,) * (3 - values.ndim) + values.shape
+    return np.broadcast_to(values.reshape(-1), shape[0]) if sizes[1:] == (1, 1) else None
+
+
+def _dense(weight: Array, groups: int) -> Array:
+    """The weight [outputs, inputs, *kernel] of a grouped convolution, zeros between groups."""
+    rows, columns = len(weight) // groups, weight.shape[1]
+    dense = np.zeros((len(weight), columns * groups, *weight.shape[2:]), weight.dtype)
+    for group in range(groups):
+        own = slice(group * rows, (group + 1) * rows)
+        dense[own, group * columns : (group + 1) * columns] = weight[own]
+    return dense
+
+
+def _even_pads(
+    weight: Array, pads: list[int], dilations: list[int]
+) -> tuple[Array, list[int]] | None:
+    """The same convolution padded alike on both sides, by taps of zero; None where they miss."""
+    axes = len(dilations)
+    before, behind = pads[:axes], pads[axes:]
+    gaps = [(b - a, d) for a, b, d in zip(before, behind, dilations, strict=True)]
+    if any(gap % dilation for gap, dilation in gaps):
+        return None
+    taps = [(max(gap, 0) // dilation, max(-gap, 0) // dilation) for gap, dilation in gaps]
+    padded = np.pad(weight, [(0, 0), (0, 0), *taps])
+    return padded, [max(pair) for pair in zip(before, behind, strict=True)]

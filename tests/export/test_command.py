@@ -1,0 +1,72 @@
+"""The command `export`: names, notes, losses and mistakes."""
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+
+from onnxsnn import IntegrateAndFire, convert
+from onnxsnn.cli import main
+from tests.networks import IntegerBuilder, residual_network
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working folder with an SNN that every format can hold."""
+    monkeypatch.chdir(tmp_path)
+    b = IntegerBuilder((2, 6, 6))
+    b.conv(4)
+    b.clip(2.0)
+    b.op("Flatten")
+    b.gemm(3, inputs=144)
+    path = b.save(tmp_path / "model.onnx")
+    convert(path, threshold="trained", neuron=IntegrateAndFire(0.0)).snn.save("model.snn.onnx")
+    return tmp_path
+
+
+def call(*arguments, code=0):
+    result = CliRunner().invoke(main, ["export", *arguments])
+    assert result.exit_code == code, result.output
+    return result
+
+
+@pytest.mark.usefixtures("folder")
+def test_files_are_named_after_the_model():
+    call("model.snn.onnx", "--loop")
+    call("model.snn.onnx", "--npz")
+    onnx.checker.check_model("model.loop.onnx")
+    assert "README" in np.load("model.npz").files
+
+
+def test_nir_says_what_its_reader_must_know(folder):
+    pytest.importorskip("nir", reason="nir is not installed: pip install 'onnxsnn[nir]'")
+    output = call("model.snn.onnx", "--nir", "-o", "other.nir").stdout
+    assert (folder / "other.nir").exists()
+    assert "subtracts its threshold" in output
+
+
+def test_loss_is_a_line_and_a_warning_where_it_is_allowed(folder):
+    pytest.importorskip("nir", reason="nir is not installed: pip install 'onnxsnn[nir]'")
+    convert("model.onnx", threshold="trained").snn.save("half.snn.onnx")
+    refused = call("half.snn.onnx", "--nir", code=1)
+    assert "before the first step" in refused.stderr
+    assert len(refused.stderr.strip().splitlines()) == 1
+    assert not (folder / "half.nir").exists()
+    assert "lost: the potential" in call("half.snn.onnx", "--nir", "--allow-loss").stderr
+
+
+@pytest.mark.parametrize("kinds", [[], ["--loop", "--npz"]])
+@pytest.mark.usefixtures("folder")
+def test_one_kind_is_asked_for(kinds):
+    assert "one of --loop, --nir and --npz" in call("model.snn.onnx", *kinds, code=2).stderr
+
+
+def test_mistakes_are_one_line(folder):
+    residual_network().save(folder / "ann.onnx")
+    assert "convert it first" in call("ann.onnx", "--loop", code=1).stderr
+    assert (
+        "the SNN itself" in call("model.snn.onnx", "--loop", "-o", "model.snn.onnx", code=2).stderr
+    )
+    assert "cannot be written" in call("model.snn.onnx", "--npz", "-o", "gone/x.npz", code=1).stderr
+    call("model.snn.onnx", "--loop")
+    assert "all timesteps" in call("model.loop.onnx", "--npz", code=1).stderr

@@ -1,0 +1,210 @@
+"""The loop graph: all timesteps in one standard ONNX model, equal to the Runner's."""
+
+import json
+import shutil
+import subprocess
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onnxsnn import Runner, SpikingModel, convert, inspect, load_source
+from onnxsnn.demo import demo_data, demo_source
+from onnxsnn.errors import ModelError
+from onnxsnn.export import export_loop, loop_model
+from onnxsnn.neurons import RECTIFYING_NEURONS
+from onnxsnn.session import make_session
+from tests.models import Builder, dataset, uniform
+from tests.networks import (
+    STRUCTURES,
+    IntegerBuilder,
+    eighths,
+    integer_networks,
+    residual_network,
+)
+
+
+def looped(snn, x, timesteps):
+    """The outputs of the loop graph in stock ONNX Runtime."""
+    feeds = {"x": x, "timesteps": np.array(timesteps, np.int64)}
+    values = make_session(loop_model(snn)).run(None, feeds)
+    return dict(zip(snn.outputs, values, strict=True))
+
+
+def assert_equal(left, right, tolerance=0.0):
+    assert left.keys() == right.keys()
+    for name, values in left.items():
+        np.testing.assert_allclose(values, right[name], atol=tolerance, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def snn(tmp_path_factory):
+    path = residual_network().save(tmp_path_factory.mktemp("loop") / "model.onnx")
+    return convert(path, dataset(x=uniform(7, 3, 8, 8)), timesteps=6).snn
+
+
+@given(
+    b=integer_networks(),
+    neuron=st.sampled_from([*RECTIFYING_NEURONS.values()]),
+    timesteps=st.integers(1, 9),
+    samples=st.integers(1, 3),
+)
+def test_outputs_are_the_runner_s_to_the_last_bit(tmp_path_factory, b, neuron, timesteps, samples):
+    path = b.save(tmp_path_factory.mktemp("loop") / "m.onnx")
+    snn = convert(path, threshold="trained", timesteps=4, neuron=neuron()).snn
+    x = eighths(samples, 2, 6, 6, seed=timesteps)
+    assert_equal(looped(snn, x, timesteps), Runner(snn).run(x, timesteps).outputs)
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_every_structure_loops(structure, tmp_path):
+    """Compensated operators, encoders, joins and read-outs among them."""
+    b = STRUCTURES[structure]()
+    sizes = [d.dim_value for d in b.inputs[0].type.tensor_type.shape.dim[1:]]
+    x = uniform(3, *sizes)
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x), timesteps=4).snn
+    for timesteps in (1, 5):
+        assert_equal(looped(snn, x, timesteps), Runner(snn).run(x, timesteps).outputs, 1e-4)
+
+
+def test_nothing_stands_for_the_timesteps_that_the_thresholds_are_for(snn):
+    x = uniform(2, 3, 8, 8)
+    for unset in (0, -1):
+        assert_equal(looped(snn, x, unset), Runner(snn).run(x, 6).outputs, 1e-5)
+
+
+def test_inputs_and_outputs_are_the_source_model_s_and_the_timesteps(snn):
+    graph = loop_model(snn).graph
+    step = snn.model.graph
+    assert [tensor.name for tensor in graph.input] == ["x", "timesteps"]
+    assert not {t.name for t in graph.input} & {t.name for t in graph.initializer}
+    assert graph.input[0] == step.input[0]
+    assert list(graph.output) == list(step.output[:1])
+
+
+def test_static_layer_is_computed_once_and_weights_are_stored_once(snn):
+    model = loop_model(snn)
+    (loop,) = (node for node in model.graph.node if node.op_type == "Loop")
+    body = loop.attribute[0].g
+    static = next(n.name for n in snn.model.graph.node if n.op_type == "Conv")
+    assert static in {node.name for node in model.graph.node}
+    assert not any(node.name.endswith(static) for node in body.node)
+    assert not body.initializer
+    assert len(model.SerializeToString()) < len(snn.model.SerializeToString()) + 5_000
+
+
+def test_read_out_is_computed_once_behind_the_loop(snn):
+    nodes = list(loop_model(snn).graph.node)
+    assert [node.op_type for node in nodes[-2:]] == ["Loop", "Gemm"]
+
+
+def test_neurons_stay_functions(snn):
+    model = loop_model(snn)
+    (loop,) = (node for node in model.graph.node if node.op_type == "Loop")
+    assert "IntegrateAndFire" in {node.op_type for node in loop.attribute[0].g.node}
+    assert {f.name for f in model.functions} == {f.name for f in snn.model.functions}
+
+
+def test_output_inside_the_network_is_given_too(tmp_path):
+    b = Builder((3, 4, 4))
+    inner = b.conv(4)
+    b.relu()
+    b.conv(2)
+    deeper = b.relu()
+    b.head()
+    snn = convert(b.save(tmp_path / "m.onnx", inner, deeper, b.last), timesteps=3).snn
+    x = uniform(2, 3, 4, 4)
+    assert_equal(looped(snn, x, 5), Runner(snn).run(x, 5).outputs, 1e-5)
+
+
+def test_source_that_has_an_input_named_timesteps_keeps_it(tmp_path):
+    b = IntegerBuilder((4,))
+    b.inputs[0].name = "timesteps"
+    b.op("Gemm", "timesteps", b.normal(4, 3))
+    b.clip(2.0)
+    b.op("Gemm", b.last, b.normal(3, 2))
+    snn = convert(b.save(tmp_path / "m.onnx"), timesteps=3).snn
+    model = loop_model(snn)
+    (name,) = {tensor.name for tensor in model.graph.input} - {"timesteps"}
+    x = eighths(2, 4)
+    values = make_session(model).run(None, {"timesteps": x, name: np.array(5)})
+    assert_equal({b.last: values[0]}, Runner(snn).run(x, 5).outputs)
+
+
+def test_open_sizes_stay_open(tmp_path):
+    b = Builder((2, "H", "W"))
+    b.conv(3)
+    b.relu()
+    b.conv(3)
+    b.relu()
+    b.head()
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=uniform(4, 2, 8, 8)), timesteps=3).snn
+    for size in (5, 9):
+        x = uniform(2, 2, size, size)
+        assert_equal(looped(snn, x, 4), Runner(snn).run(x, 4).outputs, 1e-5)
+
+
+def test_file_is_no_step_graph_and_says_so(snn, tmp_path):
+    export_loop(snn, tmp_path / "loop.onnx")
+    for read in (SpikingModel.load, inspect):
+        with pytest.raises(ModelError, match="all timesteps"):
+            read(tmp_path / "loop.onnx")
+    with pytest.raises(ModelError, match="converted already"):
+        load_source(tmp_path / "loop.onnx")
+
+
+def test_onnx_s_own_implementation_agrees(snn):
+    x = uniform(2, 3, 8, 8)
+    feeds = {"x": x, "timesteps": np.array(4, np.int64)}
+    values = onnx.reference.ReferenceEvaluator(loop_model(snn)).run(None, feeds)
+    assert_equal(dict(zip(snn.outputs, values, strict=True)), looped(snn, x, 4), 1e-4)
+
+
+SCRIPT = """
+const ort = require('onnxruntime-node');
+const {images, shape, timesteps} = JSON.parse(require('fs').readFileSync('feeds.json'));
+ort.InferenceSession.create('demo.loop.onnx').then(async (session) => {
+  const feeds = {
+    image: new ort.Tensor('float32', Float32Array.from(images), shape),
+    timesteps: new ort.Tensor('int64', BigInt64Array.from([BigInt(timesteps)]), []),
+  };
+  const {logits} = await session.run(feeds);
+  console.log(JSON.stringify(Array.from(logits.data)));
+});
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("timesteps", [1, 8])
+def test_node_gives_what_python_gives(node, timesteps):
+    """The demo's loop file in onnxruntime-node, with nothing of ours installed there."""
+    calibration, test = demo_data()
+    snn = convert(demo_source(), calibration, timesteps=8).snn
+    export_loop(snn, node / "demo.loop.onnx")
+    feeds = next(test.batches(20))[0] | {"timesteps": np.array(timesteps, np.int64)}
+    (expected,) = make_session(loop_model(snn)).run(None, feeds)
+    image = feeds["image"]
+    (node / "feeds.json").write_text(
+        json.dumps({"images": image.ravel().tolist(), "shape": image.shape, "timesteps": timesteps})
+    )
+    (node / "run.js").write_text(SCRIPT)
+    done = subprocess.run(["node", "run.js"], cwd=node, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    logits = np.array(json.loads(done.stdout.splitlines()[-1]), np.float32).reshape(expected.shape)
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory):
+    """A folder in which onnxruntime-node is installed, and nothing else."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        pytest.skip("Node is not installed: node and npm are needed")
+    folder = tmp_path_factory.mktemp("node")
+    command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "onnxruntime-node"]
+    (folder / "package.json").write_text("{}")
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=500)
+    if done.returncode:
+        pytest.skip(f"npm cannot install onnxruntime-node: {done.stderr.strip()[-200:]}")
+    return folder

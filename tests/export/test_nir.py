@@ -1,0 +1,283 @@
+"""NIR files: what they hold, and that others read the same network from them."""
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onnxsnn import IntegrateAndFire, Runner, SignedIntegrateAndFire, convert
+from onnxsnn.errors import UnsupportedError
+from onnxsnn.export import export_nir, nir_graph
+from tests.export.simulate import convolve, windows
+from tests.models import Builder, dataset, uniform
+from tests.networks import (
+    IntegerBuilder,
+    average_network,
+    eighths,
+    integer_networks,
+    residual_network,
+)
+
+nir = pytest.importorskip("nir", reason="nir is not installed: pip install 'onnxsnn[nir]'")
+
+
+def trained(b, folder, timesteps=6, neuron=None, **ways):
+    """The SNN of a network whose thresholds are its own, every potential 0 at first."""
+    ways = ways or {"threshold": "trained"}
+    path = b.save(folder / "m.onnx")
+    return convert(path, timesteps=timesteps, neuron=neuron or IntegrateAndFire(0.0), **ways).snn
+
+
+def simulate(graph, x, timesteps):
+    """Mean output, and spikes per sample and layer, of a NIR graph with subtractive reset."""
+    before = {name: [a for a, b in graph.edges if b == name] for name in graph.nodes}
+    order, potentials, spikes, total = [], {}, {}, 0.0
+    while len(order) < len(graph.nodes):
+        order += [n for n in graph.nodes if n not in order and set(before[n]) <= set(order)]
+    for _ in range(timesteps):
+        values = {}
+        for name in order:
+            node = graph.nodes[name]
+            read = x if isinstance(node, nir.Input) else sum(values[n] for n in before[name])
+            if isinstance(node, nir.IF):
+                charged = potentials.get(name, 0.0) + read
+                values[name] = (charged >= node.v_threshold).astype(np.float32)
+                potentials[name] = charged - node.v_threshold * values[name]
+                fired = values[name].reshape(len(x), -1).sum(1)
+                spikes[name] = spikes.get(name, 0.0) + fired
+            else:
+                values[name] = FUNCTIONS[type(node).__name__](node, read)
+        (output,) = (values[name] for name in graph.outputs)
+        total = total + output
+    return total / timesteps, spikes
+
+
+FUNCTIONS = {
+    "Input": lambda _, x: x,
+    "Output": lambda _, x: x,
+    "Affine": lambda node, x: x @ node.weight.T + node.bias,
+    "Flatten": lambda _, x: x.reshape(len(x), -1),
+    "Scale": lambda node, x: x * node.scale,
+    "SumPool2d": lambda node, x: windows(
+        x, list(node.kernel_size), node.stride, [*node.padding, *node.padding]
+    ).sum((-2, -1)),
+    "Conv2d": lambda node, x: convolve(
+        x, node.weight, node.bias, node.stride, [*node.padding, *node.padding], [*node.dilation]
+    ),
+}
+
+
+def assert_same(snn, graph, x, timesteps):
+    """The graph has the SNN's spikes, layer by layer, and its output."""
+    outputs, spikes = simulate(graph, x, timesteps)
+    result = Runner(snn, rates=True).run(x, timesteps)
+    assert spikes.keys() == result.spikes.keys()
+    for layer, counts in result.spikes.items():
+        np.testing.assert_array_equal(spikes[layer], counts)
+    (expected,) = result.outputs.values()
+    np.testing.assert_allclose(outputs, expected, atol=1e-5)
+
+
+@given(b=integer_networks(exclude=["max"]), timesteps=st.integers(1, 8))
+def test_file_has_the_spikes_of_the_snn(tmp_path_factory, b, timesteps):
+    folder = tmp_path_factory.mktemp("nir")
+    snn = trained(b, folder)
+    assert export_nir(snn, folder / "m.nir") == []
+    assert_same(snn, nir.read(folder / "m.nir"), eighths(3, 2, 6, 6), timesteps)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        {"group": 4},
+        {"group": 2, "dilations": [2, 1], "pads": [2, 1, 2, 1]},
+        {"strides": [2, 2], "pads": [0, 1, 1, 0]},
+        {"auto_pad": "SAME_UPPER", "strides": [2, 2], "pads": []},
+        {"auto_pad": "SAME_LOWER", "strides": [3, 2], "pads": []},
+    ],
+    ids=str,
+)
+def test_convolutions_of_every_kind(layer, tmp_path):
+    b = IntegerBuilder((2, 8, 8))
+    b.conv(4)
+    b.clip(2.0)
+    group, attrs = layer.get("group", 1), {k: v for k, v in layer.items() if k != "group" and v}
+    if "auto_pad" in attrs:
+        b.op("Conv", b.last, b.normal(4, 4, 3, 3), b.normal(4), **attrs)
+    else:
+        b.conv(4, group=group, **attrs)
+    b.clip(4.0)
+    b.op("GlobalAveragePool")
+    b.op("Flatten")
+    b.gemm(3)
+    snn = trained(b, tmp_path)
+    graph, _ = nir_graph(snn)
+    assert {node.groups for node in graph.nodes.values() if isinstance(node, nir.Conv2d)} == {1}
+    assert_same(snn, graph, eighths(3, 2, 8, 8), 7)
+
+
+def test_scales_and_shifts_without_weights_are_pointwise_convolutions(tmp_path):
+    b = IntegerBuilder((2, 6, 6))
+    b.conv(4)
+    b.clip(2.0)
+    left = b.op("Mul", b.last, b.constant(np.full((4, 1, 1), 4.0)))
+    right = b.conv(4)
+    b.op("Add", left, right)
+    b.op("Add", b.last, b.normal(4, 1, 1))
+    b.clip(8.0)
+    b.op("AveragePool", kernel_shape=[2, 2], strides=[2, 2])
+    b.clip(4.0)
+    b.op("Flatten")
+    b.gemm(3, inputs=36)
+    snn = trained(b, tmp_path)
+    graph, _ = nir_graph(snn)
+    assert not any(isinstance(node, nir.Scale) for node in graph.nodes.values())
+    assert_same(snn, graph, eighths(3, 2, 6, 6), 7)
+
+
+def test_tensor_plus_itself_is_two_edges(tmp_path):
+    b = IntegerBuilder((4,))
+    b.gemm(4)
+    b.clip(2.0)
+    b.op("Add", b.last, b.last)
+    b.gemm(3)
+    snn = trained(b, tmp_path)
+    assert_same(snn, nir_graph(snn)[0], eighths(3, 4), 5)
+
+
+def test_thresholds_and_pooling_are_as_readers_want_them(tmp_path):
+    graph, losses = nir_graph(trained(average_network(), tmp_path))
+    neurons = [node for node in graph.nodes.values() if isinstance(node, nir.IF)]
+    assert losses == []
+    assert [n.v_threshold.shape for n in neurons] == [(4, 8, 8), (6, 4, 4), (5,)]
+    assert all(n.metadata["reset"] == "subtract v_threshold" for n in neurons)
+    assert not {type(n).__name__ for n in graph.nodes.values()} & {"AvgPool2d", "Scale"}
+    assert graph.metadata["timesteps"] == 6
+
+
+def test_losses_are_listed_and_refused_unless_allowed(tmp_path):
+    b = average_network()
+    b.op("Softmax", axis=1)
+    snn = trained(b, tmp_path, neuron=SignedIntegrateAndFire())
+    message = r"SignedIntegrate.*before the first step.*clip1.*Softmax.*--allow-loss"
+    with pytest.raises(UnsupportedError, match=message):
+        export_nir(snn, tmp_path / "m.nir")
+    assert not (tmp_path / "m.nir").exists()
+    losses = export_nir(snn, tmp_path / "m.nir", allow_loss=True)
+    assert len(losses) == 3
+    graph = nir.read(tmp_path / "m.nir")
+    (potential,) = {float(n.metadata["v0"].max() / n.v_threshold.max())
+                    for n in graph.nodes.values() if isinstance(n, nir.IF)}  # fmt: skip
+    assert potential == 0.5
+
+
+def test_what_the_rest_needs_cannot_be_left_out(tmp_path):
+    path = residual_network().save(tmp_path / "m.onnx")
+    snn = convert(path, dataset(x=uniform(4, 3, 8, 8)), neuron=IntegrateAndFire(0.0)).snn
+    for allow_loss in (False, True):
+        with pytest.raises(UnsupportedError, match=r"MaxPool.*left out"):
+            nir_graph(snn, allow_loss=allow_loss)
+
+
+def test_sum_that_broadcasts_is_refused(tmp_path):
+    b = IntegerBuilder((2, 6, 6))
+    b.conv(4)
+    features = b.clip(2.0)
+    b.op("Add", features, b.op("GlobalAveragePool"))
+    b.conv(4)
+    b.clip(2.0)
+    b.head()
+    with pytest.raises(UnsupportedError, match=r"nothing for node 'add\d' \(Add\)"):
+        nir_graph(trained(b, tmp_path))
+
+
+def test_open_sizes_are_refused_by_name(tmp_path):
+    b = Builder((2, "H", "W"))
+    b.conv(3)
+    b.relu()
+    b.head()
+    snn = trained(b, tmp_path, threshold="fit", data=dataset(x=uniform(4, 2, 8, 8)))
+    with pytest.raises(UnsupportedError, match="size of 'x' is not fixed"):
+        nir_graph(snn)
+
+
+@pytest.fixture
+def example(tmp_path):
+    """An SNN with thresholds per channel from data, its NIR file, samples, and what it does."""
+    x = uniform(4, 2, 8, 8)
+    snn = trained(average_network(), tmp_path, 8, threshold="fit", data=dataset(x=x))
+    export_nir(snn, tmp_path / "m.nir")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield x, nir.read(tmp_path / "m.nir"), Runner(snn, rates=True).run(x, 8)
+
+
+def assert_counts(result, counts, outputs):
+    """Another simulator's spikes [N, T, ...] and outputs [N, T, ...] are the Runner's."""
+    assert counts.keys() == result.spikes.keys()
+    for layer, spikes in counts.items():
+        fired = spikes.reshape(len(spikes), -1).sum(1)
+        assert fired.all()
+        np.testing.assert_array_equal(fired, result.spikes[layer])
+    (expected,) = result.outputs.values()
+    np.testing.assert_allclose(outputs.mean(1), expected, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_sinabs_fires_the_same_spikes(example):
+    """Told that a neuron fires once a step, and that its potential has no minimum."""
+    x, graph, result = example
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    pytest.importorskip("sinabs", reason="sinabs is not installed: pip install sinabs")
+    import sinabs.activation
+    import sinabs.layers
+    import sinabs.nir
+
+    network = sinabs.nir.from_nir(graph, batch_size=len(x))
+    counts = {}
+    for name, module in network.named_modules():
+        if isinstance(module, sinabs.layers.IAFSqueeze):
+            module.min_v_mem = None  # from_nir sets it to minus the threshold
+            module.spike_fn = sinabs.activation.SingleSpike
+            module.register_forward_hook(lambda _m, _i, out, name=name: counts.update({name: out}))
+    with torch.no_grad():
+        output, *_ = network(torch.tensor(x).repeat_interleave(8, 0))
+    by_step = {name: spikes.reshape(len(x), 8, -1).numpy() for name, spikes in counts.items()}
+    assert_counts(result, by_step, output.reshape(len(x), 8, -1).numpy())
+
+
+@pytest.mark.slow
+def test_norse_fires_the_same_spikes(example):
+    """Told to reset by subtraction, with its own function for that."""
+    x, graph, result = example
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    pytest.importorskip("norse", reason="norse is not installed: pip install norse")
+    from norse.torch.functional.iaf import IAFFeedForwardState
+    from norse.torch.functional.reset import reset_subtract
+    from norse.torch.functional.threshold import threshold
+    from norse.torch.module.iaf import IAFCell
+    from norse.torch.utils.import_nir import from_nir
+
+    def subtractive(current, state, p, _dt):
+        v = state.v + current
+        z = threshold(v - p.v_th, p.method, p.alpha)
+        return z, IAFFeedForwardState(reset_subtract(z, v, p.v_reset, p.v_th))
+
+    network, fired = from_nir(graph), {}
+    for name, module in network.named_modules():
+        if isinstance(module, IAFCell):
+            module.activation = subtractive
+            module.register_forward_hook(
+                lambda _m, _i, out, name=name: fired.setdefault(name, []).append(out[0].numpy())
+            )
+    outputs = []
+    with torch.no_grad():
+        for sample in torch.tensor(x):  # norse flattens the batch too, so one by one
+            state = None
+            for _ in range(8):
+                output, state = network(sample, state)
+                outputs.append(output.numpy())
+    by_step = {name: np.stack(steps).reshape(len(x), 8, -1) for name, steps in fired.items()}
+    assert_counts(result, by_step, np.stack(outputs).reshape(len(x), 8, -1))

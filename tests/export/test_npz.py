@@ -1,0 +1,253 @@
+"""Arrays: the file alone is enough to simulate the SNN, with NumPy and what its README says."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onnxsnn import IntegrateAndFire, Runner, convert
+from onnxsnn.errors import UnsupportedError
+from onnxsnn.export import export_npz
+from onnxsnn.export.canonical import RULES
+from onnxsnn.neurons import NEURONS, RECTIFYING_NEURONS
+from tests.export.simulate import convolve, windows
+from tests.models import Builder, dataset, uniform
+from tests.networks import STRUCTURES, IntegerBuilder, eighths, integer_networks
+
+
+class Simulator:
+    """An SNN from its .npz alone, a batch at a time; written after the file's README."""
+
+    def __init__(self, path):
+        self.file = np.load(path)
+        self.network = json.loads(self.file["network.json"])
+
+    def run(self, x, timesteps):
+        """The outputs, and the spikes of each layer and sample, after so many timesteps."""
+        self.states, self.spikes = {}, {}
+        for self.step in range(1, timesteps + 1):
+            tensors = dict.fromkeys(self.network["inputs"], x)
+            for operation in self.network["operations"]:
+                arrays = {role: self.file[key] for role, key in operation["arrays"].items()}
+                read = [tensors[name] for name in operation["inputs"]]
+                ((name, shape),) = operation["outputs"].items()
+                tensors[name] = self.compute(operation, read, shape, arrays).astype(np.float32)
+                assert list(tensors[name].shape[1:]) == shape
+        return {name: tensors[name] for name in self.network["outputs"]}
+
+    def compute(self, operation, read, shape, arrays):
+        operator, settings, x = operation["operator"], operation["settings"], read[0]
+        if "threshold" in arrays:
+            return self.fire(operation["name"], operator, settings, x, **arrays)
+        key = operation["name"]
+        window = [settings[k] for k in ("kernel", "strides", "pads") if k in settings]
+        match operator:
+            case "Linear":
+                return x @ arrays["weight"].T.astype(np.float32) + arrays["bias"]
+            case "Conv":
+                more = settings["dilations"], settings["groups"]
+                return convolve(x, arrays["weight"], arrays["bias"], *window[1:], *more)
+            case "AveragePool":
+                total = windows(x, *window).sum((-2, -1))
+                size = windows(np.ones_like(x), *window).sum((-2, -1))
+                return total / (math.prod(window[0]) if settings["include_padding"] else size)
+            case "MaxPool":
+                return windows(x, *window, fill=-np.inf).max((-2, -1))
+            case "Mean":
+                axes = tuple(axis + 1 for axis in settings["axes"])
+                return x.mean(axes, keepdims=settings["keepdims"])
+            case "Add":
+                return sum(read)
+            case "Subtract":
+                return x - read[1]
+            case "Scale":
+                return x * arrays["scale"]
+            case "Shift":
+                return x + arrays["shift"]
+            case "Concat":
+                return np.concatenate(read, settings["axis"] + 1)
+            case "Pad":
+                half = len(settings["pads"]) // 2
+                pads = zip(settings["pads"][:half], settings["pads"][half:], strict=True)
+                return np.pad(x, [(0, 0), *pads])
+            case "Reshape":
+                return x.reshape(-1, *shape)
+            case "Transpose":
+                return x.transpose(0, *(axis + 1 for axis in settings["order"]))
+            case "RunningSum":
+                return self.add(key, x)
+            case "RunningMean":
+                return self.add(key, x) / self.step
+            case "SumIncrement":
+                return x - self.swap(key, x)
+            case "MeanIncrement":
+                total = np.where(np.isfinite(x), x * self.step, self.states.get(key, 0.0))
+                return total - self.swap(key, total)
+            case "SumToMean":
+                return x / self.step
+            case "MeanToSum":
+                return x * self.step
+        raise AssertionError(f"the README does not say what {operator} is")
+
+    def add(self, key, x):
+        self.states[key] = self.states.get(key, 0.0) + x
+        return self.states[key]
+
+    def swap(self, key, x):
+        before = self.states.get(key, 0.0)
+        self.states[key] = x
+        return before
+
+    def fire(self, key, operator, settings, x, threshold, v0):
+        v, n = self.states.get(key, (v0, 0.0))
+        u = v + x
+        if "MultiThreshold" in operator:
+            wanted = u / threshold
+            if not operator.startswith("Signed"):
+                wanted = np.maximum(wanted, -n)
+            reached = np.abs(wanted)[..., None] >= settings["bounds"]
+            s = np.sign(wanted) * (reached * settings["gains"]).sum(-1)
+            if not operator.startswith("Signed"):
+                s = np.where(n + s < 0, s / 2, s)
+        elif "Burst" in operator:
+            s = np.clip(np.floor(u / threshold), settings["least"], settings["most"])
+        else:
+            s = (u >= threshold).astype(np.float32)
+            if operator == "TernaryIntegrateAndFire":
+                s = s - (u < 0)
+            if operator == "SignedIntegrateAndFire":
+                s = s - ((u < 0) & (n > 0))
+        self.states[key] = u - threshold * s, n + s
+        fired = np.ceil(np.abs(s)).reshape(len(s), -1).sum(1)
+        self.spikes[key] = self.spikes.get(key, 0.0) + fired
+        return s
+
+
+def assert_same(snn, path, x, timesteps, tolerance):
+    simulator = Simulator(path)
+    outputs = simulator.run(x, timesteps)
+    result = Runner(snn, rates=True).run(x, timesteps)
+    assert simulator.spikes.keys() == result.spikes.keys()
+    for layer, counts in result.spikes.items():
+        np.testing.assert_array_equal(simulator.spikes[layer], counts)
+    assert outputs.keys() == result.outputs.keys()
+    for name, values in result.outputs.items():
+        np.testing.assert_allclose(outputs[name], values, atol=tolerance)
+
+
+@given(
+    b=integer_networks(),
+    neuron=st.sampled_from([*RECTIFYING_NEURONS.values()]),
+    timesteps=st.integers(1, 8),
+)
+def test_file_alone_has_the_spikes_of_the_snn(tmp_path_factory, b, neuron, timesteps):
+    folder = tmp_path_factory.mktemp("npz")
+    snn = convert(b.save(folder / "m.onnx"), threshold="trained", neuron=neuron()).snn
+    assert export_npz(snn, folder / "m.npz") == []
+    assert_same(snn, folder / "m.npz", eighths(3, 2, 6, 6), timesteps, 1e-6)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        {"group": 2, "dilations": [2, 1], "pads": [2, 1, 2, 1]},
+        {"strides": [2, 2], "pads": [0, 1, 1, 0]},
+        {"auto_pad": "SAME_UPPER", "strides": [2, 2], "pads": []},
+        {"auto_pad": "SAME_LOWER", "strides": [3, 2], "pads": []},
+    ],
+    ids=str,
+)
+def test_settings_of_convolutions_are_said_in_full(layer, tmp_path):
+    b = IntegerBuilder((2, 8, 8))
+    b.conv(4)
+    b.clip(2.0)
+    group = layer.get("group", 1)
+    attrs = {name: value for name, value in layer.items() if value and name != "group"}
+    b.op("Conv", b.last, b.normal(4, 4 // group, 3, 3), b.normal(4), group=group, **attrs)
+    b.clip(4.0)
+    left = b.op("ReduceMean", b.last, axes=[2, 3], keepdims=0)
+    b.op("GlobalAveragePool", b.nodes[-2].output[0])
+    b.op("Squeeze", b.last, b.constant([2, 3], np.int64))
+    b.op("Concat", b.last, left, axis=1)
+    b.op("Transpose", b.last, perm=[0, 1])
+    b.op("Gemm", b.last, b.normal(8, 3))
+    snn = convert(b.save(tmp_path / "m.onnx"), threshold="trained", timesteps=4).snn
+    export_npz(snn, tmp_path / "m.npz")
+    assert_same(snn, tmp_path / "m.npz", eighths(3, 2, 8, 8), 5, 1e-5)
+
+
+@pytest.mark.parametrize("structure", ["mobilenet", "densenet", "vgg", "residual"])
+def test_whole_networks_give_the_runner_s_outputs(structure, tmp_path):
+    """Weights are no whole numbers here, so that a spike may come a step later."""
+    x = uniform(3, 3, 8, 8)
+    path = STRUCTURES[structure]().save(tmp_path / "m.onnx")
+    snn = convert(path, dataset(x=x), timesteps=4).snn
+    assert export_npz(snn, tmp_path / "m.npz") == []
+    ((name, outputs),) = Simulator(tmp_path / "m.npz").run(x, 4).items()
+    expected = Runner(snn).run(x, 4).outputs[name]
+    assert np.linalg.norm(outputs - expected) < 0.05 * np.linalg.norm(expected)
+
+
+def test_whole_values_are_integers_and_others_are_not(tmp_path):
+    b = IntegerBuilder((2, 6, 6))
+    b.conv(4)
+    b.clip(8.0)
+    b.op("Flatten")
+    b.gemm(3, inputs=144)
+    path = b.save(tmp_path / "m.onnx")
+    snn = convert(path, threshold="trained", neuron=IntegrateAndFire(0.0)).snn
+    export_npz(snn, tmp_path / "m.npz")
+    file = np.load(tmp_path / "m.npz")
+    kinds = {file[name].dtype for name in file.files if "." in name and name[0].isdigit()}
+    assert kinds == {np.dtype(np.int8)}
+    snn = convert(path, threshold="trained", neuron=IntegrateAndFire(0.3)).snn
+    export_npz(snn, tmp_path / "m.npz")
+    file = np.load(tmp_path / "m.npz")
+    assert {file[f"1.{role}"].dtype for role in ("threshold", "v0")} == {np.dtype(np.float32)}
+
+
+def test_readme_has_words_for_every_operator(tmp_path):
+    b = IntegerBuilder((4,))
+    b.clip(2.0)
+    export_npz(convert(b.save(tmp_path / "m.onnx")).snn, tmp_path / "m.npz")
+    text = np.load(tmp_path / "m.npz")["README"].decode()
+    renamed = {
+        "Gemm": "Linear", "MatMul": "Linear", "GlobalAveragePool": "Mean", "ReduceMean": "Mean",
+        "Sum": "Add", "Sub": "Subtract", "Mul": "Scale", "Div": "Scale",
+        "Flatten": "Reshape", "Squeeze": "Reshape", "Unsqueeze": "Reshape",
+    }  # fmt: skip
+    words = {renamed.get(name, name) for name in RULES} | {"Shift", "SumToMean", "MeanToSum"}
+    assert {neuron.operator for neuron in NEURONS.values()} <= words
+    assert not [word for word in words if word not in text]
+
+
+def test_same_network_is_the_same_file(tmp_path):
+    b = IntegerBuilder((4,))
+    b.gemm(4)
+    b.clip(2.0)
+    snn = convert(b.save(tmp_path / "m.onnx")).snn
+    for name in ("a.npz", "b.npz"):
+        export_npz(snn, tmp_path / name)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+def test_operators_without_words_are_refused_unless_allowed(tmp_path):
+    b = Builder((3, 4, 4))
+    b.conv(4)
+    b.relu()
+    b.op("Sigmoid")
+    b.conv(4)
+    b.relu()
+    b.head()
+    b.op("Softmax", axis=1)
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=uniform(4, 3, 4, 4))).snn
+    with pytest.raises(UnsupportedError, match=r"sigmoid2.*softmax8.*--allow-loss"):
+        export_npz(snn, tmp_path / "m.npz")
+    assert not (tmp_path / "m.npz").exists()
+    assert len(export_npz(snn, tmp_path / "m.npz", allow_loss=True)) == 2
+    network = json.loads(np.load(tmp_path / "m.npz")["network.json"])
+    (softmax,) = (o for o in network["operations"] if o["operator"] == "Softmax")
+    assert softmax["settings"] == {"axis": 1}
