@@ -63,7 +63,8 @@ def from_model(model: onnx.ModelProto) -> Graph:
 def to_model(graph: Graph) -> onnx.ModelProto:
     """The model of a graph, with the body of every onnxsnn function that it calls."""
     graph.toposort()
-    called = {node.op for node in graph.nodes if node.domain == functions.DOMAIN}
+    nodes = [node for part in (graph, *graph.subgraphs(recursive=True)) for node in part.nodes]
+    called = {node.op for node in nodes if node.domain == functions.DOMAIN}
     others = [entry for entry in graph.import_domains or [] if entry.domain not in _OWN_DOMAINS]
     opsets = [onnx.helper.make_opsetid("", graph.opset), *others]
     if called:
