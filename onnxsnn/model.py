@@ -26,7 +26,16 @@ from onnxsnn.inputs import InputSpec
 from onnxsnn.neurons import NEURONS
 from onnxsnn.passes.spike import State
 
-__all__ = ["FORMAT", "Layer", "SpikingModel", "input_specs", "is_spiking", "kind_of"]
+__all__ = [
+    "FORMAT",
+    "Layer",
+    "SpikingModel",
+    "input_specs",
+    "is_spiking",
+    "kind_of",
+    "set_defaults",
+    "step_graph",
+]
 
 FORMAT = 1
 _PREFIX = "onnxsnn."
@@ -87,7 +96,7 @@ class SpikingModel:
     ) -> SpikingModel:
         """Put the step graph together: defaults for the states, and the metadata."""
         model = to_model(graph)
-        _set_defaults(model, states)
+        set_defaults(model, states)
         pairs = [{"input": s.input, "output": s.output, "role": s.role} for s in states]
         write_metadata(
             model,
@@ -181,6 +190,10 @@ class SpikingModel:
             for node in _neurons(self.model)
         }
 
+    def operator(self, layer: str) -> str:
+        """The operator of a layer's neurons, of the onnxsnn domain."""
+        return next(node.op_type for node in _neurons(self.model) if node.name == layer)
+
     def potential(self, layer: str) -> State:
         """The state that holds a layer's membrane potential."""
         (node,) = (node for node in _neurons(self.model) if node.name == layer)
@@ -188,13 +201,18 @@ class SpikingModel:
 
     def graph(self) -> Graph:
         """The step graph for the passes: the states are plain inputs there."""
-        stripped = onnx.ModelProto()
-        stripped.CopyFrom(self.model)
-        states = {state.input for state in self.states}
-        kept = [t for t in stripped.graph.initializer if t.name not in states]
-        del stripped.graph.initializer[:]
-        stripped.graph.initializer.extend(kept)
-        return from_model(stripped)
+        return step_graph(self.model, self.states)
+
+
+def step_graph(model: onnx.ModelProto, states: Sequence[State]) -> Graph:
+    """The graph of an SNN's model, in which the states are plain inputs."""
+    stripped = onnx.ModelProto()
+    stripped.CopyFrom(model)
+    names = {state.input for state in states}
+    kept = [t for t in stripped.graph.initializer if t.name not in names]
+    del stripped.graph.initializer[:]
+    stripped.graph.initializer.extend(kept)
+    return from_model(stripped)
 
 
 def input_specs(model: onnx.ModelProto) -> list[InputSpec]:
@@ -247,7 +265,8 @@ def _neurons(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     ]
 
 
-def _set_defaults(model: onnx.ModelProto, states: Sequence[State]) -> None:
+def set_defaults(model: onnx.ModelProto, states: Sequence[State]) -> None:
+    """Give a model's state inputs their values before the first step."""
     model.graph.initializer.extend(
         onnx.numpy_helper.from_array(np.asarray(state.default, np.float32), state.input)
         for state in states

@@ -30,8 +30,18 @@ import onnx_graphsurgeon as gs
 
 from onnxsnn import functions
 from onnxsnn.errors import UnsupportedError
-from onnxsnn.graph import Graph, Node, Tensor, constant, describe, insert, rank, remove, to_model, unique_name
-from onnxsnn.operators import values_read
+from onnxsnn.graph import (
+    Graph,
+    Node,
+    Tensor,
+    constant,
+    describe,
+    insert,
+    rank,
+    remove,
+    to_model,
+    unique_name,
+)
 from onnxsnn.passes.spike import State
 
 __all__ = ["TIME", "TimeBatched", "time_batch"]
@@ -116,7 +126,7 @@ class _TimeBatcher:
         """id() of every tensor that varies over time."""
         moving = {id(t) for t in self.graph.inputs if t.name in self.before}
         for node in self.graph.nodes:
-            if any(id(tensor) in moving for tensor in values_read(node)):
+            if any(id(tensor) in moving for tensor in node.inputs):
                 moving.update(id(tensor) for tensor in node.outputs)
         return moving
 
