@@ -32,6 +32,7 @@ __all__ = [
     "rank",
     "remove",
     "replace_everywhere",
+    "replace_reads",
     "sole_consumer",
     "sole_producer",
     "to_model",
@@ -218,12 +219,17 @@ def remove(graph: Graph, node: Node) -> None:
     graph.nodes = [other for other in graph.nodes if other is not node]
 
 
-def replace_everywhere(graph: Graph, old: Tensor, new: Tensor) -> None:
-    """Let everything that reads `old` read `new`; a graph output keeps its name and shape."""
+def replace_reads(old: Tensor, new: Tensor) -> None:
+    """Let every node that reads `old` read `new`."""
     for consumer in {id(node): node for node in old.outputs}.values():
         for position, tensor in enumerate(consumer.inputs):
             if tensor is old:
                 consumer.inputs[position] = new
+
+
+def replace_everywhere(graph: Graph, old: Tensor, new: Tensor) -> None:
+    """Let everything that reads `old` read `new`; a graph output keeps its name and shape."""
+    replace_reads(old, new)
     for position, output in enumerate(graph.outputs):
         if output is old:
             graph.outputs[position] = new

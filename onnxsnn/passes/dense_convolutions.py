@@ -57,7 +57,7 @@ def _is_less_work(node: Node) -> bool:
     ):
         return False
     values, results = math.prod(read[1:]), math.prod(given[1:])
-    return values < math.prod(weights.shape[1:]) and values * results <= _GROWTH * weights.size
+    return bool(values < weights[0].size and values * results <= _GROWTH * weights.size)
 
 
 _GROWTH = 2  # of the weights' memory, at most

@@ -39,6 +39,7 @@ from onnxsnn.graph import (
     insert,
     rank,
     remove,
+    replace_reads,
     to_model,
     unique_name,
 )
@@ -288,35 +289,45 @@ class _TimeBatcher:
         loop: list[tuple[Tensor, Tensor]],
         scanned: list[tuple[Tensor, Tensor]],
     ) -> None:
-        results = list(node.outputs)
-        carried = [t for t in results if t.name in self.after]
-        given = [t for t in results if t.name not in self.after]
-        names = {id(t): gs.Variable(f"{t.name}.then", t.dtype, t.shape) for t in results}
+        inside = [gs.Variable(f"{t.name}.then", t.dtype, t.shape) for t in node.outputs]
+        work = gs.Node(node.op, node.name, node.attrs, inner, inside, domain=node.domain)
+        carried, given, nodes = [], [], [work]
+        for tensor, result in zip(node.outputs, inside, strict=True):
+            if tensor.name not in self.after:
+                given.append((tensor, result))
+                continue
+            carried.append((tensor, result))
+            if tensor.outputs:
+                each = gs.Variable(f"{tensor.name}.each", tensor.dtype, tensor.shape)
+                nodes.append(gs.Node("Identity", each.name, None, [result], [each]))
+                given.append((self._of_each_step(tensor), each))
+        slices = [gs.Variable(f"{t.name}.scanned", t.dtype) for t, _ in given]
         body = gs.Graph(
-            nodes=[
-                gs.Node(
-                    node.op, node.name, node.attrs, inner, [names[id(t)] for t in results],
-                    domain=node.domain,
-                )
-            ],
-            inputs=[variable for _, variable in (*loop, *scanned)],
-            outputs=[names[id(t)] for t in (*carried, *given)],
+            nodes,
+            [variable for _, variable in (*loop, *scanned)],
+            [result for _, result in (*carried, *given)],
             opset=self.graph.opset,
             import_domains=self.graph.import_domains,
-        )  # fmt: skip
-        node.outputs.clear()
-        slices = [gs.Variable(f"{t.name}.scanned", t.dtype, None) for t in given]
-        position = self.graph.nodes.index(node)
-        self.graph.nodes[position] = gs.Node(
-            "Scan",
-            node.name,
-            {"body": body, "num_scan_inputs": len(scanned)},
-            [tensor for tensor, _ in (*loop, *scanned)],
-            [*carried, *slices],
         )
-        node.inputs.clear()
-        for tensor, scan_output in zip(given, slices, strict=True):
+        remove(self.graph, node)
+        self.graph.nodes.append(
+            gs.Node(
+                "Scan",
+                node.name,
+                {"body": body, "num_scan_inputs": len(scanned)},
+                [tensor for tensor, _ in (*loop, *scanned)],
+                [*(tensor for tensor, _ in carried), *slices],
+            )
+        )
+        for (tensor, _), scan_output in zip(given, slices, strict=True):
             self._together(scan_output, tensor, node)
+
+    def _of_each_step(self, state: Tensor) -> Tensor:
+        """What stands for a state after each step where nodes read it."""
+        each = gs.Variable(f"{state.name}.steps", state.dtype, [None, *state.shape[1:]])
+        replace_reads(state, each)
+        self.moving.add(id(each))
+        return each
 
     def _together(self, slices: Tensor, tensor: Tensor, node: Node) -> None:
         """Let `tensor` be the slices [K, N, ...] as [K * N, ...]."""

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from onnxsnn.graph import Graph, constant
+from onnxsnn.graph import Graph, Tensor
 from onnxsnn.runtime.backend import Tile
 
 __all__ = ["MEMORY", "best_tile", "live_bytes"]
@@ -59,9 +59,8 @@ def live_bytes(graph: Graph) -> int:
     return most * _COPIES
 
 
-def _bytes(tensor: object) -> int:
-    shape = getattr(tensor, "shape", None)
-    dtype = getattr(tensor, "dtype", None)
-    if shape is None or dtype is None or constant(tensor) is not None:  # type: ignore[arg-type]
+def _bytes(tensor: Tensor) -> int:
+    if tensor.shape is None or tensor.dtype is None:
         return 0
-    return math.prod(s for s in shape[1:] if isinstance(s, int)) * np.dtype(dtype).itemsize
+    sizes = [size for size in tensor.shape[1:] if isinstance(size, int)]
+    return math.prod(sizes) * int(np.dtype(tensor.dtype).itemsize)

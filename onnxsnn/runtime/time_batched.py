@@ -15,7 +15,7 @@ import onnx
 import onnxruntime as ort
 
 from onnxsnn.arrays import Array
-from onnxsnn.errors import OnnxSnnError, UnsupportedError
+from onnxsnn.errors import OnnxSnnError
 from onnxsnn.model import set_defaults, step_graph
 from onnxsnn.passes.dense_convolutions import dense_convolutions
 from onnxsnn.passes.spike import State
