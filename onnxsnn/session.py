@@ -36,14 +36,21 @@ def quiet_onnxruntime() -> Iterator[None]:
         ort.set_default_logger_severity(_WARNINGS)
 
 
-def make_session(model: onnx.ModelProto, threads: int | None = None) -> ort.InferenceSession:
+def make_session(
+    model: onnx.ModelProto, threads: int | None = None, *, spinning: bool = True
+) -> ort.InferenceSession:
     """An ONNX Runtime session on the CPU; `threads` of None lets ONNX Runtime choose.
+
+    Its threads spin for a while when they have nothing to do, which is in the way of another
+    session that runs right after it; `spinning` says whether they may.
 
     Raises:
         ModelError: ONNX Runtime does not take the model.
     """
     options = ort.SessionOptions()
     options.log_severity_level = _FATAL_ONLY
+    if not spinning:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if threads is not None:
         options.intra_op_num_threads = threads
     try:

@@ -37,6 +37,7 @@ from onnxsnn.graph import (
     constant,
     describe,
     insert,
+    is_static_shape,
     rank,
     remove,
     replace_reads,
@@ -48,6 +49,7 @@ from onnxsnn.passes.spike import State
 __all__ = ["TIME", "TimeBatched", "time_batch"]
 
 TIME = "onnxsnn.time"
+_FEW = 64  # values per constant that are quicker to read than to repeat
 _SUMS = {"RunningSum", "RunningMean"}
 
 
@@ -268,7 +270,7 @@ class _TimeBatcher:
         inner, loop, scanned = [], [], []
         for tensor in node.inputs:
             if constant(tensor) is not None or id(tensor) not in self.moving:
-                inner.append(tensor)
+                inner.append(self._wide(tensor, node))
                 continue
             variable = gs.Variable(f"{tensor.name}.now", tensor.dtype, tensor.shape)
             inner.append(variable)
@@ -321,6 +323,16 @@ class _TimeBatcher:
         )
         for (tensor, _), scan_output in zip(given, slices, strict=True):
             self._together(scan_output, tensor, node)
+
+    def _wide(self, tensor: Tensor, node: Node) -> Tensor:
+        """A constant in the shape of a sample, where its values would each meet few others."""
+        values, sizes = constant(tensor), node.outputs[0].shape
+        if values is None or values.ndim != len(sizes or []) or not is_static_shape(sizes):
+            return tensor
+        spread = np.broadcast_to(values, np.broadcast_shapes(values.shape, (1, *sizes[1:])))
+        if not values.size < spread.size <= _FEW * values.size:
+            return tensor
+        return gs.Constant(f"{tensor.name}.wide", np.ascontiguousarray(spread))
 
     def _of_each_step(self, state: Tensor) -> Tensor:
         """What stands for a state after each step where nodes read it."""

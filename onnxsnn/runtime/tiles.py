@@ -8,6 +8,7 @@ processor's caches between an operator and the next.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import numpy as np
 
@@ -17,9 +18,9 @@ from onnxsnn.runtime.backend import Tile
 __all__ = ["MEMORY", "best_tile", "live_bytes"]
 
 MEMORY = 2**29  # bytes, unless told
-_CACHED = 96 * 2**20  # bytes from which on larger tiles were no faster
-_LEAST, _MOST = 16, 64  # sample-steps; measured on VGG-16 and PreActResNet-18
-_STEPS = 16
+_CACHED = 192 * 2**20  # bytes from which on larger tiles were no faster
+_LEAST, _MOST = 16, 128  # sample-steps
+_SAMPLES = 16  # measured: of as many sample-steps, those with more samples were faster
 _COPIES = 2  # ONNX Runtime keeps tensors of convolutions in two layouts, for a while
 
 
@@ -34,7 +35,7 @@ def best_tile(samples: int, timesteps: int, each: int, memory: int = MEMORY) -> 
     """
     wanted = min(max(_CACHED // each, _LEAST), _MOST)
     most = max(1, min(wanted, memory // each))
-    steps = min(timesteps, max(most // samples, min(_STEPS, most)))
+    steps = min(timesteps, max(1, most // min(samples, _SAMPLES)))
     return _even(samples, max(1, most // steps)), _even(timesteps, steps)
 
 
@@ -43,17 +44,19 @@ def _even(count: int, size: int) -> int:
     return math.ceil(count / math.ceil(count / size))
 
 
-def live_bytes(graph: Graph) -> int:
-    """The most that the tensors of one sample hold at once; unknown sizes count as 1.
+def live_bytes(graph: Graph, states: Collection[str]) -> int:
+    """The most that the tensors of one sample hold at once in a step.
 
-    The graph must be in topological order.
+    Args:
+        graph: the step graph, in topological order; unknown sizes count as 1.
+        states: names of the outputs that are states: there is one of each, whatever the steps.
     """
     last_use = {id(t): step for step, node in enumerate(graph.nodes) for t in node.inputs}
     last_use.update((id(t), len(graph.nodes)) for t in graph.outputs)
     held: dict[int, int] = {}
     most = 1
     for step, node in enumerate(graph.nodes):
-        held.update((id(t), _bytes(t)) for t in node.outputs)
+        held.update((id(t), _bytes(t)) for t in node.outputs if t.name not in states)
         most = max(most, sum(held.values()))
         held = {key: size for key, size in held.items() if last_use.get(key, -1) > step}
     return most * _COPIES

@@ -78,7 +78,7 @@ class TimeBatchedGraph:
         if every_step not in self._chunks:
             graph = step_graph(self._model, self._states)
             dense_convolutions(graph)
-            self._each = live_bytes(graph)
+            self._each = live_bytes(graph, {state.output for state in self._states})
             folded = time_batch(graph, self._states, None if every_step else self._counted)
             self._chunks[every_step] = self._loaded(folded)
         return self._chunks[every_step]
@@ -86,7 +86,7 @@ class TimeBatchedGraph:
     def _loaded(self, folded: TimeBatched) -> _Chunk:
         set_defaults(folded.chunk, self._states)
         if folded.static is not None and self._static is None:
-            self._static = make_session(folded.static, self._threads)
+            self._static = make_session(folded.static, self._threads, spinning=False)
         session = make_session(folded.chunk, self._threads)
         return _Chunk(session, folded.constant_inputs, folded.every_step)
 
