@@ -41,8 +41,11 @@ class Backend(Protocol):
     def shape(self, state: Any, name: str) -> Sequence[int]:
         """The shape of one state after a step."""
 
-    def keep(self, values: Any, rows: Array) -> Any:
-        """Inputs or a state for some of the samples; None where samples cannot be told apart."""
+    def gather(self, pieces: Sequence[Any], rows: Sequence[Array], size: int) -> list[Any] | None:
+        """Some rows of each piece of inputs or states, together, in pieces of `size` samples.
+
+        None where the graph may mix samples.
+        """
 
 
 class Stepping:

@@ -56,8 +56,8 @@ class NumpyBackend(Stepping):
         """The shape of one state after a step."""
         return state[name].shape
 
-    def keep(self, values: _Values, rows: Array) -> None:
-        """Nothing: whether the graph mixes samples is not known."""
+    def gather(self, pieces: Sequence[_Values], rows: Sequence[Array], size: int) -> None:
+        """None: whether the graph mixes samples is not known."""
 
     def step(self, inputs: _Values, state: _Values) -> tuple[dict[str, Array], _Values]:
         """One evaluation of the graph."""

@@ -15,6 +15,7 @@ from onnxsnn.runtime.ort_values import Values, from_arrays
 from onnxsnn.runtime.step_graph import StepGraph
 from onnxsnn.runtime.tiles import MEMORY
 from onnxsnn.runtime.time_batched import TimeBatchedGraph, treats_samples_alone
+from onnxsnn.session import split
 
 __all__ = ["OnnxRuntimeBackend"]
 
@@ -91,10 +92,17 @@ class OnnxRuntimeBackend:
         """The shape of one state after a step."""
         return list(state[name].shape())
 
-    def keep(self, values: Values, rows: Array) -> Values | None:
-        """Inputs or a state for some of the samples; None where the graph may mix them."""
+    def gather(
+        self, pieces: Sequence[Values], rows: Sequence[Array], size: int
+    ) -> list[Values] | None:
+        """Some rows of each piece of inputs or states, together, in pieces of `size` samples."""
         if not isinstance(self._graph, TimeBatchedGraph):
             return None
-        arrays = {name: value.numpy() for name, value in values.items()}
-        kept = {n: a[rows] if a.ndim else a for n, a in arrays.items()}
-        return from_arrays({n: np.ascontiguousarray(a) for n, a in kept.items()})
+        first = {name: value.numpy() for name, value in pieces[0].items()}
+        scalars = {name: array for name, array in first.items() if not array.ndim}
+        arrays = {
+            name: np.concatenate([p[name].numpy()[r] for p, r in zip(pieces, rows, strict=True)])
+            for name in first
+            if name not in scalars
+        }
+        return [from_arrays(piece | scalars) for piece in split(arrays, size)]

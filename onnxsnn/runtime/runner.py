@@ -100,6 +100,8 @@ class Runner:
         """Forget all states: the next step is the first."""
         self._state: list[Any] = []
         self._samples = 0
+        self._rows: Array = np.arange(0)  # of the samples that are still in the batch
+        self._last: dict[str, Array] = {}
         self._ahead: tuple[list[Any], list[Any], int] | None = None
         self.steps_done = 0
         self.spikes: dict[str, Array] = {}
@@ -111,29 +113,67 @@ class Runner:
         Raises:
             DataError: the inputs do not fit the model, or the batch is another than before.
         """
+        if len(self._rows) < self._samples:
+            raise DataError("samples have left the batch; reset first")
         self._fall_back()
         feeds = self._checked(inputs)
         size = self._batch or (len(self._state) and self._size) or self._tile(feeds, 1)[0]
         return next(self._advance(self._prepare(feeds, size), 1, every_step=True))
 
     def steps(
-        self, inputs: Array | Mapping[str, Array], timesteps: int
+        self,
+        inputs: Array | Mapping[str, Array],
+        timesteps: int,
+        needed: Callable[[], Array] | None = None,
     ) -> Iterator[dict[str, Array]]:
-        """Reset, then the outputs after each of `timesteps` steps of the same inputs."""
-        return self._chunks(inputs, timesteps, every_step=True)
+        """Reset, then the outputs after each of `timesteps` steps of the same inputs.
+
+        Args:
+            inputs: an array, or arrays by name, first axis the sample.
+            timesteps: to run.
+            needed: asked now and then which samples are still needed, [N] of bool; the others
+                may leave the batch, and then their outputs and spikes stay what they were.
+        """
+        return self._chunks(inputs, timesteps, every_step=True, needed=needed)
 
     def _chunks(
-        self, inputs: Array | Mapping[str, Array], timesteps: int, every_step: bool
+        self,
+        inputs: Array | Mapping[str, Array],
+        timesteps: int,
+        every_step: bool,
+        needed: Callable[[], Array] | None = None,
     ) -> Iterator[dict[str, Array]]:
         """The outputs after each step, or after each chunk of steps."""
         if timesteps < 1:
             raise UsageError(f"timesteps must be 1 or more, and is {timesteps}")
         self.reset()
         feeds = self._checked(inputs)
-        size, chunk = self._tile(feeds, timesteps)
+        ahead = timesteps if needed is None else min(timesteps, _AHEAD)
+        size, chunk = self._tile(feeds, ahead)
         prepared = self._prepare(feeds, size)
         for start in range(0, timesteps, chunk):
+            if start and needed is not None:
+                prepared = self._without(prepared, ~needed())
+            if not prepared:
+                return
             yield from self._advance(prepared, min(chunk, timesteps - start), every_step)
+
+    def _without(self, prepared: list[Any], done: Array) -> list[Any]:
+        """The inputs without the samples that are done; the states too."""
+        if not done[self._rows].any():
+            return prepared
+        pieces = [~done[rows] for rows in np.split(self._rows, self._bounds())]
+        inputs = self._backend.gather(prepared, pieces, self._size)
+        states = self._backend.gather(self._state, pieces, self._size)
+        if inputs is None or states is None:
+            return prepared
+        self._rows = self._rows[~done[self._rows]]
+        self._state = states
+        return inputs if len(self._rows) else []
+
+    def _bounds(self) -> list[int]:
+        """Where the pieces begin, all but the first."""
+        return list(range(self._size, len(self._rows), self._size))
 
     def run(
         self,
@@ -176,6 +216,8 @@ class Runner:
                 f"the state is that of {self._samples} samples, and {count} came; reset first"
             )
         self._samples = count
+        if not self._state:
+            self._rows = np.arange(count)
         return feeds
 
     def _tile(self, feeds: dict[str, Array], timesteps: int) -> Tile:
@@ -201,16 +243,26 @@ class Runner:
             for inputs, state in zip(prepared, before, strict=True)
         ]
         self._state = [state for _, state in results]
-        outputs = _joined([values for values, _ in results], self._samples)
+        outputs = _joined([values for values, _ in results], len(self._rows))
         counts = {layer: outputs.pop(_counter(layer)) for layer in self._layers}  # [steps, N]
         if not every_step:
             self._count(counts, 0, timesteps)
-            yield {name: values[-1] for name, values in outputs.items()}
+            yield self._told({name: values[-1] for name, values in outputs.items()})
             return
         for step in range(timesteps):
             self._ahead = (prepared, before, step + 1) if step + 1 < timesteps else None
             self._count(counts, step, step + 1)
-            yield {name: values[step] for name, values in outputs.items()}
+            yield self._told({name: values[step] for name, values in outputs.items()})
+
+    def _told(self, outputs: dict[str, Array]) -> dict[str, Array]:
+        """Outputs of all samples, of those that have left the batch as they were last."""
+        if len(self._rows) < self._samples:
+            everything = {name: values.copy() for name, values in self._last.items()}
+            for name, values in outputs.items():
+                everything[name][self._rows] = values
+            outputs = everything
+        self._last = outputs
+        return dict(outputs)
 
     def _fall_back(self) -> None:
         """Return to the last step that was told, where more have been computed."""
@@ -226,8 +278,9 @@ class Runner:
         """Add up the spikes of some of the steps that were computed."""
         self.steps_done += stop - start
         for layer, values in counts.items():
-            sums = values[start:stop].sum(axis=0, dtype=np.float64)
-            self.spikes[layer] = self.spikes.get(layer, 0.0) + sums
+            total = np.zeros(self._samples)
+            total[self._rows] = values[start:stop].sum(axis=0, dtype=np.float64)
+            self.spikes[layer] = self.spikes.get(layer, 0.0) + total
             shape = self._backend.shape(self._state[0], self._potentials[layer])
             self.neurons[layer] = math.prod(shape[1:])
 
@@ -260,6 +313,9 @@ def _fitting(values: Array, spec: InputSpec) -> Array:
     if not np.can_cast(values.dtype, spec.dtype, "same_kind"):
         raise DataError(f"input {spec.name!r} takes {spec.dtype}, and {values.dtype} came")
     return values.astype(spec.dtype, copy=False)
+
+
+_AHEAD = 2  # steps between asking which samples are still needed
 
 
 def _joined(pieces: Sequence[dict[str, Array]], count: int) -> dict[str, Array]:
