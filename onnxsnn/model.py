@@ -33,7 +33,6 @@ __all__ = [
     "input_specs",
     "is_spiking",
     "kind_of",
-    "set_defaults",
     "step_graph",
 ]
 
@@ -96,7 +95,7 @@ class SpikingModel:
     ) -> SpikingModel:
         """Put the step graph together: defaults for the states, and the metadata."""
         model = to_model(graph)
-        set_defaults(model, states)
+        _set_defaults(model, states)
         pairs = [{"input": s.input, "output": s.output, "role": s.role} for s in states]
         write_metadata(
             model,
@@ -265,8 +264,7 @@ def _neurons(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     ]
 
 
-def set_defaults(model: onnx.ModelProto, states: Sequence[State]) -> None:
-    """Give a model's state inputs their values before the first step."""
+def _set_defaults(model: onnx.ModelProto, states: Sequence[State]) -> None:
     model.graph.initializer.extend(
         onnx.numpy_helper.from_array(np.asarray(state.default, np.float32), state.input)
         for state in states

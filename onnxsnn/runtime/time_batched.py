@@ -16,7 +16,7 @@ import onnxruntime as ort
 
 from onnxsnn.arrays import Array
 from onnxsnn.errors import OnnxSnnError
-from onnxsnn.model import set_defaults, step_graph
+from onnxsnn.model import step_graph
 from onnxsnn.passes.dense_convolutions import dense_convolutions
 from onnxsnn.passes.spike import State
 from onnxsnn.passes.time_batch import TIME, TimeBatched, time_batch
@@ -84,7 +84,10 @@ class TimeBatchedGraph:
         return self._chunks[every_step]
 
     def _loaded(self, folded: TimeBatched) -> _Chunk:
-        set_defaults(folded.chunk, self._states)
+        starts = {state.input for state in self._states}
+        folded.chunk.graph.initializer.extend(
+            tensor for tensor in self._model.graph.initializer if tensor.name in starts
+        )
         if folded.static is not None and self._static is None:
             self._static = make_session(folded.static, self._threads, spinning=False)
         session = make_session(folded.chunk, self._threads)
