@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from onnxsnn.cli.bench import bench_command
 from onnxsnn.cli.compare import compare_command, demo_command
 from onnxsnn.cli.convert import convert_command
 from onnxsnn.cli.evaluate import evaluate_command
@@ -48,6 +49,7 @@ for _command in (
     evaluate_command,
     fit_curve_command,
     run_command,
+    bench_command,
     demo_command,
 ):
     main.add_command(_command)
