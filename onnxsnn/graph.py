@@ -32,6 +32,7 @@ __all__ = [
     "rank",
     "remove",
     "replace_everywhere",
+    "replace_reads",
     "sole_consumer",
     "sole_producer",
     "to_model",
@@ -63,7 +64,8 @@ def from_model(model: onnx.ModelProto) -> Graph:
 def to_model(graph: Graph) -> onnx.ModelProto:
     """The model of a graph, with the body of every onnxsnn function that it calls."""
     graph.toposort()
-    called = {node.op for node in graph.nodes if node.domain == functions.DOMAIN}
+    nodes = [node for part in (graph, *graph.subgraphs(recursive=True)) for node in part.nodes]
+    called = {node.op for node in nodes if node.domain == functions.DOMAIN}
     others = [entry for entry in graph.import_domains or [] if entry.domain not in _OWN_DOMAINS]
     opsets = [onnx.helper.make_opsetid("", graph.opset), *others]
     if called:
@@ -217,12 +219,17 @@ def remove(graph: Graph, node: Node) -> None:
     graph.nodes = [other for other in graph.nodes if other is not node]
 
 
-def replace_everywhere(graph: Graph, old: Tensor, new: Tensor) -> None:
-    """Let everything that reads `old` read `new`; a graph output keeps its name and shape."""
+def replace_reads(old: Tensor, new: Tensor) -> None:
+    """Let every node that reads `old` read `new`."""
     for consumer in {id(node): node for node in old.outputs}.values():
         for position, tensor in enumerate(consumer.inputs):
             if tensor is old:
                 consumer.inputs[position] = new
+
+
+def replace_everywhere(graph: Graph, old: Tensor, new: Tensor) -> None:
+    """Let everything that reads `old` read `new`; a graph output keeps its name and shape."""
+    replace_reads(old, new)
     for position, output in enumerate(graph.outputs):
         if output is old:
             graph.outputs[position] = new

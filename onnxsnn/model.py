@@ -35,6 +35,7 @@ __all__ = [
     "input_specs",
     "is_spiking",
     "kind_of",
+    "step_graph",
 ]
 
 FORMAT = 1
@@ -197,6 +198,10 @@ class SpikingModel:
             for node in _neurons(self.model)
         }
 
+    def operator(self, layer: str) -> str:
+        """The operator of a layer's neurons, of the onnxsnn domain."""
+        return next(node.op_type for node in _neurons(self.model) if node.name == layer)
+
     def potential(self, layer: str) -> State:
         """The state that holds a layer's membrane potential."""
         (node,) = (node for node in _neurons(self.model) if node.name == layer)
@@ -204,13 +209,18 @@ class SpikingModel:
 
     def graph(self) -> Graph:
         """The step graph for the passes: the states are plain inputs there."""
-        stripped = onnx.ModelProto()
-        stripped.CopyFrom(self.model)
-        states = {state.input for state in self.states}
-        kept = [t for t in stripped.graph.initializer if t.name not in states]
-        del stripped.graph.initializer[:]
-        stripped.graph.initializer.extend(kept)
-        return from_model(stripped)
+        return step_graph(self.model, self.states)
+
+
+def step_graph(model: onnx.ModelProto, states: Sequence[State]) -> Graph:
+    """The graph of an SNN's model, in which the states are plain inputs."""
+    stripped = onnx.ModelProto()
+    stripped.CopyFrom(model)
+    names = {state.input for state in states}
+    kept = [t for t in stripped.graph.initializer if t.name not in names]
+    del stripped.graph.initializer[:]
+    stripped.graph.initializer.extend(kept)
+    return from_model(stripped)
 
 
 def input_specs(model: onnx.ModelProto) -> list[InputSpec]:

@@ -36,14 +36,21 @@ def quiet_onnxruntime() -> Iterator[None]:
         ort.set_default_logger_severity(_WARNINGS)
 
 
-def make_session(model: onnx.ModelProto, threads: int | None = None) -> ort.InferenceSession:
+def make_session(
+    model: onnx.ModelProto, threads: int | None = None, *, spinning: bool = True
+) -> ort.InferenceSession:
     """An ONNX Runtime session on the CPU; `threads` of None lets ONNX Runtime choose.
+
+    Its threads spin for a while when they have nothing to do, which is in the way of another
+    session that runs right after it; `spinning` says whether they may.
 
     Raises:
         ModelError: ONNX Runtime does not take the model.
     """
     options = ort.SessionOptions()
     options.log_severity_level = _FATAL_ONLY
+    if not spinning:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if threads is not None:
         options.intra_op_num_threads = threads
     try:
@@ -76,7 +83,7 @@ class Session:
             DataError: the model fails on these feeds.
         """
         names = list(self.outputs if outputs is None else outputs)
-        pieces = [self._run(names, piece) for piece in split(feeds, self._batch)]
+        pieces = [self._run(names, piece) for piece in split(feeds, self._batch, self._batch)]
         return join(pieces, len(next(iter(feeds.values()))))
 
     def _run(self, names: list[str], feeds: dict[str, Array]) -> dict[str, Array]:
@@ -99,11 +106,18 @@ def fixed_batch(shapes: Sequence[Sequence[int | str | None]]) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def split(feeds: Mapping[str, Array], size: int | None) -> list[dict[str, Array]]:
-    """Feeds in batches of `size` samples, the last one filled up; as they are for None."""
+def split(
+    feeds: Mapping[str, Array], size: int | None, fixed: int | None = None
+) -> list[dict[str, Array]]:
+    """Feeds in batches of `size` samples; as they are for None.
+
+    The last batch is filled up where the size is fixed.
+    """
     count = len(next(iter(feeds.values())))
     if size is None or count == size:
         return [dict(feeds)]
+    if fixed is None:
+        return [{n: v[i : i + size] for n, v in feeds.items()} for i in range(0, count, size)]
     rows = np.minimum(np.arange(-(-count // size) * size), count - 1).reshape(-1, size)
     return [{name: values[row] for name, values in feeds.items()} for row in rows]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,7 @@ from onnxsnn.data import Dataset
 from onnxsnn.errors import DataError, UsageError
 from onnxsnn.model import SpikingModel
 from onnxsnn.runtime.dataset import batch_size
-from onnxsnn.runtime.early_exit import Exits, classes
+from onnxsnn.runtime.early_exit import classes, run_early
 from onnxsnn.runtime.runner import Runner
 from onnxsnn.session import Session
 from onnxsnn.source import Source
@@ -51,11 +52,13 @@ class EarlyExit:
         timesteps: mean over the samples.
         accuracy, agreement, error, rate, spikes: as in Row.
         saved: share of the spikes of all steps that were not fired.
+        speedup: time that all steps took over that with early exit.
     """
 
     margin: float
     timesteps: float
     saved: float
+    speedup: float
     accuracy: float | None = None
     agreement: float | None = None
     error: float | None = None
@@ -74,6 +77,7 @@ class Evaluation:
         layer_rates: by layer, mean spikes per neuron and step over the whole run.
         bits_per_spike: of the neuron that ran.
         early_exit: the same with early exit, where a margin was given.
+        warnings: what the user should know of how the SNN was run.
     """
 
     rows: list[Row]
@@ -82,6 +86,7 @@ class Evaluation:
     layer_rates: dict[str, float]
     bits_per_spike: float
     early_exit: EarlyExit | None = None
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -99,6 +104,8 @@ class _Totals:
     ann_correct: int = 0
     has_classes: bool = True
     exit_timesteps: int = 0
+    seconds: float = 0.0
+    exit_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         rows = self.timesteps + 1
@@ -114,6 +121,7 @@ def evaluate(
     timesteps: int | None = None,
     margin: float | None = None,
     backend: str = "onnxruntime",
+    memory: int | None = None,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> Evaluation:
     """Run an SNN on data, beside its ANN where that is given.
@@ -132,7 +140,7 @@ def evaluate(
         raise UsageError(f"timesteps must be 1 or more, and is {steps}")
     if ann is None and data.labels is None:
         raise UsageError("there is nothing to compare with: give labels, or the ANN with --ann")
-    runner = Runner(snn, backend, rates=True)
+    runner = Runner(snn, backend, memory=memory, rates=True)
     session = _ann_session(ann, snn) if ann is not None else None
     totals = _Totals(steps, margin)
     done = 0
@@ -189,16 +197,17 @@ def _rows(
     totals: _Totals, runner: Runner, feeds: dict[str, Array]
 ) -> Iterator[tuple[dict[str, Array], float]]:
     """Outputs and spikes of a batch after each step, and then at the exits of its samples."""
-    exits = None
-    if totals.margin is not None:
-        exits = Exits(len(next(iter(feeds.values()))), totals.margin)
+    start = time.perf_counter()
     for outputs in runner.steps(feeds, totals.timesteps):
-        if exits is not None:
-            exits.see(outputs, runner.spikes)
         yield outputs, sum(float(counts.sum()) for counts in runner.spikes.values())
-    if exits is not None:
-        totals.exit_timesteps += int(exits.timesteps.sum())
-        yield exits.outputs, float(exits.spikes.sum())
+    totals.seconds += time.perf_counter() - start
+    if totals.margin is not None:
+        spikes, start = dict(runner.spikes), time.perf_counter()
+        early = run_early(runner, feeds, totals.margin, totals.timesteps)
+        totals.exit_seconds += time.perf_counter() - start
+        totals.exit_timesteps += int(early.timesteps.sum())
+        runner.spikes = spikes
+        yield early.outputs, float(early.spikes.sum())
 
 
 def _check_labels(labels: Array, values: Array) -> None:
@@ -240,7 +249,8 @@ def _summary(
         mean = totals.exit_timesteps / samples
         early = measures(totals.timesteps, mean)
         saved = 1 - early["spikes"] / rows[-1].spikes if rows[-1].spikes else 0.0
-        early_exit = EarlyExit(totals.margin, mean, saved, **early)
+        speedup = totals.seconds / totals.exit_seconds
+        early_exit = EarlyExit(totals.margin, mean, saved, speedup, **early)
     return Evaluation(
         rows=rows,
         samples=samples,
@@ -251,4 +261,5 @@ def _summary(
         },
         bits_per_spike=float(runner.model.metadata["bits_per_spike"]),
         early_exit=early_exit,
+        warnings=list(runner.warnings),
     )

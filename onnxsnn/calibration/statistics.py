@@ -131,7 +131,8 @@ class ChannelStatistics:
 
     def _count(self, values: Floats) -> None:
         bins = values * np.ldexp(1.0, -np.where(self.active, self.exponent, 0))[:, None]
-        channel, _ = np.nonzero(values > 0)
-        positive = np.minimum(bins[values > 0].astype(np.int64), BINS - 1)
+        counted = values > 0
+        channel = np.repeat(np.arange(self.channels), np.count_nonzero(counted, axis=1))
+        positive = np.minimum(bins[counted].astype(np.int64), BINS - 1)
         flat = np.bincount(channel * BINS + positive, minlength=self.counts.size)
         self.counts += flat.reshape(self.counts.shape)

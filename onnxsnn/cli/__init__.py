@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from onnxsnn.cli.bench import bench_command
 from onnxsnn.cli.compare import compare_command, demo_command
 from onnxsnn.cli.convert import convert_command
 from onnxsnn.cli.evaluate import evaluate_command
@@ -50,6 +51,7 @@ for _command in (
     fit_curve_command,
     run_command,
     export_command,
+    bench_command,
     demo_command,
 ):
     main.add_command(_command)

@@ -19,6 +19,7 @@ from onnxsnn.cli.options import (
     json_option,
     load_data,
     loading_options,
+    memory_option,
     print_json,
     timesteps_option,
 )
@@ -51,6 +52,7 @@ __all__ = ["evaluate_command"]
     "--agreement", type=float, default=AGREEMENT, show_default=True,
     help="For --early-exit: the share of the samples that must keep what all steps give.",
 )  # fmt: skip
+@memory_option
 @loading_options
 @json_option
 def evaluate_command(
@@ -59,6 +61,7 @@ def evaluate_command(
     ann: Path | None,
     timesteps: int | None,
     backend: str,
+    memory: int | None,
     csv_file: Path | None,
     early_exit: bool,
     calibrate: Path | None,
@@ -84,8 +87,9 @@ def evaluate_command(
         known, samples = calibration_and_test(samples, calibrate, network.inputs, options)
         calibrated_on = f"{len(known)} samples of {calibrate or f'{data}, the rest of which ran'}"
         with display.progress("calibrating") as progress:
+            runner = Runner(network, backend, memory=memory)
             margin = calibrate_margin(
-                Runner(network, backend), known, timesteps, agreement=agreement, progress=progress
+                runner, known, timesteps, agreement=agreement, progress=progress
             )
     with display.progress("evaluating") as progress:
         result = evaluate(
@@ -95,8 +99,10 @@ def evaluate_command(
             timesteps=timesteps,
             margin=margin,
             backend=backend,
+            memory=memory,
             progress=progress,
         )
+    display.warn(result.warnings)
     if csv_file is not None:
         write_bytes(_as_csv(result).encode(), csv_file)
     if as_json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ __all__ = [
     "json_option",
     "load_data",
     "loading_options",
+    "memory_option",
     "neuron_of",
     "number_or_auto",
     "print_json",
@@ -53,6 +55,27 @@ def loading_options(command: _Command) -> _Command:
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 timesteps_option = click.option("-T", "--timesteps", type=int, help="Number of timesteps to run.")
+
+
+def memory_size(
+    ctx: click.Context,  # noqa: ARG001 - click calls every callback so
+    param: click.Parameter,  # noqa: ARG001
+    value: str | None,
+) -> int | None:
+    """Bytes, from a number with a unit: 512MB, 2GiB."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(|[kmg])i?b?", value.strip().lower())
+    size = int(float(match[1]) * 1024 ** " kmg".index(match[2] or " ")) if match else 0
+    if size < 1:
+        raise click.BadParameter(f"{value!r} is no size; give one such as 512MB")
+    return size
+
+
+memory_option = click.option(
+    "--memory", callback=memory_size,
+    help="For the tensors of one run, e.g. 512MB: how many timesteps and samples go at once.",
+)  # fmt: skip
 data_option = click.option(
     "--data", type=FILE, required=True, help=".npy, .npz, idx(.gz), or a folder of class folders."
 )

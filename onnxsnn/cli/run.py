@@ -17,6 +17,7 @@ from onnxsnn.cli.options import (
     json_option,
     load_data,
     loading_options,
+    memory_option,
     print_json,
     timesteps_option,
 )
@@ -38,6 +39,7 @@ __all__ = ["run_command"]
 @click.option(
     "--backend", type=click.Choice(list(BACKENDS)), default="onnxruntime", show_default=True
 )
+@memory_option
 @loading_options
 @json_option
 def run_command(
@@ -47,6 +49,7 @@ def run_command(
     output: Path | None,
     every_step: bool,
     backend: str,
+    memory: int | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -55,14 +58,16 @@ def run_command(
     samples = load_data(data, network.inputs, options)
     if output is not None:
         _check_output(output, network)
+    runner = Runner(network, backend, memory=memory, rates=True)
     with display.progress("running") as progress:
         result = run_dataset(
-            Runner(network, backend, rates=True),
+            runner,
             samples,
             timesteps,
             every_step=every_step,
             progress=progress,
         )
+    display.warn(runner.warnings)
     if output is not None:
         _write_arrays(result.outputs, output)
     if as_json:

@@ -1,6 +1,7 @@
 """Tables for people, and progress bars, on the command line: a file per kind of result."""
 
 from onnxsnn.display.base import progress, warn
+from onnxsnn.display.bench import show_bench
 from onnxsnn.display.comparison import show_best, show_comparison
 from onnxsnn.display.conversion import show_conversion
 from onnxsnn.display.evaluation import show_evaluation, show_fit_curves, show_run
@@ -9,6 +10,7 @@ from onnxsnn.display.inspection import show_convertibility, show_inspection
 
 __all__ = [
     "progress",
+    "show_bench",
     "show_best",
     "show_comparison",
     "show_conversion",

@@ -34,7 +34,8 @@ def show_evaluation(evaluation: Evaluation, calibrated_on: str = "") -> None:
     if early is not None:
         console.print(
             f"early exit: mean T = {early.timesteps:.2f}, {percent(early.saved)} of the spikes "
-            f"saved; margin {early.margin:.4g}, calibrated on {plain(calibrated_on)}",
+            f"saved, {early.speedup:.2f} times faster; margin {early.margin:.4g}, "
+            f"calibrated on {plain(calibrated_on)}",
             soft_wrap=True,
         )
 

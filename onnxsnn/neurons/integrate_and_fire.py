@@ -34,9 +34,8 @@ class IntegrateAndFire(Neuron):
     body: ClassVar[str] = """
     IntegrateAndFire (x, theta, v) => (s, v_next) {
         u = Add (v, x)
-        below = Less (u, theta)
-        fires = Not (below)
-        s = Cast <to: int = 1> (fires)
+        above = Sub (u, theta)
+        s = HardSigmoid <alpha: float = 79228162514264337593543950336.0, beta: float = 1.0> (above)
         charge = Mul (theta, s)
         v_next = Sub (u, charge)
     }

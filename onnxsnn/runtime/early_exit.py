@@ -60,9 +60,9 @@ def run_early(
 ) -> EarlyRun:
     """Run until every sample is done, for `timesteps` steps at most.
 
-    A sample that is done is no longer counted, but the batch goes on as a whole until the last
-    one is: states belong to the backend, which cannot drop samples. One sample at a time saves
-    the time too.
+    Samples that are done leave the batch, so that the time of a step falls with them, where the
+    graph is known to treat samples alone; else the batch goes on as a whole until the last one
+    is done.
 
     Args:
         runner: an SNN; reset first.
@@ -76,7 +76,7 @@ def run_early(
         DataError: the outputs do not have one row per sample.
     """
     exits = Exits(_samples(inputs), margin)
-    for outputs in runner.steps(inputs, _steps(runner, timesteps)):
+    for outputs in runner.steps(inputs, _steps(runner, timesteps), lambda: ~exits.done):
         exits.see(outputs, runner.spikes)
         if exits.done.all():
             break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import onnx
 from onnx.reference import ReferenceEvaluator
@@ -10,6 +11,7 @@ from onnx.reference import ReferenceEvaluator
 from onnxsnn.arrays import Array
 from onnxsnn.errors import ModelError
 from onnxsnn.passes.spike import State
+from onnxsnn.runtime.backend import Stepping, Tile
 from onnxsnn.session import run_failure
 
 __all__ = ["NumpyBackend"]
@@ -17,7 +19,7 @@ __all__ = ["NumpyBackend"]
 _Values = dict[str, Array]
 
 
-class NumpyBackend:
+class NumpyBackend(Stepping):
     """Steps a graph with NumPy; states are arrays."""
 
     def __init__(
@@ -26,7 +28,9 @@ class NumpyBackend:
         states: Sequence[State],
         outputs: Sequence[str],
         threads: int | None = None,  # noqa: ARG002 - NumPy chooses its own
+        **_: Any,
     ) -> None:
+        self.warnings: list[str] = []
         try:
             self._evaluator = ReferenceEvaluator(model)
         except Exception as error:
@@ -43,6 +47,17 @@ class NumpyBackend:
     def initial_state(self) -> _Values:
         """No values: the graph's default initializers are the state before the first step."""
         return {}
+
+    def tile(self, feeds: Mapping[str, Array], timesteps: int) -> Tile:  # type: ignore[override]
+        """All samples, and a step at a time."""
+        return super().tile(len(next(iter(feeds.values()))), timesteps)
+
+    def shape(self, state: _Values, name: str) -> tuple[int, ...]:
+        """The shape of one state after a step."""
+        return state[name].shape
+
+    def gather(self, pieces: Sequence[_Values], rows: Sequence[Array], size: int) -> None:
+        """None: whether the graph mixes samples is not known."""
 
     def step(self, inputs: _Values, state: _Values) -> tuple[dict[str, Array], _Values]:
         """One evaluation of the graph."""

@@ -1,23 +1,30 @@
-"""Backend `onnxruntime`: states stay in ONNX Runtime, bound from one step's output to the next."""
+"""Backend `onnxruntime`: many timesteps in one run where the graph allows it, else one by one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
+import numpy as np
 import onnx
-import onnxruntime as ort
 
 from onnxsnn.arrays import Array
+from onnxsnn.errors import OnnxSnnError
 from onnxsnn.passes.spike import State
-from onnxsnn.session import make_session, run_failure
+from onnxsnn.runtime.backend import Tile
+from onnxsnn.runtime.ort_values import Values, from_arrays
+from onnxsnn.runtime.step_graph import StepGraph
+from onnxsnn.runtime.tiles import MEMORY
+from onnxsnn.runtime.time_batched import TimeBatchedGraph, treats_samples_alone
+from onnxsnn.session import split
 
 __all__ = ["OnnxRuntimeBackend"]
 
-_Values = dict[str, ort.OrtValue]
-
 
 class OnnxRuntimeBackend:
-    """Steps a graph by IO binding; only the outputs asked for become NumPy arrays."""
+    """Runs the time-batched graph, or the step graph; states are the same in both.
+
+    Which it is, is found when the first inputs come: `runtime/time_batched.py` says how.
+    """
 
     def __init__(
         self,
@@ -25,31 +32,77 @@ class OnnxRuntimeBackend:
         states: Sequence[State],
         outputs: Sequence[str],
         threads: int | None = None,
+        *,
+        counted: Collection[str] = (),
+        memory: int | None = None,
     ) -> None:
-        self._session = make_session(model, threads)
-        self._states = list(states)
-        self._outputs = list(outputs)
+        self.warnings: list[str] = []
+        self._arguments = model, list(states), list(outputs)
+        self._counted, self._threads = counted, threads
+        self._memory = MEMORY if memory is None else memory
+        self._graph: StepGraph | TimeBatchedGraph | None = None
+        self._stepping: StepGraph | None = StepGraph(model, states, outputs, threads)
 
-    def prepare(self, feeds: Mapping[str, Array]) -> _Values:
+    def tile(self, feeds: Mapping[str, Array], timesteps: int) -> Tile:
+        """The tile for a run of these inputs; asked before they are prepared."""
+        samples = len(next(iter(feeds.values())))
+        graph = self._chosen(feeds)
+        return graph.tile(samples, timesteps)
+
+    def _chosen(self, feeds: Mapping[str, Array]) -> StepGraph | TimeBatchedGraph:
+        """The graph that runs."""
+        if self._graph is None:
+            assert self._stepping is not None
+            self._graph, self._stepping = self._choose(self._stepping, feeds), None
+        return self._graph
+
+    def _choose(
+        self, stepping: StepGraph, feeds: Mapping[str, Array]
+    ) -> StepGraph | TimeBatchedGraph:
+        model, states, outputs = self._arguments
+        try:
+            batched = TimeBatchedGraph(
+                model, states, outputs, self._counted, self._threads, self._memory
+            )
+        except OnnxSnnError as error:
+            reason = str(error)
+        else:
+            if treats_samples_alone(batched, stepping, states, feeds):
+                return batched
+            reason = "an operator mixes the batch axis, or fixes its size"
+        self.warnings.append(f"timesteps are run one by one, and not many at once: {reason}")
+        return stepping
+
+    def prepare(self, feeds: Mapping[str, Array]) -> Values:
         """The inputs as ONNX Runtime's own values."""
-        return {name: ort.OrtValue.ortvalue_from_numpy(value) for name, value in feeds.items()}
+        return self._chosen(feeds).prepare(feeds)
 
-    def initial_state(self) -> _Values:
+    def initial_state(self) -> Values:
         """No values: the graph's default initializers are the state before the first step."""
         return {}
 
-    def step(self, inputs: _Values, state: _Values) -> tuple[dict[str, Array], _Values]:
-        """One run of the session."""
-        binding = self._session.io_binding()
-        for name, value in (inputs | state).items():
-            binding.bind_ortvalue_input(name, value)
-        names = [*self._outputs, *(state.output for state in self._states)]
-        for name in names:
-            binding.bind_output(name, "cpu")
-        try:
-            self._session.run_with_iobinding(binding)
-        except Exception as error:  # ONNX Runtime's are not of one class
-            raise run_failure({n: v.numpy() for n, v in inputs.items()}, error) from error
-        values = dict(zip(names, binding.get_outputs(), strict=True))
-        outputs = {name: values[name].numpy() for name in self._outputs}
-        return outputs, {s.input: values[s.output] for s in self._states}
+    def advance(
+        self, inputs: Values, state: Values, timesteps: int, every_step: bool
+    ) -> tuple[dict[str, Array], Values]:
+        """Outputs by name after each step, [timesteps, N, ...], and the state after the last."""
+        assert self._graph is not None
+        return self._graph.advance(inputs, state, timesteps, every_step)
+
+    def shape(self, state: Values, name: str) -> list[int]:
+        """The shape of one state after a step."""
+        return list(state[name].shape())
+
+    def gather(
+        self, pieces: Sequence[Values], rows: Sequence[Array], size: int
+    ) -> list[Values] | None:
+        """Some rows of each piece of inputs or states, together, in pieces of `size` samples."""
+        if not isinstance(self._graph, TimeBatchedGraph):
+            return None
+        first = {name: value.numpy() for name, value in pieces[0].items()}
+        scalars = {name: array for name, array in first.items() if not array.ndim}
+        arrays = {
+            name: np.concatenate([p[name].numpy()[r] for p, r in zip(pieces, rows, strict=True)])
+            for name in first
+            if name not in scalars
+        }
+        return [from_arrays(piece | scalars) for piece in split(arrays, size)]

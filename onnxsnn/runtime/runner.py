@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +15,11 @@ from onnxsnn.arrays import Array
 from onnxsnn.errors import DataError, UsageError
 from onnxsnn.inputs import InputSpec
 from onnxsnn.model import SpikingModel
-from onnxsnn.runtime.backend import Backend
+from onnxsnn.neurons import BurstIntegrateAndFire, IntegrateAndFire
+from onnxsnn.runtime.backend import Backend, Tile
 from onnxsnn.runtime.numpy_backend import NumpyBackend
 from onnxsnn.runtime.onnxruntime_backend import OnnxRuntimeBackend
-from onnxsnn.session import fixed_batch, join, split
+from onnxsnn.session import fixed_batch, split
 
 __all__ = ["BACKENDS", "Result", "Runner"]
 
@@ -51,6 +53,8 @@ class Runner:
         model: an SNN, or its file.
         backend: a name in BACKENDS.
         threads: for ONNX Runtime; None lets it choose.
+        memory: bytes that the tensors of one run may take, as many timesteps of as many samples
+            as go in; None for 512 MiB.
         rates: count spikes per layer and sample while running.
         taps: names of further tensors that every step gives among its outputs.
 
@@ -74,6 +78,7 @@ class Runner:
         backend: str = "onnxruntime",
         *,
         threads: int | None = None,
+        memory: int | None = None,
         rates: bool = False,
         taps: Sequence[str] = (),
     ) -> None:
@@ -82,20 +87,31 @@ class Runner:
             raise UsageError(f"backend {backend!r} is none of {', '.join(BACKENDS)}")
         self._specs = self.model.inputs
         self._layers = list(self.model.spikes) if rates else []
-        counters = [name for layer in self._layers for name in _counters(layer)]
+        counters = [_counter(layer) for layer in self._layers]
         self._backend = BACKENDS[backend](
             _instrument(self.model, self._layers, taps),
             self.model.states,
             [*self.model.outputs, *taps, *counters],
             threads,
+            counted=counters,
+            memory=memory,
         )
+        self._potentials = {layer: self.model.potential(layer).input for layer in self._layers}
         self._batch = fixed_batch([spec.shape for spec in self._specs])
         self.reset()
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the user should know of how the SNN is run, each once."""
+        return self._backend.warnings
 
     def reset(self) -> None:
         """Forget all states: the next step is the first."""
         self._state: list[Any] = []
         self._samples = 0
+        self._rows: Array = np.arange(0)  # of the samples that are still in the batch
+        self._last: dict[str, Array] = {}
+        self._ahead: tuple[list[Any], list[Any], int] | None = None
         self.steps_done = 0
         self.spikes: dict[str, Array] = {}
         self.neurons: dict[str, int] = {}
@@ -106,18 +122,67 @@ class Runner:
         Raises:
             DataError: the inputs do not fit the model, or the batch is another than before.
         """
-        return self._step(self._prepare(inputs))
+        if len(self._rows) < self._samples:
+            raise DataError("samples have left the batch; reset first")
+        self._fall_back()
+        feeds = self._checked(inputs)
+        size = self._batch or (len(self._state) and self._size) or self._tile(feeds, 1)[0]
+        return next(self._advance(self._prepare(feeds, size), 1, every_step=True))
 
     def steps(
-        self, inputs: Array | Mapping[str, Array], timesteps: int
+        self,
+        inputs: Array | Mapping[str, Array],
+        timesteps: int,
+        needed: Callable[[], Array] | None = None,
     ) -> Iterator[dict[str, Array]]:
-        """Reset, then the outputs after each of `timesteps` steps of the same inputs."""
+        """Reset, then the outputs after each of `timesteps` steps of the same inputs.
+
+        Args:
+            inputs: an array, or arrays by name, first axis the sample.
+            timesteps: to run.
+            needed: asked now and then which samples are still needed, [N] of bool; the others
+                may leave the batch, and then their outputs and spikes stay what they were.
+        """
+        return self._chunks(inputs, timesteps, every_step=True, needed=needed)
+
+    def _chunks(
+        self,
+        inputs: Array | Mapping[str, Array],
+        timesteps: int,
+        every_step: bool,
+        needed: Callable[[], Array] | None = None,
+    ) -> Iterator[dict[str, Array]]:
+        """The outputs after each step, or after each chunk of steps."""
         if timesteps < 1:
             raise UsageError(f"timesteps must be 1 or more, and is {timesteps}")
         self.reset()
-        prepared = self._prepare(inputs)
-        for _ in range(timesteps):
-            yield self._step(prepared)
+        feeds = self._checked(inputs)
+        ahead = timesteps if needed is None else min(timesteps, _AHEAD)
+        size, chunk = self._tile(feeds, ahead)
+        prepared = self._prepare(feeds, size)
+        for start in range(0, timesteps, chunk):
+            if start and needed is not None:
+                prepared = self._without(prepared, ~needed())
+            if not prepared:
+                return
+            yield from self._advance(prepared, min(chunk, timesteps - start), every_step)
+
+    def _without(self, prepared: list[Any], done: Array) -> list[Any]:
+        """The inputs without the samples that are done; the states too."""
+        if not done[self._rows].any():
+            return prepared
+        pieces = [~done[rows] for rows in np.split(self._rows, self._bounds())]
+        inputs = self._backend.gather(prepared, pieces, self._size)
+        states = self._backend.gather(self._state, pieces, self._size)
+        if inputs is None or states is None:
+            return prepared
+        self._rows = self._rows[~done[self._rows]]
+        self._state = states
+        return inputs if len(self._rows) else []
+
+    def _bounds(self) -> list[int]:
+        """Where the pieces begin, all but the first."""
+        return list(range(self._size, len(self._rows), self._size))
 
     def run(
         self,
@@ -136,7 +201,7 @@ class Runner:
         count = self.model.timesteps if timesteps is None else timesteps
         history: list[dict[str, Array]] = []
         outputs: dict[str, Array] = {}
-        for outputs in self.steps(inputs, count):
+        for outputs in self._chunks(inputs, count, every_step):
             if every_step:
                 history.append(outputs)
         return Result(outputs, history, dict(self.spikes), self.rates())
@@ -148,8 +213,8 @@ class Runner:
             for layer, count in self.spikes.items()
         }
 
-    def _prepare(self, inputs: Array | Mapping[str, Array]) -> list[Any]:
-        """The inputs in the backend's form, in batches of the model's size."""
+    def _checked(self, inputs: Array | Mapping[str, Array]) -> dict[str, Array]:
+        """The inputs by name, as many samples as before."""
         feeds = self._named(inputs)
         samples = {len(values) for values in feeds.values()}
         if len(samples) != 1 or not min(samples):
@@ -160,24 +225,73 @@ class Runner:
                 f"the state is that of {self._samples} samples, and {count} came; reset first"
             )
         self._samples = count
-        return [self._backend.prepare(piece) for piece in split(feeds, self._batch)]
+        if not self._state:
+            self._rows = np.arange(count)
+        return feeds
 
-    def _step(self, prepared: list[Any]) -> dict[str, Array]:
-        states = self._state or [self._backend.initial_state() for _ in prepared]
-        results = [self._backend.step(*pair) for pair in zip(prepared, states, strict=True)]
+    def _tile(self, feeds: dict[str, Array], timesteps: int) -> Tile:
+        """Samples and timesteps to run at once."""
+        samples, chunk = self._backend.tile(feeds, timesteps)
+        return self._batch or samples, chunk
+
+    def _prepare(self, feeds: dict[str, Array], size: int) -> list[Any]:
+        """The inputs in the backend's form, in pieces of `size` samples."""
+        self._size = size
+        return [self._backend.prepare(piece) for piece in split(feeds, size, self._batch)]
+
+    def _advance(
+        self, prepared: list[Any], timesteps: int, every_step: bool
+    ) -> Iterator[dict[str, Array]]:
+        """The outputs after each of the next steps, or after the last one only.
+
+        All steps are computed at once, and told one by one.
+        """
+        before = self._state or [self._backend.initial_state() for _ in prepared]
+        results = [
+            self._backend.advance(inputs, state, timesteps, every_step)
+            for inputs, state in zip(prepared, before, strict=True)
+        ]
         self._state = [state for _, state in results]
-        self.steps_done += 1
-        for layer in self._layers:
-            self._count(layer, [outputs for outputs, _ in results])
-        return join([outputs for outputs, _ in results], self._samples)
+        outputs = _joined([values for values, _ in results], len(self._rows))
+        counts = {layer: outputs.pop(_counter(layer)) for layer in self._layers}  # [steps, N]
+        if not every_step:
+            self._count(counts, 0, timesteps)
+            yield self._told({name: values[-1] for name, values in outputs.items()})
+            return
+        for step in range(timesteps):
+            self._ahead = (prepared, before, step + 1) if step + 1 < timesteps else None
+            self._count(counts, step, step + 1)
+            yield self._told({name: values[step] for name, values in outputs.items()})
 
-    def _count(self, layer: str, results: list[dict[str, Array]]) -> None:
-        """Take a layer's counters out of the outputs of a step, and add them up."""
-        count, shape = _counters(layer)
-        counts = np.concatenate([values.pop(count) for values in results])[: self._samples]
-        first, *_ = [values.pop(shape) for values in results]
-        self.neurons[layer] = int(first[1])
-        self.spikes[layer] = self.spikes.get(layer, 0.0) + counts.astype(np.float64)
+    def _told(self, outputs: dict[str, Array]) -> dict[str, Array]:
+        """Outputs of all samples, of those that have left the batch as they were last."""
+        if len(self._rows) < self._samples:
+            everything = {name: values.copy() for name, values in self._last.items()}
+            for name, values in outputs.items():
+                everything[name][self._rows] = values
+            outputs = everything
+        self._last = outputs
+        return dict(outputs)
+
+    def _fall_back(self) -> None:
+        """Return to the last step that was told, where more have been computed."""
+        if self._ahead is not None:
+            prepared, before, steps = self._ahead
+            self._ahead = None
+            self._state = [
+                self._backend.advance(inputs, state, steps, every_step=False)[1]
+                for inputs, state in zip(prepared, before, strict=True)
+            ]
+
+    def _count(self, counts: dict[str, Array], start: int, stop: int) -> None:
+        """Add up the spikes of some of the steps that were computed."""
+        self.steps_done += stop - start
+        for layer, values in counts.items():
+            total = np.zeros(self._samples)
+            total[self._rows] = values[start:stop].sum(axis=0, dtype=np.float64)
+            self.spikes[layer] = self.spikes.get(layer, 0.0) + total
+            shape = self._backend.shape(self._state[0], self._potentials[layer])
+            self.neurons[layer] = math.prod(shape[1:])
 
     def _named(self, inputs: Array | Mapping[str, Array]) -> dict[str, Array]:
         """The inputs by name, checked against the model's."""
@@ -210,9 +324,19 @@ def _fitting(values: Array, spec: InputSpec) -> Array:
     return values.astype(spec.dtype, copy=False)
 
 
-def _counters(layer: str) -> tuple[str, str]:
-    """Names of the tensors that hold a layer's spikes per sample, and [samples, neurons]."""
-    return f"{layer}.runner.count", f"{layer}.runner.size"
+_AHEAD = 2  # steps between asking which samples are still needed
+
+
+def _joined(pieces: Sequence[dict[str, Array]], count: int) -> dict[str, Array]:
+    """The outputs of pieces, [steps, samples, ...], as one, without what was filled up."""
+    if len(pieces) == 1:
+        return {name: values[:, :count] for name, values in pieces[0].items()}
+    return {name: np.concatenate([p[name] for p in pieces], 1)[:, :count] for name in pieces[0]}
+
+
+def _counter(layer: str) -> str:
+    """Name of the tensor that holds a layer's spikes per sample."""
+    return f"{layer}.runner.count"
 
 
 def _instrument(snn: SpikingModel, layers: Sequence[str], taps: Sequence[str]) -> onnx.ModelProto:
@@ -223,12 +347,10 @@ def _instrument(snn: SpikingModel, layers: Sequence[str], taps: Sequence[str]) -
     unknown = [name for name in taps if name not in known]
     if unknown:
         raise UsageError(f"the SNN has no tensor {unknown[0]!r} to tap")
-    for layer in layers:
-        model.graph.node.extend(_counting(layer, snn.spikes[layer]))
+    model.graph.node.extend(node for layer in layers for node in _counting(snn, layer))
     axis = onnx.numpy_helper.from_array(np.array([1]), _AXIS)
     model.graph.initializer.append(axis)
-    extra = [name for layer in layers for name in _counters(layer)]
-    extra += [name for name in taps if name not in snn.outputs]
+    extra = [*map(_counter, layers), *(name for name in taps if name not in snn.outputs)]
     model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in extra)
     return model
 
@@ -236,14 +358,15 @@ def _instrument(snn: SpikingModel, layers: Sequence[str], taps: Sequence[str]) -
 _AXIS = "onnxsnn.runner.axis"
 
 
-def _counting(layer: str, spikes: str) -> list[onnx.NodeProto]:
+def _counting(snn: SpikingModel, layer: str) -> list[onnx.NodeProto]:
     """Nodes that count a layer's spikes: negative and small ones too, a burst as several."""
-    count, shape = _counters(layer)
-    flat, sizes, whole = (f"{layer}.runner.{part}" for part in ("flat", "sizes", "whole"))
-    return [
-        onnx.helper.make_node("Flatten", [spikes], [flat]),
-        onnx.helper.make_node("Shape", [flat], [shape]),
-        onnx.helper.make_node("Abs", [flat], [sizes]),
-        onnx.helper.make_node("Ceil", [sizes], [whole]),
-        onnx.helper.make_node("ReduceSum", [whole, _AXIS], [count], keepdims=0),
-    ]
+    make = onnx.helper.make_node
+    last, nodes = snn.spikes[layer], []
+    plain = snn.operator(layer) in _WHOLE_SPIKES
+    for operator in ("Flatten",) if plain else ("Flatten", "Abs", "Ceil"):
+        nodes.append(make(operator, [last], [f"{layer}.runner.{operator}"]))
+        last = nodes[-1].output[0]
+    return [*nodes, make("ReduceSum", [last, _AXIS], [_counter(layer)], keepdims=0)]
+
+
+_WHOLE_SPIKES = {IntegrateAndFire.operator, BurstIntegrateAndFire.operator}

@@ -88,7 +88,7 @@ def test_outputs_and_spikes_are_those_of_the_step_of_the_exit(snn):
     for step in set(run.timesteps):
         mine = run.timesteps == step
         result = runner.run(X, int(step))
-        np.testing.assert_array_equal(only(run.outputs)[mine], only(result.outputs)[mine])
+        np.testing.assert_allclose(only(run.outputs)[mine], only(result.outputs)[mine], atol=1e-5)
         np.testing.assert_array_equal(run.spikes[mine], sum(result.spikes.values())[mine])
 
 
@@ -195,3 +195,21 @@ def test_outputs_without_one_row_per_sample_are_refused(shapes):
         exits.see({"y": np.zeros(shape)}, {})
     with pytest.raises(DataError, match="one row per sample"):
         exits.see({"y": np.zeros(last)}, {})
+
+
+def test_samples_that_are_done_leave_the_batch(snn, monkeypatch):
+    runner = Runner(snn, rates=True)
+    margin = calibrate_margin(runner, dataset(x=X), agreement=0.9)
+    sizes, advance = [], runner._backend.advance
+
+    def watched(inputs, state, *more):
+        sizes.append(len(inputs["x"].numpy() if "x" in inputs else next(iter(state.values()))))
+        return advance(inputs, state, *more)
+
+    monkeypatch.setattr(runner._backend, "advance", watched)
+    run = run_early(runner, X, margin)
+    assert sum(sizes) * 2 < len(X) * run.timesteps.max()
+    with pytest.raises(DataError, match="have left the batch"):
+        runner.step(X)
+    runner.reset()
+    runner.step(X)

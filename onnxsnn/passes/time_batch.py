@@ -1,0 +1,391 @@
+"""The time-batched graph: K timesteps in one run, with time folded into the batch axis.
+
+From the step graph it makes two models:
+
+    static   the source's inputs -> every tensor before the first neuron that a moving node
+             reads; it is run once, however many timesteps there are
+    chunk    these, the states, and `time` = 1, 2, ..., K -> the outputs, the states after K steps
+
+1. A tensor that varies over time is [K * N, ...] in the chunk, step by step; an operator that
+   treats samples alone needs no change, and reads the weights once for all steps.
+2. A node that carries a state, or reads the step counter, becomes a Scan over the K slices,
+   [N, ...] each, whose body is the node itself: spikes are the step graph's, bit for bit.
+3. A static tensor is read by a Scan as it is; any other node that varies reads it K times over.
+4. Where the last step's outputs will do, what no state depends on is computed for the last
+   step only, and a running mean that nothing but outputs reads is one sum over the slices.
+
+K and N are sizes at run time. Whether the operators treat samples alone is not decided here:
+`runtime/time_batched_backend.py` tries it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from onnxsnn import functions
+from onnxsnn.errors import UnsupportedError
+from onnxsnn.graph import (
+    Graph,
+    Node,
+    Tensor,
+    constant,
+    describe,
+    insert,
+    is_static_shape,
+    rank,
+    remove,
+    replace_reads,
+    to_model,
+    unique_name,
+)
+from onnxsnn.passes.spike import State
+
+__all__ = ["TIME", "TimeBatched", "time_batch"]
+
+TIME = "onnxsnn.time"
+_FEW = 64  # values per constant that are quicker to read than to repeat
+_SUMS = {"RunningSum", "RunningMean"}
+
+
+@dataclass
+class TimeBatched:
+    """The two models.
+
+    Attributes:
+        static: None where nothing is computed before the first neuron.
+        chunk: K timesteps.
+        constant_inputs: the inputs of `chunk` that are no state: the source's, or `static`'s
+            outputs. TIME is one more.
+        every_step: the outputs of `chunk` that are [K * N, ...]; the others are [N, ...].
+    """
+
+    static: onnx.ModelProto | None
+    chunk: onnx.ModelProto
+    constant_inputs: list[str] = field(default_factory=list)
+    every_step: set[str] = field(default_factory=set)
+
+
+def time_batch(
+    graph: Graph, states: Sequence[State], every_step: Collection[str] | None = None
+) -> TimeBatched:
+    """Fold time into the batch axis of a step graph.
+
+    Args:
+        graph: the step graph, its states plain inputs; it is changed.
+        states: what it carries.
+        every_step: the outputs to give after each step, the others only after the last;
+            None for all.
+
+    Raises:
+        UnsupportedError: the batch is fixed, or something that varies has no batch axis.
+    """
+    return _TimeBatcher(graph, states, every_step).run()
+
+
+class _TimeBatcher:
+    """The pass at work: which tensors vary over time, and what has been made of them."""
+
+    def __init__(
+        self, graph: Graph, states: Sequence[State], every_step: Collection[str] | None
+    ) -> None:
+        graph.toposort()
+        self.graph = graph
+        self.before = {state.input: state for state in states}
+        self.after = {state.output for state in states}
+        self.sources = [t for t in graph.inputs if t.name not in self.before]
+        self.outputs = [t for t in graph.outputs if t.name not in self.after]
+        self.counter = next((s for s in states if s.role == "step"), None)
+        self.moving = self._moving()
+        kept = {t.name for t in self.outputs} if every_step is None else set(every_step)
+        self.early = self._early(kept)
+        self.made: dict[tuple[int, str], Tensor] = {}
+        self.number = 0
+        self.static_nodes = [
+            node for node in graph.nodes if not any(id(t) in self.moving for t in node.outputs)
+        ]
+        self.last: set[int] = set()
+        self.time = gs.Variable(TIME, np.float32, ["K"])
+        self.counts: Tensor = self.time
+        self._last_index = gs.Constant(unique_name(graph, "last"), np.array(-1))
+
+    def run(self) -> TimeBatched:
+        if any(not t.shape or isinstance(t.shape[0], int) for t in self.sources):
+            raise UnsupportedError("the batch axis of an input is fixed")
+        if any(id(t) not in self.moving for t in self.outputs):
+            raise UnsupportedError("an output does not vary over time")
+        self.steps = self._op("Shape", [self.time], np.int64, [1])
+        for node in list(self.graph.nodes):
+            if any(id(tensor) in self.moving for tensor in node.outputs):
+                self._fold(node)
+        return self._split()
+
+    def _moving(self) -> set[int]:
+        """id() of every tensor that varies over time."""
+        moving = {id(t) for t in self.graph.inputs if t.name in self.before}
+        for node in self.graph.nodes:
+            if any(id(tensor) in moving for tensor in node.inputs):
+                moving.update(id(tensor) for tensor in node.outputs)
+        return moving
+
+    def _early(self, kept: set[str]) -> set[int]:
+        """id() of every node that is needed at each step.
+
+        A node that carries a state is, and whatever reaches it or an output of every step;
+        a running sum or mean is not, where only outputs of the last step read it.
+        """
+        early: set[int] = set()
+        for node in reversed(self.graph.nodes):
+            carries = any(tensor.name in self.after for tensor in node.outputs)
+            reaches = any(id(r) in early for t in node.outputs for r in t.outputs) or any(
+                t is output and t.name in kept for t in node.outputs for output in self.outputs
+            )
+            if reaches or (carries and node.op not in _SUMS and not self._counts(node)):
+                early.add(id(node))
+        return early
+
+    def _counts(self, node: Node) -> bool:
+        """Whether a node is the step counter."""
+        return self.counter is not None and node.outputs[0].name == self.counter.output
+
+    def _fold(self, node: Node) -> None:
+        """Let a node work on all steps at once, or on the last one."""
+        for tensor in node.outputs if id(node) in self.early else []:
+            if tensor.shape and tensor.name not in self.after:
+                tensor.shape = [None, *tensor.shape[1:]]
+        if self._counts(node):
+            self._fold_counter(node)
+        elif id(node) not in self.early:
+            self._fold_late(node)
+        elif any(t.name in self.before or self._is_count(t) for t in node.inputs):
+            self._scan(node)
+        else:
+            node.inputs = [self._spread(tensor, node) for tensor in node.inputs]
+
+    def _is_count(self, tensor: Tensor) -> bool:
+        return self.counter is not None and tensor.name == self.counter.output
+
+    def _fold_counter(self, node: Node) -> None:
+        """The step counter is a vector [K]; the state after it is its last element."""
+        before, after = node.inputs[0], node.outputs[0]
+        remove(self.graph, node)
+        self.counts = self._op("Add", [before, self.time], np.float32, ["K"])
+        insert(self.graph, "Gather", [self.counts, self._last_index], after, attrs={"axis": 0})
+
+    def _fold_late(self, node: Node) -> None:
+        """Let a node work on what there is after the last step."""
+        if node.op in _SUMS and node.domain == functions.DOMAIN:
+            node.inputs = [self._total(node.inputs[0], node), *node.inputs[1:]]
+        else:
+            node.inputs = [self._after_last(tensor, node) for tensor in node.inputs]
+        self.last.update(id(tensor) for tensor in node.outputs)
+
+    def _total(self, tensor: Tensor, node: Node) -> Tensor:
+        """The sum of a tensor over the steps, [N, ...]."""
+        axes, attrs = self._vector(0), {"keepdims": 0}
+        return self._op(
+            "ReduceSum", [self._slices(tensor, node), axes], tensor.dtype, tensor.shape, attrs
+        )
+
+    def _after_last(self, tensor: Tensor, node: Node) -> Tensor:
+        """What a tensor is after the last step, [N, ...]."""
+        if id(tensor) not in self.moving or id(tensor) in self.last or self._is_count(tensor):
+            return tensor
+        key = (id(tensor), "last")
+        if key not in self.made:
+            inputs = [self._slices(tensor, node), self._last_index]
+            self.made[key] = self._op("Gather", inputs, tensor.dtype, tensor.shape, {"axis": 0})
+        return self.made[key]
+
+    def _spread(self, tensor: Tensor, node: Node) -> Tensor:
+        """A static tensor that has a batch axis, K times over."""
+        if id(tensor) in self.moving or constant(tensor) is not None or not self._batched(tensor):
+            return tensor
+        key = (id(tensor), "spread")
+        if key not in self.made:
+            repeats = self._concat(self.steps, self._vector(*[1] * (rank(tensor, node) - 1)))
+            shape = [None, *tensor.shape[1:]]
+            self.made[key] = self._op("Tile", [tensor, repeats], tensor.dtype, shape)
+        return self.made[key]
+
+    def _batched(self, tensor: Tensor) -> bool:
+        """Whether a static tensor has a batch axis: its first size is not known."""
+        if tensor.is_empty() or tensor.shape is None:
+            return not tensor.is_empty()
+        return bool(tensor.shape) and not isinstance(tensor.shape[0], int)
+
+    def _slices(self, tensor: Tensor, node: Node) -> Tensor:
+        """A tensor [K * N, ...] as [K, N, ...]."""
+        key = (id(tensor), "slices")
+        if key not in self.made:
+            if not rank(tensor, node):
+                raise UnsupportedError(f"{describe(node)} reads {tensor.name!r}, which has no axis")
+            shape = self._concat(self.steps, self._vector(-1), self._sizes(tensor, 1))
+            slices = self._op("Reshape", [tensor, shape], tensor.dtype, _slice_shape(tensor))
+            self.made[key] = slices
+        return self.made[key]
+
+    def _sizes(self, tensor: Tensor, first: int) -> Tensor:
+        """The sizes of a tensor from axis `first` on, as a vector."""
+        sizes = tensor.shape[first:]
+        if all(isinstance(size, int) for size in sizes):
+            return self._vector(*sizes)
+        shape = self._op("Shape", [tensor], np.int64, [len(tensor.shape)])
+        bounds = [self._vector(first), self._vector(len(tensor.shape))]
+        return self._op("Slice", [shape, *bounds], np.int64, [len(sizes)])
+
+    def _vector(self, *values: int) -> Tensor:
+        key = (-1, str(values))
+        if key not in self.made:
+            name = "onnxsnn.sizes." + ".".join(map(str, values))
+            self.made[key] = gs.Constant(name, np.array(values, np.int64))
+        return self.made[key]
+
+    def _concat(self, *vectors: Tensor) -> Tensor:
+        return self._op("Concat", list(vectors), np.int64, None, {"axis": 0})
+
+    def _op(
+        self,
+        operator: str,
+        inputs: list[Tensor],
+        dtype: Any,
+        shape: list[Any] | None,
+        attrs: dict[str, Any] | None = None,
+    ) -> Tensor:
+        """Add a node; its output."""
+        self.number += 1
+        output = gs.Variable(f"onnxsnn.{operator}.{self.number}", dtype, shape)
+        self.graph.nodes.append(
+            gs.Node(operator, f"{output.name}", attrs, inputs=inputs, outputs=[output])
+        )
+        return output
+
+    def _scan(self, node: Node) -> None:
+        """Put a node that works step by step into a Scan over the slices."""
+        inner, loop, scanned = [], [], []
+        for tensor in node.inputs:
+            if constant(tensor) is not None or id(tensor) not in self.moving:
+                inner.append(self._wide(tensor, node))
+                continue
+            variable = gs.Variable(f"{tensor.name}.now", tensor.dtype, tensor.shape)
+            inner.append(variable)
+            if tensor.name in self.before:
+                loop.append((self._full(tensor, node), variable))
+            elif self._is_count(tensor):
+                scanned.append((self.counts, variable))
+            else:
+                scanned.append((self._slices(tensor, node), variable))
+        if not scanned:
+            scanned.append((self.time, gs.Variable("now", np.float32, [])))
+        self._replace_by_scan(node, inner, loop, scanned)
+
+    def _replace_by_scan(
+        self,
+        node: Node,
+        inner: list[Tensor],
+        loop: list[tuple[Tensor, Tensor]],
+        scanned: list[tuple[Tensor, Tensor]],
+    ) -> None:
+        inside = [gs.Variable(f"{t.name}.then", t.dtype, t.shape) for t in node.outputs]
+        work = gs.Node(node.op, node.name, node.attrs, inner, inside, domain=node.domain)
+        carried, given, nodes = [], [], [work]
+        for tensor, result in zip(node.outputs, inside, strict=True):
+            if tensor.name not in self.after:
+                given.append((tensor, result))
+                continue
+            carried.append((tensor, result))
+            if tensor.outputs:
+                each = gs.Variable(f"{tensor.name}.each", tensor.dtype, tensor.shape)
+                nodes.append(gs.Node("Identity", each.name, None, [result], [each]))
+                given.append((self._of_each_step(tensor), each))
+        slices = [gs.Variable(f"{t.name}.scanned", t.dtype) for t, _ in given]
+        body = gs.Graph(
+            nodes,
+            [variable for _, variable in (*loop, *scanned)],
+            [result for _, result in (*carried, *given)],
+            opset=self.graph.opset,
+            import_domains=self.graph.import_domains,
+        )
+        remove(self.graph, node)
+        self.graph.nodes.append(
+            gs.Node(
+                "Scan",
+                node.name,
+                {"body": body, "num_scan_inputs": len(scanned)},
+                [tensor for tensor, _ in (*loop, *scanned)],
+                [*(tensor for tensor, _ in carried), *slices],
+            )
+        )
+        for (tensor, _), scan_output in zip(given, slices, strict=True):
+            self._together(scan_output, tensor, node)
+
+    def _wide(self, tensor: Tensor, node: Node) -> Tensor:
+        """A constant in the shape of a sample, where its values would each meet few others."""
+        values, sizes = constant(tensor), node.outputs[0].shape
+        if values is None or values.ndim != len(sizes or []) or not is_static_shape(sizes):
+            return tensor
+        spread = np.broadcast_to(values, np.broadcast_shapes(values.shape, (1, *sizes[1:])))
+        if not values.size < spread.size <= _FEW * values.size:
+            return tensor
+        return gs.Constant(f"{tensor.name}.wide", np.ascontiguousarray(spread))
+
+    def _of_each_step(self, state: Tensor) -> Tensor:
+        """What stands for a state after each step where nodes read it."""
+        each = gs.Variable(f"{state.name}.steps", state.dtype, [None, *state.shape[1:]])
+        replace_reads(state, each)
+        self.moving.add(id(each))
+        return each
+
+    def _together(self, slices: Tensor, tensor: Tensor, node: Node) -> None:
+        """Let `tensor` be the slices [K, N, ...] as [K * N, ...]."""
+        if not rank(tensor, node):
+            raise UnsupportedError(f"{describe(node)} gives {tensor.name!r}, which has no axis")
+        slices.shape = _slice_shape(tensor)
+        self.made[id(tensor), "slices"] = slices
+        shape = self._concat(self._vector(-1), self._sizes(slices, 2))
+        insert(self.graph, "Reshape", [slices, shape], tensor)
+
+    def _full(self, state: Tensor, node: Node) -> Tensor:
+        """A state in the shape that it has after a step: a Scan does not broadcast it."""
+        source = node.inputs[0]
+        moves = id(source) in self.moving
+        slices = self._slices(source, node) if moves else source
+        shape = self._op("Shape", [slices], np.int64, [len(slices.shape)])
+        if moves:
+            bounds = [self._vector(1), self._vector(len(slices.shape))]
+            shape = self._op("Slice", [shape, *bounds], np.int64, [len(source.shape)])
+        return self._op("Expand", [state, shape], state.dtype, source.shape)
+
+    def _split(self) -> TimeBatched:
+        """The static model and the chunk."""
+        graph = self.graph
+        static_nodes = {id(node) for node in self.static_nodes}
+        boundary = [
+            tensor
+            for tensor in [*self.sources, *(t for n in self.static_nodes for t in n.outputs)]
+            if any(id(reader) not in static_nodes for reader in tensor.outputs)
+        ]
+        computed = [tensor for tensor in boundary if tensor.inputs]
+        static = None
+        if computed:
+            part = graph.copy()
+            tensors = part.tensors()
+            part.outputs = [tensors[tensor.name] for tensor in computed]
+            part.cleanup(remove_unused_graph_inputs=True)
+            static = to_model(part)
+        for tensor in computed:
+            tensor.inputs.clear()
+        states = [t for t in graph.inputs if t.name in self.before]
+        graph.inputs = [*boundary, *states, self.time]
+        graph.cleanup()
+        every = {t.name for t in self.outputs if id(t) not in self.last}
+        return TimeBatched(static, to_model(graph), [t.name for t in boundary], every)
+
+
+def _slice_shape(tensor: Tensor) -> list[Any]:
+    return ["K", "N", *tensor.shape[1:]]

@@ -1,0 +1,69 @@
+"""How many samples and timesteps to run at once: as many as a memory budget allows.
+
+A run of K steps of n samples holds K * n times what one sample holds in one step. Weights are
+read once per run, so that few at once waste time; and so do many, whose tensors leave the
+processor's caches between an operator and the next.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+
+import numpy as np
+
+from onnxsnn.graph import Graph, Tensor
+from onnxsnn.runtime.backend import Tile
+
+__all__ = ["MEMORY", "best_tile", "live_bytes"]
+
+MEMORY = 2**29  # bytes, unless told
+_CACHED = 192 * 2**20  # bytes from which on larger tiles were no faster
+_LEAST, _MOST = 16, 128  # sample-steps
+_SAMPLES = 16  # measured: of as many sample-steps, those with more samples were faster
+_COPIES = 2  # ONNX Runtime keeps tensors of convolutions in two layouts, for a while
+
+
+def best_tile(samples: int, timesteps: int, each: int, memory: int = MEMORY) -> Tile:
+    """Samples and steps to run at once.
+
+    Args:
+        samples: that there are.
+        timesteps: to run.
+        each: bytes that one sample holds in one step, see live_bytes.
+        memory: bytes for the tensors of one run; what is held for every sample is not counted.
+    """
+    wanted = min(max(_CACHED // each, _LEAST), _MOST)
+    most = max(1, min(wanted, memory // each))
+    steps = min(timesteps, max(1, most // min(samples, _SAMPLES)))
+    return _even(samples, max(1, most // steps)), _even(timesteps, steps)
+
+
+def _even(count: int, size: int) -> int:
+    """A size of pieces, at most `size`, of which the last piece is hardly smaller."""
+    return math.ceil(count / math.ceil(count / size))
+
+
+def live_bytes(graph: Graph, states: Collection[str]) -> int:
+    """The most that the tensors of one sample hold at once in a step.
+
+    Args:
+        graph: the step graph, in topological order; unknown sizes count as 1.
+        states: names of the outputs that are states: there is one of each, whatever the steps.
+    """
+    last_use = {id(t): step for step, node in enumerate(graph.nodes) for t in node.inputs}
+    last_use.update((id(t), len(graph.nodes)) for t in graph.outputs)
+    held: dict[int, int] = {}
+    most = 1
+    for step, node in enumerate(graph.nodes):
+        held.update((id(t), _bytes(t)) for t in node.outputs if t.name not in states)
+        most = max(most, sum(held.values()))
+        held = {key: size for key, size in held.items() if last_use.get(key, -1) > step}
+    return most * _COPIES
+
+
+def _bytes(tensor: Tensor) -> int:
+    if tensor.shape is None or tensor.dtype is None:
+        return 0
+    sizes = [size for size in tensor.shape[1:] if isinstance(size, int)]
+    return math.prod(sizes) * int(np.dtype(tensor.dtype).itemsize)

@@ -1,0 +1,207 @@
+"""The time-batched graph at run time: many timesteps of many samples in one run.
+
+Whether a graph treats samples alone, so that time may be folded into the batch, is found by
+running it: two samples whose membrane potentials are random, together over two chunks of time,
+must give what stepping gives for each alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from onnxsnn.arrays import Array
+from onnxsnn.errors import OnnxSnnError
+from onnxsnn.model import step_graph
+from onnxsnn.passes.dense_convolutions import dense_convolutions
+from onnxsnn.passes.spike import State
+from onnxsnn.passes.time_batch import TIME, TimeBatched, time_batch
+from onnxsnn.runtime.backend import Tile
+from onnxsnn.runtime.ort_values import Values, from_arrays, run_bound
+from onnxsnn.runtime.step_graph import StepGraph
+from onnxsnn.runtime.tiles import best_tile, live_bytes
+from onnxsnn.session import make_session
+
+__all__ = ["TimeBatchedGraph", "treats_samples_alone"]
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """A session that runs many steps.
+
+    Attributes:
+        constants: names of the inputs that are the same in every step.
+        stacked: the outputs that come step by step, [K * N, ...].
+    """
+
+    session: ort.InferenceSession
+    constants: Sequence[str]
+    stacked: Collection[str]
+
+
+class TimeBatchedGraph:
+    """Runs many timesteps at once.
+
+    Args:
+        model: the step graph, with what is to be counted among its outputs.
+        states: what it carries.
+        outputs: the outputs to give.
+        counted: those that are needed after each step, always.
+        threads: for ONNX Runtime; None lets it choose.
+        memory: bytes for the tensors of one run.
+
+    Raises:
+        UnsupportedError: the graph cannot be folded.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        states: Sequence[State],
+        outputs: Sequence[str],
+        counted: Collection[str],
+        threads: int | None,
+        memory: int,
+    ) -> None:
+        self._model, self._states, self._outputs = model, list(states), list(outputs)
+        self._counted, self._threads, self._memory = counted, threads, memory
+        self._chunks: dict[bool, _Chunk] = {}
+        self._static: ort.InferenceSession | None = None
+        self._chunk(every_step=True)
+
+    def _chunk(self, every_step: bool) -> _Chunk:
+        """The session for outputs of every step, or of the last; each is made when asked for."""
+        if every_step not in self._chunks:
+            graph = step_graph(self._model, self._states)
+            dense_convolutions(graph)
+            self._each = live_bytes(graph, {state.output for state in self._states})
+            folded = time_batch(graph, self._states, None if every_step else self._counted)
+            self._chunks[every_step] = self._loaded(folded)
+        return self._chunks[every_step]
+
+    def _loaded(self, folded: TimeBatched) -> _Chunk:
+        starts = {state.input for state in self._states}
+        folded.chunk.graph.initializer.extend(
+            tensor for tensor in self._model.graph.initializer if tensor.name in starts
+        )
+        if folded.static is not None and self._static is None:
+            self._static = make_session(folded.static, self._threads, spinning=False)
+        session = make_session(folded.chunk, self._threads)
+        return _Chunk(session, folded.constant_inputs, folded.every_step)
+
+    def tile(self, samples: int, timesteps: int) -> Tile:
+        """What one run takes within the memory budget."""
+        return best_tile(samples, timesteps, self._each, self._memory)
+
+    def prepare(self, feeds: Mapping[str, Array]) -> Values:
+        """The inputs, and what is computed before the first neuron."""
+        inputs = from_arrays(feeds)
+        if self._static is None:
+            return inputs
+        needed = {tensor.name: inputs[tensor.name] for tensor in self._static.get_inputs()}
+        names = [tensor.name for tensor in self._static.get_outputs()]
+        return inputs | run_bound(self._static, needed, names)
+
+    def advance(
+        self, inputs: Values, state: Values, timesteps: int, every_step: bool
+    ) -> tuple[dict[str, Array], Values]:
+        """One run of the chunk."""
+        chunk = self._chunk(every_step)
+        time = from_arrays({TIME: np.arange(1, timesteps + 1, dtype=np.float32)})
+        feeds = {name: inputs[name] for name in chunk.constants} | state | time
+        names = [*self._outputs, *(s.output for s in self._states)]
+        values = run_bound(chunk.session, feeds, names)
+        outputs = {}
+        for name in self._outputs:
+            array = values[name].numpy()
+            steps = timesteps if name in chunk.stacked else 1
+            outputs[name] = array.reshape(steps, len(array) // steps, *array.shape[1:])
+        return outputs, {s.input: values[s.output] for s in self._states}
+
+
+def treats_samples_alone(
+    batched: TimeBatchedGraph,
+    stepping: StepGraph,
+    states: Sequence[State],
+    feeds: Mapping[str, Array],
+) -> bool:
+    """Whether two samples at once, over two chunks of time, give what stepping gives of each.
+
+    Args:
+        batched: the time-batched graph.
+        stepping: the step graph.
+        states: what they carry.
+        feeds: real inputs, of any number of samples.
+    """
+    pair = {name: _pair(values) for name, values in feeds.items()}
+    singles = [{name: values[i : i + 1] for name, values in pair.items()} for i in (0, 1)]
+    try:
+        starts = [_stirred(stepping, states, single, seed) for seed, single in enumerate(singles)]
+        expected = [
+            _run(stepping, single, start, [1] * (_FIRST + _SECOND))
+            for single, start in zip(singles, starts, strict=True)
+        ]
+        together = {
+            name: values if not values.ndim else np.concatenate([s[name] for s in starts])
+            for name, values in starts[0].items()
+        }
+        found = _run(batched, pair, together, [_FIRST, _SECOND])
+    except (OnnxSnnError, ValueError, IndexError):
+        return False
+    return all(
+        _close(np.concatenate([e[name] for e in expected], 1), values)
+        for name, values in found.items()
+    )
+
+
+_FIRST, _SECOND = 2, 1
+_TOLERANCE = 1e-2  # relative; a spike may fall on the other side of its threshold by rounding
+
+
+def _pair(values: Array) -> Array:
+    """Two samples that differ."""
+    last = values[-1:] if len(values) > 1 else np.roll(values[:1], 1, axis=-1)
+    return np.concatenate([values[:1], last])
+
+
+def _stirred(
+    stepping: StepGraph, states: Sequence[State], feeds: Mapping[str, Array], seed: int
+) -> dict[str, Array]:
+    """The state after a step, with random membrane potentials, so that every layer fires."""
+    random = np.random.default_rng(seed)
+    _, after = stepping.step(stepping.prepare(feeds), stepping.initial_state())
+    arrays = {name: value.numpy() for name, value in after.items()}
+    for state in states:
+        if state.role == "potential":
+            values = arrays[state.input]
+            most = 2 * max(np.abs(state.default).max(initial=0), np.abs(values).max(initial=0))
+            arrays[state.input] = (random.random(values.shape) * most).astype(values.dtype)
+    return arrays
+
+
+def _run(
+    graph: TimeBatchedGraph | StepGraph,
+    feeds: Mapping[str, Array],
+    state: Mapping[str, Array],
+    chunks: Sequence[int],
+) -> dict[str, Array]:
+    """The outputs of every step, [T, N, ...], over chunks of so many steps."""
+    inputs, values = graph.prepare(feeds), from_arrays(state)
+    pieces = []
+    for steps in chunks:
+        outputs, values = graph.advance(inputs, values, steps, every_step=True)
+        pieces.append(outputs)
+    return {name: np.concatenate([p[name] for p in pieces]) for name in pieces[0]}
+
+
+def _close(expected: Array, found: Array) -> bool:
+    if expected.shape != found.shape:
+        return False
+    wanted, given = (
+        np.nan_to_num(v.astype(np.float64), posinf=0, neginf=0) for v in (expected, found)
+    )
+    return bool(np.linalg.norm(given - wanted) <= _TOLERANCE * np.linalg.norm(wanted))
