@@ -47,10 +47,12 @@ _VALUES = 2**19  # and of all channels and steps together, at most
 class CorrectionReport(Report):
     """The report; `potentials` holds initial potentials as fractions of the threshold.
 
-    They are by node name, and of the threshold's shape.
+    They are by node name, and of the threshold's shape; `biases` are the currents that were
+    added, [C] in units of the activation, by node name too.
     """
 
     potentials: dict[str, Array] = field(default_factory=dict)
+    biases: dict[str, Array] = field(default_factory=dict)
 
 
 def correct_neurons(
@@ -90,6 +92,7 @@ def correct_neurons(
         currents, target = _observe(snn, activation, node, data, timesteps)
         start = _start(node, found.get(node.name, model.initial_potential))
         fit = fit_neurons(currents, target, start, model, thresholds=thresholds)
+        report.biases[node.name] = fit.bias
         found[node.name] = report.potentials[node.name] = _apply(graph, node, fit)
         report.actions["layers fitted to their currents"] += 1
         progress(done, len(layers))
