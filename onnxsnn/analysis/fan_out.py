@@ -20,24 +20,20 @@ from onnxsnn.graph import Node
 
 __all__ = ["fan_out"]
 
-_Shape = tuple[int, ...]
-
-
-def fan_out(node: Node, position: int, read: _Shape, written: _Shape, products: int) -> Array:
+def fan_out(node: Node, position: int, products: int) -> Array:
     """Weights that a spike meets, broadcastable to what a layer of weights reads.
 
     Args:
-        node: the layer.
+        node: the layer; the shapes of what it reads and writes are those of one sample.
         position: of the input that carries spikes.
-        read: the shape of that input, for one sample.
-        written: the shape of the output.
         products: multiply-accumulates of the layer, for what has no rule of its own: there
             each value counts the same.
     """
+    read, written = tuple(node.inputs[position].shape), tuple(node.outputs[0].shape)
     rule = _RULES.get(node.op)
     if rule is None or position != 0:
         return np.array(products / math.prod(read))
-    weight: _Shape = tuple(node.inputs[1].values.shape)
+    weight = node.inputs[1].values.shape
     space = len(read) - 2
     strides = node.attrs.get("strides", [1] * space)
     dilations = node.attrs.get("dilations", [1] * space)

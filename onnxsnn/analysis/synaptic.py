@@ -58,19 +58,17 @@ def instrument(snn: SpikingModel, feeds: Mapping[str, Array]) -> Instrumented:
     """Add the counters; `feeds` are inputs by name, of which one sample is run for its sizes."""
     graph = snn.graph()
     graph.toposort()
-    shapes = _shapes(graph, snn, {name: values[:1] for name, values in feeds.items()})
-    for tensor in graph.tensors().values():
-        tensor.shape = shapes.get(tensor.name, tensor.shape)
+    sized = _sized(graph, snn, {name: values[:1] for name, values in feeds.items()})
     varying = varying_tensors(graph)
     events, later = _Events(graph, snn, varying), _before_neurons(graph)
     found = Instrumented(snn)
-    for node in list(graph.nodes):
+    for node, sizes in zip(list(graph.nodes), sized, strict=True):
         if fate(node, ()).role is Role.NEURON:
             arriving = events[node.inputs[0]]
             if arriving is not None:
                 found.counters[node.name] = _counter(graph, node, arriving, np.ones(()))
             continue
-        products = macs(node)
+        products = macs(sizes)
         if not products:
             continue
         found.macs[node.name] = products
@@ -81,24 +79,23 @@ def instrument(snn: SpikingModel, feeds: Mapping[str, Array]) -> Instrumented:
         elif position is None or arriving is None:
             found.analog[node.name] = id(node) in later
         else:
-            read, written = node.inputs[position].shape, node.outputs[0].shape
-            weights = fan_out(node, position, tuple(read), tuple(written), products)
+            weights = fan_out(sizes, position, products)
             found.counters[node.name] = _counter(graph, node, arriving, weights)
-    for tensor in graph.tensors().values():  # they hold for one sample, and for one step
-        if isinstance(tensor, gs.Variable) and tensor.name in shapes:
-            tensor.shape = None
     found.snn = SpikingModel.build(graph, snn.states, snn.metadata, snn.layers)
     return found
 
 
-def _shapes(
-    graph: Graph, snn: SpikingModel, feeds: Mapping[str, Array]
-) -> dict[str, list[int]]:
-    """By name, the shapes of all that nodes with products read and write, for one sample."""
+def _sized(graph: Graph, snn: SpikingModel, feeds: Mapping[str, Array]) -> list[Node]:
+    """The nodes, copied, with the shapes of what those with products read and write."""
     nodes = [node for node in graph.nodes if macs(node) != 0]
     inner = {t.name for node in nodes for t in [*node.inputs, *node.outputs] if t.inputs}
-    (values,) = Runner(snn, taps=sorted(inner)).steps(feeds, 1)
-    return {name: list(array.shape) for name, array in {**feeds, **values}.items()}
+    (values,) = Runner(snn, taps=sorted(inner - set(snn.outputs))).steps(feeds, 1)
+    copied = graph.copy()
+    for name, tensor in copied.tensors().items():
+        found = {**feeds, **values}.get(name)
+        if found is not None:
+            tensor.shape = list(found.shape)
+    return list(copied.nodes)
 
 
 def _before_neurons(graph: Graph) -> set[int]:

@@ -1,5 +1,6 @@
 """Tables for people, and progress bars, on the command line: a file per kind of result."""
 
+from onnxsnn.display.analysis import show_analysis, show_energy
 from onnxsnn.display.base import progress, warn
 from onnxsnn.display.comparison import show_best, show_comparison
 from onnxsnn.display.conversion import show_conversion
@@ -8,10 +9,12 @@ from onnxsnn.display.inspection import show_convertibility, show_inspection
 
 __all__ = [
     "progress",
+    "show_analysis",
     "show_best",
     "show_comparison",
     "show_conversion",
     "show_convertibility",
+    "show_energy",
     "show_evaluation",
     "show_fit_curves",
     "show_inspection",

@@ -29,6 +29,8 @@ _LEFT = {  # columns of words, not numbers
     "Fate",
     "Why",
     "Driven by",
+    "Layer",
+    "Model, not a measurement",
 }
 
 
