@@ -19,7 +19,7 @@ from onnxsnn.operators import RECTIFIER, Role, fate, varying_tensors
 from onnxsnn.ratenorm import UNSET_THRESHOLD
 from onnxsnn.source import Source
 
-__all__ = ["Inspection", "InspectionRow", "inspect", "role_of"]
+__all__ = ["Inspection", "InspectionRow", "inspect", "inspect_model", "role_of"]
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,11 @@ def inspect(path: str | Path) -> Inspection:
     Raises:
         ModelError: the file cannot be read or is not valid ONNX.
     """
-    model = read_model(path)
+    return inspect_model(read_model(path))
+
+
+def inspect_model(model: onnx.ModelProto) -> Inspection:
+    """Say what is in a model."""
     kind = kind_of(model)
     metadata = read_metadata(model)
     layers = {layer["name"]: layer for layer in metadata.pop("layers", [])}

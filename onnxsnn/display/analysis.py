@@ -6,8 +6,9 @@ from onnxsnn.analysis.energy import Energy
 from onnxsnn.analysis.layers import Analysis
 from onnxsnn.analysis.target import SpikeRatio
 from onnxsnn.display.base import new_table, number, percent, plain, stdout
+from onnxsnn.figures import joules
 
-__all__ = ["joules", "show_analysis", "show_energy"]
+__all__ = ["show_analysis", "show_energy"]
 
 
 def show_analysis(analysis: Analysis) -> None:
@@ -73,11 +74,3 @@ def show_energy(energy: Energy, ratio: SpikeRatio | None = None) -> None:
             f"{number(ratio.target.level)}: {shown}",
             soft_wrap=True,
         )
-
-
-def joules(picojoules: float) -> str:
-    """An energy in the unit that suits it."""
-    for factor, unit in ((1e9, "mJ"), (1e6, "µJ"), (1e3, "nJ")):
-        if picojoules >= factor:
-            return f"{picojoules / factor:.3g} {unit}"
-    return f"{picojoules:.3g} pJ"

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from onnxsnn.convert import Progress as Report
+from onnxsnn.figures import number, percent
 
 __all__ = ["new_table", "number", "percent", "plain", "progress", "show_bits", "stdout", "warn"]
 
@@ -76,13 +77,3 @@ def show_bits(bits: float) -> str:
 def plain(text: str) -> str:
     """Text in which brackets are no markup."""
     return text.replace("[", r"\[")
-
-
-def number(value: float | None) -> str:
-    """Four significant digits; nothing for None."""
-    return "" if value is None else f"{value:.4g}"
-
-
-def percent(value: float | None) -> str:
-    """A share as a percentage; nothing for None."""
-    return "" if value is None else f"{100 * value:.2f} %"
