@@ -11,6 +11,7 @@ from onnxsnn.cli.convert import convert_command
 from onnxsnn.cli.evaluate import evaluate_command
 from onnxsnn.cli.fit_curve import fit_curve_command
 from onnxsnn.cli.inspect import inspect_command
+from onnxsnn.cli.report import report_command
 from onnxsnn.cli.run import run_command
 from onnxsnn.errors import OnnxSnnError
 
@@ -47,6 +48,7 @@ for _command in (
     compare_command,
     evaluate_command,
     fit_curve_command,
+    report_command,
     run_command,
     demo_command,
 ):

@@ -1,7 +1,7 @@
 """Tables for people, and progress bars, on the command line: a file per kind of result."""
 
 from onnxsnn.display.analysis import show_analysis, show_energy
-from onnxsnn.display.base import progress, warn
+from onnxsnn.display.base import progress, tasks, warn
 from onnxsnn.display.comparison import show_best, show_comparison
 from onnxsnn.display.conversion import show_conversion
 from onnxsnn.display.evaluation import show_evaluation, show_fit_curves, show_run
@@ -19,5 +19,6 @@ __all__ = [
     "show_fit_curves",
     "show_inspection",
     "show_run",
+    "tasks",
     "warn",
 ]
