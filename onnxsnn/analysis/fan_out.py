@@ -20,6 +20,7 @@ from onnxsnn.graph import Node
 
 __all__ = ["fan_out"]
 
+
 def fan_out(node: Node, position: int, products: int) -> Array:
     """Weights that a spike meets, broadcastable to what a layer of weights reads.
 

@@ -13,7 +13,17 @@ from rich.table import Table
 from onnxsnn.convert import Progress as Report
 from onnxsnn.figures import number, percent
 
-__all__ = ["new_table", "number", "percent", "plain", "progress", "show_bits", "stdout", "tasks", "warn"]
+__all__ = [
+    "new_table",
+    "number",
+    "percent",
+    "plain",
+    "progress",
+    "show_bits",
+    "stdout",
+    "tasks",
+    "warn",
+]
 
 _WIDE = 160  # for pipes and files, where rich would take 80 and cut names
 _LEFT = {  # columns of words, not numbers

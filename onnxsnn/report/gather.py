@@ -128,9 +128,7 @@ def gather(
         snn=snn,
         evaluation=evaluation,
         analysis=analyse(snn, data, ann, steps, progress=progress("analysing")),
-        energy=energy(
-            snn, data, steps, models=models, progress=progress("counting operations")
-        ),
+        energy=energy(snn, data, steps, models=models, progress=progress("counting operations")),
         target=target_of(evaluation),
         inspection=inspect_model(snn.model),
         raster=_raster(snn, next(data.batches(1))[0], steps),

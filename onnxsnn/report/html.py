@@ -15,7 +15,9 @@ def figure(key: str, value: _Value, text: Callable[..., str] = str) -> str:
     """A number of the evaluation, for people and, by its key in the JSON, for programs."""
     if value is None:
         return ""
-    return f'<data data-key="{escape(key)}" value="{json.dumps(value)}">{escape(text(value))}</data>'
+    return (
+        f'<data data-key="{escape(key)}" value="{json.dumps(value)}">{escape(text(value))}</data>'
+    )
 
 
 def section(identity: str, heading: str, lead: str, *content: str) -> str:

@@ -7,12 +7,12 @@ from functools import partial
 from html import escape
 
 from onnxsnn.analysis.error_split import ErrorSplit
-from onnxsnn.analysis.layers import LayerAnalysis
+from onnxsnn.analysis.layers import LayerAnalysis, RateDistribution
 from onnxsnn.figures import joules, number, percent
 from onnxsnn.report.gather import Flip, ReportData
 from onnxsnn.report.html import details, figure, plot, section, table
 from onnxsnn.report.png import data_url
-from onnxsnn.report.svg import Axis, Line, bars, lines, raster, strip
+from onnxsnn.report.svg import Axis, Line, bars, histogram, lines, raster
 
 __all__ = ["SECTIONS", "measure_text"]
 
@@ -26,6 +26,8 @@ _PARTS = (
     ("inherited", "neutral", "from the layers before"),
 )
 
+_FOLDED = 40  # rows, above which a table of nodes is folded
+
 
 def measure_text(measure: str) -> Callable[[float], str]:
     """How values of a measure are written."""
@@ -36,11 +38,18 @@ def _accuracy(data: ReportData) -> Made:
     result, measure = data.evaluation, data.analysis.measure
     values = [float(getattr(row, measure)) for row in result.rows]
     target, text = data.target, measure_text(measure)
-    if target is None or target.timesteps is None:
-        lead = f"After {len(values)} steps the {measure} is {text(values[-1])}."
-    else:
-        steps = figure("target.timesteps", target.timesteps)
-        lead = f"The target, {measure} {text(target.level)}, is reached after {steps} steps."
+    lead = f"After {len(values)} steps the {measure} is {text(values[-1])}."
+    if target is not None:
+        goal = {
+            "accuracy": f"A point below the ANN's accuracy, {text(target.level)},",
+            "agreement": f"An agreement with the ANN of {text(target.level)}",
+            "error": f"A relative error of {text(target.level)}",
+        }[target.measure]
+        if target.timesteps is None:
+            lead += f" {goal} is not reached."
+        else:
+            steps = figure("target.timesteps", target.timesteps)
+            lead = f"{goal} is reached after {steps} of {len(values)} steps."
     guide = None
     if measure == "accuracy" and result.ann_accuracy is not None:
         guide = (result.ann_accuracy, "ANN")
@@ -49,8 +58,7 @@ def _accuracy(data: ReportData) -> Made:
     drawn = lines(
         f"{measure.capitalize()} over timesteps",
         f"From {text(values[0])} after the first step to {text(values[-1])} after step "
-        f"{len(values)}."
-        + (f" The ANN has {text(guide[0])}." if guide else ""),
+        f"{len(values)}." + (f" The ANN has {text(guide[0])}." if guide else ""),
         [Line(values, "accent", "SNN", dots=True)],
         _axis_of(values, measure),
         guide=guide,
@@ -103,10 +111,13 @@ def _errors(data: ReportData) -> Made:
     own = {name: getattr(worst.squared, name) for name, *_ in _PARTS[:3]}
     cause = max(own, key=lambda name: own[name])
     reason = next(reason for name, _, reason in _PARTS if name == cause)
-    gain = _gain(analysis.measure, worst.gain)
+    unit = "" if analysis.measure == "error" else " points"
+    gain = f"{_gain(analysis.measure, worst.gain)}{unit}"
     lead = (
-        f"<strong>{escape(worst.layer)}</strong> costs most: were it exact, {analysis.measure} "
-        f"would change by {gain}. Most of its own error is {cause}: {reason}."
+        f"<strong>{_node(worst.layer)}</strong> costs most: were it exact, {analysis.measure} "
+        f"would change by {gain}, and the relative error of the outputs from "
+        f"{number(analysis.plain.error)} to {number(worst.exact.error)}. Most of its own error is "
+        f"{cause}: {reason}."
     )
     if worst.gain <= 0:
         lead = f"No layer alone costs {analysis.measure}: none of them, made exact, improves it."
@@ -119,25 +130,27 @@ def _errors(data: ReportData) -> Made:
     most = max(map(abs, gains)) or 1.0
     rows = [
         [
-            escape(layer.layer),
+            _node(layer.layer),
             bars(_split_words(layer), [(getattr(layer.squared, n), s) for n, s, _ in _PARTS],
                  low, high),
             figure(f"analysis.layers.{i}.squared.error", layer.squared.error, number),
             bars(f"Gain {_gain(analysis.measure, layer.gain)}",
-                 [(layer.gain, "ink")], min(0.0, *gains, 0.0), most),
+                 [(layer.gain, "ink" if layer.gain > 0 else "neutral")], min(0.0, *gains), most),
             figure(f"analysis.layers.{i}.gain", layer.gain, partial(_gain, analysis.measure)),
         ]
         for i, layer in enumerate(analysis.layers)
     ]  # fmt: skip
     columns = [("Layer", ""), ("Its error, in parts", "w"), ("Error", "n"),
-               ("Gain if exact", "wide"), (f"{analysis.measure.capitalize()}", "n")]  # fmt: skip
+               ("If exact", "wide"), (f"{analysis.measure.capitalize()}{',' * bool(unit)}{unit}", "n")]  # fmt: skip
     names = [layer.layer for layer in analysis.layers]
     marked = [names.index(worst.layer)] if worst.gain > 0 else []
     note = (
         "<p class=note>Error: squared distance of what the layer gives from the ANN's "
         "activation, relative to that. Parts left of the line make up for others. A layer is "
         "exact when it gives the ANN's function of the current that arrives, in every step. On "
-        f"{analysis.samples:,} samples, T = {analysis.timesteps}.</p>"
+        f"{analysis.samples:,} samples, T = {analysis.timesteps}"
+        + (f"; one sample is {100 / analysis.samples:.2f} points" if unit else "")
+        + ".</p>"
     )
     return "Where the error comes from", section(
         "error",
@@ -154,7 +167,7 @@ def _split_table(layers: Iterable[LayerAnalysis]) -> str:
     names = [name for name, *_ in _PARTS]
     rows = [
         [
-            escape(layer.layer),
+            _node(layer.layer),
             *(
                 figure(f"analysis.layers.{i}.squared.{n}", getattr(layer.squared, n), number)
                 for n in names
@@ -181,9 +194,13 @@ def _split_words(layer: LayerAnalysis) -> str:
 
 
 def _gain(measure: str, gain: float) -> str:
-    if measure == "error":
-        return f"{-gain:+.3g}"
-    return f"{100 * gain:+.2f} points"
+    """A change of a measure, in points where that is a share."""
+    return f"{-gain:+.3g}" if measure == "error" else f"{100 * gain:+.2f}"
+
+
+def _node(name: str) -> str:
+    """A node's name, which may break behind its slashes."""
+    return escape(name).replace("/", "/<wbr>")
 
 
 def _fit(data: ReportData) -> Made | None:
@@ -211,13 +228,13 @@ def _fit(data: ReportData) -> Made | None:
         key = f"analysis.layers.{i}.curve"
         k = figure(f"{key}.values.{last}", curve.values[-1], number)
         omega = figure(f"{key}.omega", curve.omega, number)
-        heading = f"<h3>{escape(curve.layer)}</h3>"
+        heading = f"<h3>{_node(curve.layer)}</h3>"
         drawn.append(
             f"<div>{heading}{plot(drawing, f'K({last + 1}) = {k}, Omega = {omega}')}</div>"
         )
     lead = (
         "The distance K(t) of each layer's firing rates from those they go to, and dashed the "
-        f"bound 2 Omega / t. <strong>{escape(slowest.layer)}</strong> is furthest in the end."
+        f"bound 2 Omega / t. <strong>{_node(slowest.layer)}</strong> is furthest in the end."
     )
     return "Fit curves", section(
         "fit", "Fit curves", lead, f"<div class=many>{''.join(drawn)}</div>"
@@ -231,8 +248,11 @@ def _rates(data: ReportData) -> Made:
     channels = sum(layer.distribution.channels for layer in layers)
     lead = (
         f"Of {channels:,} channels, {dead:,} never fire and {saturated:,} fire in every step; "
-        "both carry nothing. Darker: more neurons fire at that rate."
+        "both carry nothing. Columns: how many neurons fire at each rate; the silent ones are "
+        "counted beside them."
     )
+    firing = [_firing(layer.distribution) for layer in layers]
+    greatest = max((share for shares in firing for share in shares), default=1.0)
     rows = []
     for i, layer in enumerate(layers):
         found, key = layer.distribution, f"analysis.layers.{i}.distribution"
@@ -240,8 +260,8 @@ def _rates(data: ReportData) -> Made:
         words = f"Rates from {low} to {high}; {percent(found.silent)} silent"
         rows.append(
             [
-                escape(layer.layer),
-                strip(words, found.shares),
+                _node(layer.layer),
+                histogram(words, firing[i], greatest),
                 figure(f"layer_rates.{layer.layer}", rates[layer.layer], lambda v: f"{v:.3f}"),
                 figure(f"{key}.silent", found.silent, percent),
                 figure(f"{key}.dead", found.dead),
@@ -257,30 +277,38 @@ def _rates(data: ReportData) -> Made:
     )
 
 
+def _firing(found: RateDistribution) -> list[float]:
+    """The shares at each rate, without those of the class in which the silent ones are."""
+    none = min(range(len(found.rates)), key=lambda i: abs(found.rates[i]))
+    return [0.0 if i == none else share for i, share in enumerate(found.shares)]
+
+
 def _raster(data: ReportData) -> Made | None:
     groups: dict[str, list[list[float]]] = {}
     for row in data.raster:
         groups.setdefault(row.layer, []).append(row.spikes)
     if not groups:
         return None
-    drawing = raster(
-        "Spikes of chosen neurons",
-        f"{len(data.raster)} neurons of {len(groups)} layers over "
-        f"{len(data.raster[0].spikes)} steps.",
-        list(groups.items()),
+    drawn = "".join(
+        f"<div><h3>{_node(name)}</h3>"
+        + raster(f"Spikes in {name}", f"{len(rows)} neurons, {len(rows[0])} steps.", rows)
+        + "</div>"
+        for name, rows in groups.items()
     )
     lead = (
         "Of each layer, neurons that fired for the first sample, from the most active to the "
-        "least. Later layers start later: their current has to arrive first."
+        "least: a row per neuron, a stroke per spike, grey where it is negative. Later layers "
+        "start later, as their current has to arrive first."
     )
     rows = [
-        [escape(row.layer), str(row.neuron), " ".join(f"{spike:g}" for spike in row.spikes)]
+        [_node(row.layer), str(row.neuron), " ".join(f"{spike:g}" for spike in row.spikes)]
         for row in data.raster
     ]
     columns = [("Layer", ""), ("Neuron", "n"), ("Spikes, step by step", "")]
     folded = details("The raster as a table", table("Spikes of chosen neurons", columns, rows))
-    caption = "One row per neuron, one stroke per spike; grey strokes are negative. Left to right: T."
-    return "Spikes", section("spikes", "Spikes of one sample", lead, plot(drawing, caption), folded)
+    return "Spikes", section(
+        "spikes", "Spikes of one sample", lead, f"<div class=many>{drawn}</div>", folded
+    )
 
 
 def _flips(data: ReportData) -> Made | None:
@@ -359,7 +387,7 @@ def _energy(data: ReportData) -> Made:
     names = "; ".join(f"{e.model.name}: {e.model.source}" for e in found.energies)
     nodes = [
         [
-            escape(row.name),
+            _node(row.name),
             row.driven,
             figure(f"energy.rows.{i}.macs", row.macs, lambda v: f"{v:,}"),
             figure(f"energy.rows.{i}.operations", row.operations, lambda v: f"{v:,.0f}"),
@@ -381,7 +409,7 @@ def _layers(data: ReportData) -> Made:
     found = data.inspection
     rows = [
         [
-            escape(row.name),
+            _node(row.name),
             escape(row.operator),
             row.role,
             "?" if row.shape is None else escape("x".join(str(s or "?") for s in row.shape)),
@@ -399,7 +427,9 @@ def _layers(data: ReportData) -> Made:
         "parameters in one timestep of the SNN, as <code>onnxsnn inspect</code> lists them."
     )
     content = table("Nodes of the step graph", columns, rows)
-    return "Nodes", section("nodes", "The network", lead, details("Every node", content))
+    if len(rows) > _FOLDED:
+        content = details("Every node", content)
+    return "Nodes", section("nodes", "The network", lead, content)
 
 
 SECTIONS: tuple[tuple[str, Callable[[ReportData], Made | None]], ...] = (
@@ -439,4 +469,4 @@ def _decades(low: float, high: float) -> list[float]:
 
 def _short(value: float) -> str:
     """A tick's label."""
-    return f"{value / 1000:g}k" if abs(value) >= 10_000 else f"{value:g}"
+    return f"{value / 1000:g}k" if abs(value) >= 1000 else f"{value:g}"

@@ -1,4 +1,4 @@
-"""Plots as inline SVG: lines over timesteps, bars, strips, a raster. Colours are the page's.
+"""Plots as inline SVG: lines over timesteps, bars, histograms, rasters. Colours are the page's.
 
 Every plot has a title and a description for those who cannot see it; values stand beside it as
 text, or in a table. Sizes are in units of the view box, which the page scales.
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-__all__ = ["Axis", "Line", "bars", "lines", "raster", "strip"]
+__all__ = ["Axis", "Line", "bars", "histogram", "lines", "raster"]
 
 _POINTS = 64  # of a line: more are thinned out
 _LABEL_GAP = 13.0
@@ -93,7 +93,8 @@ def lines(
         parts.append(f'<path class="grid" d="M0 {y}H{across}"/>')
         parts.append(f'<text x="-7" y="{y + 4}" text-anchor="end">{axis.text(tick)}</text>')
     for step in _step_ticks(steps):
-        parts.append(f'<text x="{x[step - 1]}" y="{down + 18}" text-anchor="middle">{step}</text>')
+        text = f"T = {step}" if step == 1 else step
+        parts.append(f'<text x="{x[step - 1]}" y="{down + 18}" text-anchor="middle">{text}</text>')
     labels = [(line.label, line.values[-1], line.style) for line in drawn if line.label]
     if guide is not None:
         y = axis.place(guide[0], down)
@@ -181,56 +182,48 @@ def bars(title: str, parts: Sequence[tuple[float, str]], low: float, high: float
     )
 
 
-def strip(title: str, shares: Sequence[float]) -> str:
-    """A row of fields, the darker the greater their share."""
+def histogram(title: str, shares: Sequence[float], greatest: float) -> str:
+    """A row of columns as high as their shares, `greatest` filling it; it fills its cell."""
     width = 1000 / len(shares)
-    fields = "".join(
-        f'<rect class="accent" x="{i * width:.0f}" width="{width:.0f}" height="10" '
-        f'opacity="{max(0.06, share**0.4):.2f}"/>'
+    columns = "".join(
+        f'<rect class="accent" x="{i * width:.0f}" y="{30 - height:.1f}" '
+        f'width="{max(width - 6, 2):.0f}" height="{height:.1f}"/>'
         for i, share in enumerate(shares)
-        if share > 0
+        if (height := max(0.5, 30 * min(share / (greatest or 1.0), 1.0))) and share > 0
     )
     return (
-        '<svg class="bar" viewBox="0 0 1000 10" preserveAspectRatio="none" role="img" '
-        f'aria-label="{escape(title)}"><rect class="ground" width="1000" height="10"/>'
-        f"{fields}</svg>"
+        '<svg class="bar tall" viewBox="0 0 1000 31" preserveAspectRatio="none" role="img" '
+        f'aria-label="{escape(title)}"><rect class="base" y="30" width="1000" height="1"/>'
+        f"{columns}</svg>"
     )
 
 
-def raster(
-    title: str, description: str, groups: Sequence[tuple[str, Sequence[Sequence[float]]]]
-) -> str:
-    """A row per neuron and a stroke per spike; negative spikes are hollow.
+def raster(title: str, description: str, rows: Sequence[Sequence[float]]) -> str:
+    """A row per neuron and a stroke per spike; negative spikes are grey.
 
     Args:
         title: what it is.
         description: what is to be seen.
-        groups: by layer, its name and its neurons' spikes, [neurons][T].
+        rows: by neuron, its spikes in each step, [T].
     """
-    steps = len(groups[0][1][0])
-    width, left, pitch, heading = 440, 8, 8.0, 20.0
+    steps, pitch, width, left = len(rows[0]), 11, 340, 6
     x = [round(left + (width - 2 * left) * (t + 0.5) / steps, 1) for t in range(steps)]
     stroke = round(min(5.0, 0.5 * (width - 2 * left) / steps), 1)
-    y, parts = 0.0, []
-    for name, rows in groups:
-        y += heading
-        parts.append(f'<text x="{left}" y="{y - 5:.0f}">{escape(name)}</text>')
-        for spikes in rows:
-            parts.append(f'<path class="grid" d="M{left} {y + pitch / 2:.0f}H{width - left}"/>')
-            for kind, sign in (("spike", 1), ("spike negative", -1)):
-                at = [f"M{x[t]} {y + 1:.0f}v{pitch - 2:.0f}" for t, s in enumerate(spikes)
-                      if s * sign > 0]  # fmt: skip
-                if at:
-                    track = "".join(at)
-                    parts.append(f'<path class="{kind}" stroke-width="{stroke}" d="{track}"/>')
-            y += pitch
-    y += 18
-    ends = {1: x[0], steps: x[-1]}
+    parts = []
+    for y, spikes in zip(range(0, pitch * len(rows), pitch), rows, strict=True):
+        parts.append(f'<path class="grid" d="M{left} {y + pitch / 2}H{width - left}"/>')
+        for kind, sign in (("spike", 1), ("spike negative", -1)):
+            at = [f"M{x[t]} {y + 1}v{pitch - 2}" for t, s in enumerate(spikes) if s * sign > 0]
+            if at:
+                track = "".join(at)
+                parts.append(f'<path class="{kind}" stroke-width="{stroke}" d="{track}"/>')
+    y = pitch * len(rows) + 15
     parts += [
-        f'<text x="{at}" y="{y:.0f}" text-anchor="middle">{step}</text>'
-        for step, at in ends.items()
+        f'<text x="{x[step - 1]}" y="{y}" text-anchor="middle">'
+        f"{f'T = {step}' if step == 1 else step}</text>"
+        for step in sorted({1, steps})
     ]
-    return _svg(title, description, (width, math.ceil(y + 6)), "".join(parts))
+    return _svg(title, description, (width, y + 4), "".join(parts))
 
 
 def _svg(title: str, description: str, size: tuple[int, int], content: str) -> str:
