@@ -24,7 +24,7 @@ from onnxsnn.passes.report import Report
 from onnxsnn.passes.set_thresholds import set_thresholds
 from onnxsnn.passes.spike import spike
 from onnxsnn.pipeline import Keep, Pipeline, prepare
-from onnxsnn.ratenorm import RECTIFYING, SIGNED, rate_norms, threshold_of
+from onnxsnn.ratenorm import RECTIFYING, SIGNED, rate_norms, scale_of, threshold_of
 from onnxsnn.signals import refuse_analog
 from onnxsnn.source import Source, load_source
 from onnxsnn.thresholds import METHODS
@@ -142,7 +142,7 @@ def convert(
             progress=progress,
         )
         potentials = corrected.potentials
-        line.layers = _layers(graph, statistics, thresholds.origins, neuron)
+        line.layers = _layers(graph, statistics, thresholds.origins, neuron, corrected.biases)
         graph = line.did(graph, corrected)
     graph = line.did(graph, absorb_scales(graph))
     spiking = spike(graph, neuron, potentials)
@@ -247,7 +247,11 @@ def _batch_size(graph: Graph) -> int:
 
 
 def _layers(
-    graph: Graph, statistics: Statistics, origins: Mapping[str, str], neuron: Neuron
+    graph: Graph,
+    statistics: Statistics,
+    origins: Mapping[str, str],
+    neuron: Neuron,
+    biases: Mapping[str, Array] | None = None,
 ) -> list[Layer]:
     layers = []
     for node in rate_norms(graph):
@@ -265,6 +269,8 @@ def _layers(
                 origin=origins[node.name],
                 neuron=model.name,
                 bits=model.bits_per_spike,
+                scale=scale_of(node).reshape(-1).tolist(),
+                bias=None if biases is None else biases[node.name].tolist(),
             )
         )
     return layers

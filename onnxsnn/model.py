@@ -23,7 +23,7 @@ from onnxsnn.errors import ModelError
 from onnxsnn.files import read_model, write_model
 from onnxsnn.graph import Graph, from_model, to_model
 from onnxsnn.inputs import InputSpec
-from onnxsnn.neurons import NEURONS
+from onnxsnn.neurons import NEURONS, RECTIFYING_NEURONS, Neuron
 from onnxsnn.passes.spike import State
 
 __all__ = [
@@ -64,6 +64,9 @@ class Layer:
         origin: where the threshold comes from: a method's name, or `trained`.
         neuron: the neuron model, a name in NEURONS.
         bits: bits per spike of that neuron.
+        scale: what a spike is worth to those that read it, per channel, in units of the
+            activation: the threshold, unless the layer was corrected.
+        bias: the current that a correction added to every step, per channel; None for none.
     """
 
     name: str
@@ -76,6 +79,12 @@ class Layer:
     origin: str
     neuron: str
     bits: float
+    scale: list[float] | None = None
+    bias: list[float] | None = None
+
+    def summary(self) -> dict[str, Any]:
+        """All that is not per channel."""
+        return {k: v for k, v in asdict(self).items() if k not in ("scale", "bias")}
 
 
 @dataclass
@@ -201,6 +210,42 @@ class SpikingModel:
     def operator(self, layer: str) -> str:
         """The operator of a layer's neurons, of the onnxsnn domain."""
         return next(node.op_type for node in _neurons(self.model) if node.name == layer)
+
+    @property
+    def scales(self) -> dict[str, Array]:
+        """By layer, what a spike is worth, in units of the activation, shaped as its threshold."""
+        return self._by_channel("scale", self.thresholds)
+
+    @property
+    def biases(self) -> dict[str, Array]:
+        """By layer, the current that a correction added, shaped as its threshold."""
+        nothing = {name: np.zeros_like(theta) for name, theta in self.thresholds.items()}
+        return self._by_channel("bias", nothing)
+
+    def _by_channel(self, attribute: str, defaults: Mapping[str, Array]) -> dict[str, Array]:
+        """What the metadata say of each layer's channels, else the default."""
+        known = {layer.name: getattr(layer, attribute) for layer in self.layers}
+        return {
+            name: default
+            if known[name] is None
+            else np.asarray(known[name], default.dtype).reshape(default.shape)
+            for name, default in defaults.items()
+        }
+
+    @property
+    def neurons(self) -> dict[str, Neuron]:
+        """By layer, its neuron model, initial potentials as the metadata state them."""
+        settings = dict(self.metadata["neuron"])
+        neuron = RECTIFYING_NEURONS[settings.pop("model")](**settings)
+        kinds = {layer.name: layer.neuron for layer in self.layers}
+        return {
+            name: neuron if kinds[name] == neuron.name else neuron.signed for name in self.spikes
+        }
+
+    def current(self, layer: str) -> str:
+        """The name of the tensor that a layer reads."""
+        (node,) = (node for node in _neurons(self.model) if node.name == layer)
+        return str(node.input[0])
 
     def potential(self, layer: str) -> State:
         """The state that holds a layer's membrane potential."""

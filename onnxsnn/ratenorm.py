@@ -24,6 +24,7 @@ __all__ = [
     "is_rate_norm",
     "place",
     "rate_norms",
+    "scale_of",
     "set_threshold",
     "threshold_of",
 ]
@@ -48,6 +49,12 @@ def threshold_of(node: Node) -> Array | None:
     """The threshold of a Rate Norm Layer, of broadcastable shape; None where it is not set."""
     values: Array = node.inputs[1].values
     return None if values.max() >= UNSET_THRESHOLD else values
+
+
+def scale_of(node: Node) -> Array:
+    """What the rate of a Rate Norm Layer is multiplied by, of the threshold's shape."""
+    scale: Array = node.outputs[0].outputs[0].inputs[1].values
+    return scale
 
 
 def set_threshold(graph: Graph, node: Node, values: Array, scale: Array | None = None) -> None:

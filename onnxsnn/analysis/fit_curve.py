@@ -129,15 +129,11 @@ def rate_model(snn: SpikingModel) -> onnx.ModelProto:
 
 def _ranges(snn: SpikingModel) -> dict[str, tuple[float, float]]:
     """By layer, the least and the greatest rate of its neurons, in spikes per step."""
-    settings = dict(snn.metadata["neuron"])
-    neuron = RECTIFYING_NEURONS[settings.pop("model")](**settings)
-    greatest = neuron.signed.greatest_spike
     return {
-        layer.name: (0.0, neuron.greatest_spike)
-        if layer.neuron == neuron.name
-        else (-greatest, greatest)
-        for layer in snn.layers
-    }
+        name: (0.0 if neuron.name in RECTIFYING_NEURONS else -neuron.greatest_spike,
+               neuron.greatest_spike)
+        for name, neuron in snn.neurons.items()
+    }  # fmt: skip
 
 
 def _rate_nodes(

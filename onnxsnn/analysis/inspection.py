@@ -20,7 +20,7 @@ from onnxsnn.operators import RECTIFIER, Role, fate, varying_tensors
 from onnxsnn.ratenorm import UNSET_THRESHOLD
 from onnxsnn.source import Source
 
-__all__ = ["Inspection", "InspectionRow", "inspect", "role_of"]
+__all__ = ["Inspection", "InspectionRow", "inspect", "inspect_model", "role_of"]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,11 @@ def inspect(path: str | Path) -> Inspection:
     Raises:
         ModelError: the file cannot be read or is not valid ONNX.
     """
-    model = read_model(path)
+    return inspect_model(read_model(path))
+
+
+def inspect_model(model: onnx.ModelProto) -> Inspection:
+    """Say what is in a model."""
     kind = kind_of(model)
     if kind == "loop":
         raise ModelError(f"{path}: {NO_SNN[kind]}")
@@ -100,10 +104,12 @@ def _graph(model: onnx.ModelProto, kind: str, states: set[str]) -> Graph:
     """The graph as it stands: nothing cleaned, but in an opset whose operators are known."""
     if kind == "source":
         return Source(model, "", []).graph()
+    stripped = onnx.ModelProto()
+    stripped.CopyFrom(model)
     defaults = [tensor for tensor in model.graph.initializer if tensor.name in states]
     for tensor in defaults:  # with them, the states would be constants
-        model.graph.initializer.remove(tensor)
-    return from_model(model)
+        stripped.graph.initializer.remove(tensor)
+    return from_model(stripped)
 
 
 def _row(

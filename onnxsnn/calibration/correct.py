@@ -38,10 +38,12 @@ _VALUES = 2**19  # and of all channels and steps together, at most
 class CorrectionReport(Report):
     """The report; `potentials` holds initial potentials as fractions of the threshold.
 
-    They are by node name, and of the threshold's shape.
+    They are by node name, and of the threshold's shape; `biases` are the currents that were
+    added, [C] in units of the activation, by node name too.
     """
 
     potentials: dict[str, Array] = field(default_factory=dict)
+    biases: dict[str, Array] = field(default_factory=dict)
 
 
 def correct_network(
@@ -79,6 +81,7 @@ def correct_network(
         layer = weight_layer(graph, node)
         if layer is None:
             fit = _fitted(bench, node, originals[node.name], found, thresholds=thresholds)
+            report.biases[node.name] = fit.bias
             found[node.name] = report.potentials[node.name] = _apply(graph, node, fit)
             report.actions["layers fitted to their currents"] += 1
         else:

@@ -13,6 +13,7 @@ from onnxsnn.cli.evaluate import evaluate_command
 from onnxsnn.cli.export import export_command
 from onnxsnn.cli.fit_curve import fit_curve_command
 from onnxsnn.cli.inspect import inspect_command
+from onnxsnn.cli.report import report_command
 from onnxsnn.cli.run import run_command
 from onnxsnn.errors import OnnxSnnError
 
@@ -49,6 +50,7 @@ for _command in (
     compare_command,
     evaluate_command,
     fit_curve_command,
+    report_command,
     run_command,
     export_command,
     bench_command,

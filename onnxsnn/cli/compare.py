@@ -19,9 +19,10 @@ from onnxsnn.cli.options import (
     loading_options,
     print_json,
 )
-from onnxsnn.demo import compare_demo
-from onnxsnn.files import check_writable
+from onnxsnn.demo import compare_demo, report_demo
+from onnxsnn.files import check_writable, write_bytes
 from onnxsnn.plot import check_plot, draw
+from onnxsnn.report import page
 from onnxsnn.source import load_source
 
 __all__ = ["compare_command", "demo_command"]
@@ -70,15 +71,26 @@ def compare_command(
 
 
 @click.command("demo")
+@click.option(
+    "--report", type=FILE, default="demo-report.html", show_default=True,
+    help="Where to write the report.",
+)  # fmt: skip
 @json_option
-def demo_command(as_json: bool) -> None:
-    """Convert the network that comes with the package, and show its accuracy over timesteps."""
-    with display.progress("converting and running") as progress:
-        comparison = compare_demo(progress)
+def demo_command(report: Path, as_json: bool) -> None:
+    """Convert the network that comes with the package, and show its accuracy over timesteps.
+
+    It ends by writing a report on it: one HTML file.
+    """
+    check_writable(report)
+    with display.tasks() as progress:
+        comparison = compare_demo(progress("converting and running"))
+        found = report_demo(progress)
+    write_bytes(page(found).encode(), report)
     if as_json:
-        print_json(_as_dict(comparison))
+        print_json({**_as_dict(comparison), "report": str(report)})
     else:
         display.show_comparison(comparison)
+        click.echo(f"report: {report}")
 
 
 def _as_dict(comparison: Comparison) -> dict[str, Any]:

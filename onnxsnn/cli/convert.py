@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -131,7 +130,7 @@ def convert_command(
                 "output": str(output),
                 "passes": {report.name: dict(report.actions) for report in conversion.reports},
                 "differences": conversion.differences,
-                "layers": [asdict(layer) for layer in conversion.snn.layers],
+                "layers": [layer.summary() for layer in conversion.snn.layers],
                 **conversion.snn.metadata,
             }
         )

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
 from onnxsnn import display
+from onnxsnn.analysis.energy import Energy, energy
 from onnxsnn.analysis.evaluate import Evaluation, evaluate
+from onnxsnn.analysis.layers import Analysis
+from onnxsnn.analysis.layers import analyse as analyse_layers
+from onnxsnn.analysis.summary import evaluation_as_dict
+from onnxsnn.analysis.target import SpikeRatio, spike_ratio
 from onnxsnn.cli.options import (
     FILE,
     calibration_and_test,
+    cost_models,
     data_option,
+    energy_options,
     json_option,
     load_data,
     loading_options,
@@ -53,6 +60,11 @@ __all__ = ["evaluate_command"]
     help="For --early-exit: the share of the samples that must keep what all steps give.",
 )  # fmt: skip
 @memory_option
+@click.option(
+    "--analyse", is_flag=True,
+    help="Also say where each layer's error comes from, and what it costs; needs --ann.",
+)  # fmt: skip
+@energy_options
 @loading_options
 @json_option
 def evaluate_command(
@@ -66,6 +78,9 @@ def evaluate_command(
     early_exit: bool,
     calibrate: Path | None,
     agreement: float,
+    analyse: bool,
+    with_energy: bool,
+    reference: Path | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -74,9 +89,18 @@ def evaluate_command(
     With --early-exit, each sample also stops once the margin of its greatest output says that
     more steps would not change it. Without --calibrate, a quarter of the data, 256 samples at
     most, calibrates that margin, and the rest is run.
+
+    With --analyse, each layer's error is split into clipping, quantization, unevenness and what
+    it inherits, on the first 512 samples, and each layer in turn is made exact. With --energy,
+    synaptic operations are counted by their true fan-out, and energies modelled.
     """
     if calibrate is not None and not early_exit:
         raise UsageError("--calibrate is for --early-exit; give both, or neither")
+    if analyse and ann is None:
+        raise UsageError("--analyse compares layers with the ANN's; give it with --ann")
+    models = cost_models(options) if with_energy else []
+    if reference is not None and not with_energy:
+        raise UsageError("--reference is for --energy; give both, or neither")
     network = SpikingModel.load(snn)
     source = load_source(ann) if ann else None
     if csv_file is not None:
@@ -103,12 +127,39 @@ def evaluate_command(
             progress=progress,
         )
     display.warn(result.warnings)
+    more = _More()
+    if analyse and source is not None:
+        with display.progress("analysing") as progress:
+            more.analysis = analyse_layers(network, samples, source, timesteps, progress=progress)
+    if with_energy:
+        with display.progress("counting operations") as progress:
+            more.energy = energy(network, samples, timesteps, models=models, progress=progress)
+    if reference is not None:
+        other = SpikingModel.load(reference)
+        with display.progress("running the reference") as progress:
+            beside = evaluate(
+                other, samples, ann=source, timesteps=timesteps, backend=backend, progress=progress
+            )
+        more.spike_ratio = spike_ratio(result, beside)
     if csv_file is not None:
         write_bytes(_as_csv(result).encode(), csv_file)
     if as_json:
-        print_json(asdict(result))
-    else:
-        display.show_evaluation(result, calibrated_on)
+        print_json(evaluation_as_dict(result, more.analysis, more.energy, more.spike_ratio))
+        return
+    display.show_evaluation(result, calibrated_on)
+    if more.analysis is not None:
+        display.show_analysis(more.analysis)
+    if more.energy is not None:
+        display.show_energy(more.energy, more.spike_ratio)
+
+
+@dataclass
+class _More:
+    """What was asked for beside the evaluation."""
+
+    analysis: Analysis | None = None
+    energy: Energy | None = None
+    spike_ratio: SpikeRatio | None = None
 
 
 def _as_csv(result: Evaluation) -> str:

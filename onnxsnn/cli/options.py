@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from onnxsnn.analysis.energy import MODELS, CostModel
 from onnxsnn.data import Dataset, Preprocessing, load, parse_numbers, parse_scale
 from onnxsnn.errors import UsageError
 from onnxsnn.inputs import InputSpec
@@ -18,7 +19,10 @@ from onnxsnn.neurons import RECTIFYING_NEURONS, IntegrateAndFire, Neuron
 __all__ = [
     "FILE",
     "calibration_and_test",
+    "cost_models",
+    "cost_options",
     "data_option",
+    "energy_options",
     "json_option",
     "load_data",
     "loading_options",
@@ -79,6 +83,47 @@ memory_option = click.option(
 data_option = click.option(
     "--data", type=FILE, required=True, help=".npy, .npz, idx(.gz), or a folder of class folders."
 )
+
+
+_ENERGY_OPTIONS = [
+    click.option(
+        "--energy", "with_energy", is_flag=True,
+        help="Also count synaptic operations, and model the energy of SNN and ANN.",
+    ),
+    click.option(
+        "--reference", type=FILE,
+        help="For --energy: another SNN of the same ANN, to relate the number of spikes to.",
+    ),
+]  # fmt: skip
+_COST_OPTIONS = [
+    click.option("--mac-energy", type=float, help="Your own pJ per multiply-accumulate."),
+    click.option("--ac-energy", type=float, help="Your own pJ per synaptic operation."),
+]
+
+
+def cost_options(command: _Command) -> _Command:
+    """Give a command the options that say what operations cost."""
+    for option in reversed(_COST_OPTIONS):
+        command = option(command)
+    return command
+
+
+def energy_options(command: _Command) -> _Command:
+    """Give a command the options that ask for operations, and say what they cost."""
+    command = cost_options(command)
+    for option in reversed(_ENERGY_OPTIONS):
+        command = option(command)
+    return command
+
+
+def cost_models(options: dict[str, Any]) -> list[CostModel]:
+    """The published cost models, and the user's own where there is one."""
+    mac, ac = options["mac_energy"], options["ac_energy"]
+    if mac is None and ac is None:
+        return list(MODELS)
+    if mac is None or ac is None:
+        raise UsageError("a cost model of your own takes both --mac-energy and --ac-energy")
+    return [*MODELS, CostModel("your own", "given by --mac-energy and --ac-energy", mac, ac)]
 
 
 def number_or_auto(

@@ -9,15 +9,28 @@ import numpy as np
 
 from onnxsnn.analysis.comparison import Comparison, Way, compare
 from onnxsnn.data import Dataset
+from onnxsnn.report import ReportData, gather
+from onnxsnn.report.gather import Progress
 from onnxsnn.source import Source, load_source
 
-__all__ = ["DEMO_TIMESTEPS", "DEMO_WAYS", "compare_demo", "demo_data", "demo_source"]
+__all__ = [
+    "DEMO_TIMESTEPS",
+    "DEMO_WAYS",
+    "compare_demo",
+    "demo_data",
+    "demo_source",
+    "report_demo",
+]
 
 DEMO_WAYS = (
     Way("max"), Way("percentile"), Way("bound"), Way("fit"), Way("fit", correct=True),
     Way("fit", "signed", correct=True),
 )  # fmt: skip
 DEMO_TIMESTEPS = (1, 2, 4, 8, 16)
+
+
+REPORTED = Way("fit", correct=True)
+REPORTED_TIMESTEPS = 8
 
 
 def demo_source() -> Source:
@@ -40,3 +53,11 @@ def compare_demo(progress: Callable[[int, int], None] = lambda _done, _all: None
     """The demo network, converted in every way for every T, on its test images."""
     calibration, test = demo_data()
     return compare(demo_source(), calibration, test, DEMO_WAYS, DEMO_TIMESTEPS, progress)
+
+
+def report_demo(progress: Progress = lambda _task: lambda _done, _all: None) -> ReportData:
+    """What a report shows of the demo network, corrected for 8 timesteps, on its test images."""
+    calibration, test = demo_data()
+    source = demo_source()
+    snn = REPORTED.convert(source, calibration, REPORTED_TIMESTEPS)
+    return gather("The demo network", snn, source, test, progress=progress)

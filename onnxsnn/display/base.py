@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -11,8 +11,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from onnxsnn.convert import Progress as Report
+from onnxsnn.figures import number, percent
 
-__all__ = ["new_table", "number", "percent", "plain", "progress", "show_bits", "stdout", "warn"]
+__all__ = [
+    "new_table",
+    "number",
+    "percent",
+    "plain",
+    "progress",
+    "show_bits",
+    "stdout",
+    "tasks",
+    "warn",
+]
 
 _WIDE = 160  # for pipes and files, where rich would take 80 and cut names
 _LEFT = {  # columns of words, not numbers
@@ -29,6 +40,8 @@ _LEFT = {  # columns of words, not numbers
     "Fate",
     "Why",
     "Driven by",
+    "Layer",
+    "Model, not a measurement",
 }
 
 
@@ -47,14 +60,29 @@ def warn(warnings: Sequence[str]) -> None:
 @contextmanager
 def progress(task: str) -> Iterator[Report]:
     """A progress bar on standard error; nothing where that is no terminal."""
+    with _bar() as bar:
+        yield _counter(bar, task)
+
+
+def _bar() -> Progress:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(
+    return Progress(
         *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal,
         transient=True,
-    ) as bar:  # fmt: skip
-        identity = bar.add_task(task, total=None)
-        yield lambda done, total: bar.update(identity, completed=done, total=total)
+    )  # fmt: skip
+
+
+def _counter(bar: Progress, task: str) -> Report:
+    identity = bar.add_task(task, total=None)
+    return lambda done, total: bar.update(identity, completed=done, total=total)
+
+
+@contextmanager
+def tasks() -> Iterator[Callable[[str], Report]]:
+    """As `progress`, for several tasks one after the other, each by its name."""
+    with _bar() as bar:
+        yield lambda task: _counter(bar, task)
 
 
 def new_table(*columns: str) -> Table:
@@ -74,13 +102,3 @@ def show_bits(bits: float) -> str:
 def plain(text: str) -> str:
     """Text in which brackets are no markup."""
     return text.replace("[", r"\[")
-
-
-def number(value: float | None) -> str:
-    """Four significant digits; nothing for None."""
-    return "" if value is None else f"{value:.4g}"
-
-
-def percent(value: float | None) -> str:
-    """A share as a percentage; nothing for None."""
-    return "" if value is None else f"{100 * value:.2f} %"

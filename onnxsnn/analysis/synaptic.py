@@ -1,0 +1,255 @@
+"""Synaptic operations: nodes beside a step graph that count what its spikes meet.
+
+A spike is followed from its neuron to every layer of weights that it reaches, and counted
+there once for each weight that it meets (`fan_out.py`):
+
+1. What adds, moves or scales values passes spikes on; where two tensors are added, the spikes
+   of both go on. A mean over a window is a sum of spikes, each with its own weights behind.
+2. MaxPool passes on the spikes that it makes.
+3. A running sum or mean, in front of the read-out, passes on the spikes of this step.
+4. A spike that reaches a neuron past all weights, by a shortcut, is one operation.
+5. What reads neither spikes nor a constant current computes on analog values, and its
+   multiply-accumulates are counted instead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxsnn import functions
+from onnxsnn.analysis.fan_out import fan_out
+from onnxsnn.analysis.macs import macs
+from onnxsnn.arrays import Array
+from onnxsnn.graph import Graph, Node, Tensor, constant, insert, unique_name
+from onnxsnn.model import SpikingModel
+from onnxsnn.operators import Role, fate, varying_tensors
+from onnxsnn.runtime.runner import Runner
+from onnxsnn.signals import weighted_input
+
+__all__ = ["Instrumented", "instrument"]
+
+
+@dataclass
+class Instrumented:
+    """An SNN with counters.
+
+    Attributes:
+        snn: it gives what it gave; the counters are tensors of it.
+        counters: by node, the tensor of its synaptic operations in a step, per sample [N].
+        macs: by node with products, its multiply-accumulates per sample.
+        static: nodes that a constant current drives: they are computed once.
+        analog: nodes that analog values drive; those in front of a neuron in every step,
+            which is True, those of the read-out once.
+    """
+
+    snn: SpikingModel
+    counters: dict[str, str] = field(default_factory=dict)
+    macs: dict[str, int] = field(default_factory=dict)
+    static: set[str] = field(default_factory=set)
+    analog: dict[str, bool] = field(default_factory=dict)
+
+
+def instrument(snn: SpikingModel, feeds: Mapping[str, Array]) -> Instrumented:
+    """Add the counters; `feeds` are inputs by name, of which one sample is run for its sizes."""
+    graph = snn.graph()
+    graph.toposort()
+    sized = _sized(graph, snn, {name: values[:1] for name, values in feeds.items()})
+    varying = varying_tensors(graph)
+    events, later = _Events(graph, snn, varying), _before_neurons(graph)
+    found = Instrumented(snn)
+    for node, sizes in zip(list(graph.nodes), sized, strict=True):
+        if fate(node, ()).role is Role.NEURON:
+            arriving = events[node.inputs[0]]
+            if arriving is not None:
+                found.counters[node.name] = _counter(graph, node, arriving, np.ones(()))
+            continue
+        products = macs(sizes)
+        if not products:
+            continue
+        found.macs[node.name] = products
+        position = weighted_input(node)
+        arriving = None if position is None else events[node.inputs[position]]
+        if not any(id(tensor) in varying for tensor in node.inputs):
+            found.static.add(node.name)
+        elif position is None or arriving is None:
+            found.analog[node.name] = id(node) in later
+        else:
+            weights = fan_out(sizes, position, products)
+            found.counters[node.name] = _counter(graph, node, arriving, weights)
+    found.snn = SpikingModel.build(graph, snn.states, snn.metadata, snn.layers)
+    return found
+
+
+def _sized(graph: Graph, snn: SpikingModel, feeds: Mapping[str, Array]) -> list[Node]:
+    """The nodes, copied, with the shapes of what those with products read and write."""
+    nodes = [node for node in graph.nodes if macs(node) != 0]
+    inner = {t.name for node in nodes for t in [*node.inputs, *node.outputs] if t.inputs}
+    (values,) = Runner(snn, taps=sorted(inner - set(snn.outputs))).steps(feeds, 1)
+    copied = graph.copy()
+    for name, tensor in copied.tensors().items():
+        found = {**feeds, **values}.get(name)
+        if found is not None:
+            tensor.shape = list(found.shape)
+    return list(copied.nodes)
+
+
+def _before_neurons(graph: Graph) -> set[int]:
+    """id() of every node from which a neuron can be reached in a step."""
+    found: set[int] = set()
+    for node in reversed(graph.nodes):
+        readers = [reader for tensor in node.outputs for reader in tensor.outputs]
+        if any(fate(r, ()).role is Role.NEURON or id(r) in found for r in readers):
+            found.add(id(node))
+    return found
+
+
+def _counter(graph: Graph, node: Node, arriving: Tensor, weights: Array) -> str:
+    """A tensor [N]: the sum of what arrives, each value times its weights."""
+    name = f"{node.name}.operations"
+    flat, total = (gs.Variable(unique_name(graph, f"{name}.{part}")) for part in ("all", "sum"))
+    scale = gs.Constant(unique_name(graph, f"{name}.fan_out"), np.asarray(weights, np.float32))
+    axes = gs.Constant(unique_name(graph, f"{name}.axis"), np.array([1]))
+    weighted = _made(graph, "Mul", [arriving, scale])
+    insert(graph, "Flatten", [weighted], flat)
+    insert(graph, "ReduceSum", [flat, axes], total, attrs={"keepdims": 0})
+    return str(total.name)
+
+
+def _made(graph: Graph, operator: str, inputs: list[Tensor], attrs: object = None) -> Tensor:
+    output = gs.Variable(unique_name(graph, f"{inputs[0].name}.events"), np.float32)
+    insert(graph, operator, inputs, output, attrs=dict(attrs) if attrs else None)  # type: ignore[call-overload]
+    return output
+
+
+class _Events:
+    """By tensor, how many spikes of this step each of its values comes from; None for none."""
+
+    def __init__(self, graph: Graph, snn: SpikingModel, varying: set[int]) -> None:
+        self.graph = graph
+        self._spikes = set(snn.spikes.values())
+        self._varying = varying
+        self._known: dict[int, Tensor | None] = {}
+
+    def __getitem__(self, tensor: Tensor) -> Tensor | None:
+        if id(tensor) not in self._known:
+            self._known[id(tensor)] = self._find(tensor)
+        return self._known[id(tensor)]
+
+    def _find(self, tensor: Tensor) -> Tensor | None:
+        if id(tensor) not in self._varying or not tensor.inputs:
+            return None
+        node = tensor.inputs[0]
+        if tensor.name in self._spikes:
+            return self.make("Ceil", [self.make("Abs", [tensor])])
+        if weighted_input(node) is not None or len(node.outputs) > 1 + (node.domain is not None):
+            return None
+        rule = _RULES.get(node.op)
+        return None if rule is None else rule(self, node)
+
+    def make(self, operator: str, inputs: list[Tensor], attrs: object = None) -> Tensor:
+        """The output of a new node."""
+        return _made(self.graph, operator, inputs, attrs)
+
+    def constant(self, values: object) -> Tensor:
+        """A constant tensor."""
+        return gs.Constant(unique_name(self.graph, "events.constant"), np.asarray(values))
+
+
+def _same(events: _Events, node: Node) -> Tensor | None:
+    """Of this step, whatever was summed up before."""
+    return events[node.inputs[0]]
+
+
+def _nonzero(events: _Events, node: Node) -> Tensor | None:
+    """A current that comes in pieces: MaxPool of spikes gives whole ones."""
+    return events.make("Abs", [events.make("Sign", [node.outputs[0]])])
+
+
+def _moved(events: _Events, node: Node) -> Tensor | None:
+    """The same operator on the counts, its other inputs as they are."""
+    arriving = events[node.inputs[0]]
+    if arriving is None:
+        return None
+    return events.make(node.op, [arriving, *node.inputs[1:]], node.attrs)
+
+
+def _padded(events: _Events, node: Node) -> Tensor | None:
+    """Nothing comes from padding."""
+    arriving = events[node.inputs[0]]
+    if arriving is None or node.attrs.get("mode", "constant") != "constant":
+        return _moved(events, node)
+    return events.make("Pad", [arriving, *node.inputs[1:2]])
+
+
+def _together(events: _Events, node: Node) -> Tensor | None:
+    """The spikes of all that is added."""
+    found = [arriving for t in node.inputs if (arriving := events[t]) is not None]
+    return events.make("Sum", found) if found else None
+
+
+def _side_by_side(events: _Events, node: Node) -> Tensor | None:
+    found = [events[tensor] for tensor in node.inputs]
+    if all(arriving is None for arriving in found):
+        return None
+    parts = [
+        events.make("Sub", [tensor, tensor]) if arriving is None else arriving
+        for tensor, arriving in zip(node.inputs, found, strict=True)
+    ]
+    return events.make("Concat", parts, node.attrs)
+
+
+def _scaled(events: _Events, node: Node) -> Tensor | None:
+    """Through a factor, unless that is zero."""
+    found = [arriving for t in node.inputs if (arriving := events[t]) is not None]
+    if len(found) != 1:
+        return None
+    factors = [values for values in map(constant, node.inputs) if values is not None]
+    if not factors:
+        return found[0]
+    return events.make("Mul", [found[0], events.constant((factors[0] != 0).astype(np.float32))])
+
+
+def _window(events: _Events, node: Node) -> Tensor | None:
+    """An average is a sum, times a factor."""
+    arriving = events[node.inputs[0]]
+    if arriving is None:
+        return None
+    mean = events.make("AveragePool", [arriving], {**node.attrs, "count_include_pad": 1})
+    volume = np.float32(math.prod(node.attrs["kernel_shape"]))
+    return events.make("Mul", [mean, events.constant(volume)])
+
+
+def _summed(events: _Events, node: Node) -> Tensor | None:
+    """A mean or sum over whole axes."""
+    arriving = events[node.inputs[0]]
+    if arriving is None:
+        return None
+    if node.op == "GlobalAveragePool":
+        rank = len(node.outputs[0].shape)
+        return events.make("ReduceSum", [arriving, events.constant(np.arange(2, rank))])
+    axes = [events.constant(node.attrs["axes"])] if "axes" in node.attrs else node.inputs[1:]
+    kept = {key: value for key, value in node.attrs.items() if key != "axes"}
+    return events.make("ReduceSum", [arriving, *axes], kept)
+
+
+_RULES: dict[str, Callable[[_Events, Node], Tensor | None]] = {
+    **dict.fromkeys(["RunningSum", "RunningMean", "Neg", "Cast", "Identity"], _same),
+    **dict.fromkeys(["SumIncrement", "MeanIncrement"], _nonzero),
+    **dict.fromkeys(
+        "DepthToSpace Expand Flatten Gather GlobalMaxPool MaxPool Reshape Resize Slice "
+        "SpaceToDepth Squeeze Tile Transpose Unsqueeze".split(),
+        _moved,
+    ),
+    **dict.fromkeys(["Add", "Mean", "Sub", "Sum"], _together),
+    **dict.fromkeys(["Div", "Mul"], _scaled),
+    **dict.fromkeys(["ReduceMean", "ReduceSum"], _summed),
+    "AveragePool": _window,
+    "Concat": _side_by_side,
+    "GlobalAveragePool": _summed,
+    "Pad": _padded,
+}

@@ -1,0 +1,76 @@
+"""What each layer does and costs, and energy."""
+
+from __future__ import annotations
+
+from onnxsnn.analysis.energy import Energy
+from onnxsnn.analysis.layers import Analysis
+from onnxsnn.analysis.target import SpikeRatio
+from onnxsnn.display.base import new_table, number, percent, plain, stdout
+from onnxsnn.figures import joules
+
+__all__ = ["show_analysis", "show_energy"]
+
+
+def show_analysis(analysis: Analysis) -> None:
+    """Where each layer's error comes from, its rates, and what its being exact gains."""
+    console = stdout()
+    console.print(
+        "error of each layer, ||SNN - ANN||^2 / ||ANN||^2, and its parts, which add up",
+        soft_wrap=True,
+    )
+    table = new_table(
+        "Layer", "Error", "Clipping", "Quantization", "Unevenness", "Inherited", "Silent",
+        "Dead", "Saturated", f"Exact: {analysis.measure}", "Gain",
+    )  # fmt: skip
+    show = number if analysis.measure == "error" else percent
+    for layer in analysis.layers:
+        split, rates = layer.squared, layer.distribution
+        parts = (split.clipping, split.quantization, split.unevenness, split.inherited)
+        table.add_row(
+            plain(layer.layer),
+            number(split.error),
+            *map(number, parts),
+            percent(rates.silent),
+            f"{rates.dead} of {rates.channels}",
+            str(rates.saturated),
+            show(getattr(layer.exact, analysis.measure)),
+            show(layer.gain),
+        )
+    console.print(table)
+    plainly = show(getattr(analysis.plain, analysis.measure))
+    console.print(
+        f"costs most: {plain(analysis.costliest)}; {analysis.measure} {plainly} at "
+        f"T = {analysis.timesteps} on {analysis.samples:,} samples, and above with one layer "
+        "exact at a time",
+        soft_wrap=True,
+    )
+
+
+def show_energy(energy: Energy, ratio: SpikeRatio | None = None) -> None:
+    """Operations per sample, and what models make of them."""
+    console = stdout()
+    table = new_table("Node", "Driven by", "MACs of the ANN", "Operations of the SNN")
+    for row in energy.rows:
+        table.add_row(plain(row.name), row.driven, f"{row.macs:,}", f"{row.operations:,.0f}")
+    console.print(table)
+    models = new_table("Model, not a measurement", "pJ per MAC", "pJ per AC", "ANN", "SNN", "Ratio")
+    for found in energy.energies:
+        model, snn = found.model, found.snn[-1]
+        share = f"{snn / found.ann:.3f}" if found.ann else ""
+        models.add_row(
+            model.name, f"{model.mac:g}", f"{model.ac:g}", joules(found.ann), joules(snn), share
+        )
+    console.print(models)
+    console.print(
+        f"per sample: {energy.ann_macs:,} MACs in the ANN; at T = {energy.timesteps}, "
+        f"{energy.synaptic_operations[-1]:,.0f} synaptic operations, {energy.input_macs:,} MACs "
+        f"of a constant input and {energy.analog_macs[-1]:,} analog ones in the SNN",
+        soft_wrap=True,
+    )
+    if ratio is not None:
+        shown = "not reached" if ratio.ratio is None else f"{ratio.ratio:.3f}"
+        console.print(
+            f"spikes relative to the reference, until {ratio.target.measure} "
+            f"{number(ratio.target.level)}: {shown}",
+            soft_wrap=True,
+        )

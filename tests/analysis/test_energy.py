@@ -1,0 +1,243 @@
+"""Energy: synaptic operations against counts by brute force, and the arithmetic of the models."""
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from onnxsnn import BurstIntegrateAndFire, Runner, convert, load_source
+from onnxsnn.analysis.energy import MODELS, CostModel, energy
+from onnxsnn.analysis.fan_out import fan_out
+from onnxsnn.analysis.macs import macs
+from onnxsnn.analysis.synaptic import instrument
+from onnxsnn.errors import UsageError
+from onnxsnn.graph import from_model
+from onnxsnn.session import Session
+from tests.models import Builder, dataset, uniform
+from tests.networks import STRUCTURES
+
+T = 5
+
+
+def layer_of_ones(operator, read, weight, **attrs):
+    """A layer all of whose weights are one."""
+    constant = numpy_helper.from_array(np.ones(weight, np.float32), "w")
+    graph = helper.make_graph(
+        [helper.make_node(operator, ["x", "w"], ["y"], "layer", **attrs)],
+        "test",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", *read])],
+        [helper.make_empty_tensor_value_info("y")],
+        [constant],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return onnx.shape_inference.infer_shapes(model)
+
+
+def weights_met(model, read):
+    """By position, the sum of what one spike there gives through weights of one."""
+    size = int(np.prod(read))
+    spikes = np.eye(size, dtype=np.float32).reshape(size, *read)
+    (values,) = Session(model).run({"x": spikes}).values()
+    return values.reshape(size, -1).sum(axis=1).reshape(1, *read)
+
+
+def predicted(model, read):
+    (node,) = from_model(model).nodes
+    (values,) = Session(model).run({"x": np.zeros((1, *read), np.float32)}).values()
+    node.inputs[0].shape, node.outputs[0].shape = [1, *read], list(values.shape)
+    return np.broadcast_to(fan_out(node, 0, macs(node)), (1, *read))
+
+
+sizes = st.integers(1, 3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(["Conv", "ConvTranspose"]),
+    st.tuples(st.integers(5, 8), st.integers(5, 8)),
+    st.tuples(sizes, sizes),
+    st.tuples(sizes, sizes),
+    st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    st.one_of(
+        st.lists(st.integers(0, 2), min_size=4, max_size=4),
+        st.sampled_from(["SAME_UPPER", "SAME_LOWER", "VALID"]),
+    ),
+    st.integers(1, 2),
+)
+def test_fan_out_is_what_a_spike_meets(operator, space, kernel, strides, dilations, pads, group):
+    assume(isinstance(pads, list) or dilations == (1, 1))
+    first, second = (4, 2 // group) if operator == "Conv" else (2, 4 // group)
+    weight = (first, second, *kernel)
+    more = {"pads": pads} if isinstance(pads, list) else {"auto_pad": pads}
+    if operator == "ConvTranspose":
+        assume(isinstance(pads, list))
+        assume(all(k > p for k in kernel for p in pads))
+    model = layer_of_ones(
+        operator,
+        (2, *space),
+        weight,
+        strides=strides,
+        dilations=dilations,
+        group=group,
+        **more,
+    )
+    read = (2, *space)
+    np.testing.assert_allclose(predicted(model, read), weights_met(model, read))
+
+
+@pytest.mark.parametrize("read", [(6,), (3, 6)])
+def test_fan_out_of_a_product_is_its_outputs(read):
+    model = layer_of_ones("MatMul", read, (6, 5))
+    np.testing.assert_allclose(predicted(model, read), weights_met(model, read))
+    assert predicted(model, read).max() == 5
+
+
+def snn_of(builder, tmp_path, x, **ways):
+    source = load_source(builder.save(tmp_path / "m.onnx"))
+    return convert(source, dataset(x=x), timesteps=T, **ways).snn
+
+
+def spikes_in(snn, x, layer):
+    """All spikes of a layer, as counts, over the steps."""
+    runner = Runner(snn, taps=[snn.spikes[layer]])
+    return sum(np.ceil(np.abs(o[snn.spikes[layer]])) for o in runner.steps(x, T))
+
+
+def operations(snn, x):
+    return {row.name: row for row in energy(snn, dataset(x=x)).rows}
+
+
+X = uniform(12, 3, 8, 8)
+
+
+@pytest.mark.parametrize("neuron", [None, BurstIntegrateAndFire()])
+def test_strided_padded_grouped_convolution_behind_average_pooling(tmp_path, neuron):
+    b = Builder((3, 8, 8))
+    b.conv(4)
+    b.relu()
+    b.op("AveragePool", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+    b.conv(6, group=2, strides=[2, 2])
+    b.relu()
+    b.head()
+    snn = snn_of(b, tmp_path, X, neuron=neuron)
+    first, second = snn.spikes
+    b = Builder((4, 8, 8))
+    b.op("AveragePool", kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4, count_include_pad=1)
+    b.op("Conv", b.last, b.constant(9 * np.ones((6, 2, 3, 3))), group=2, strides=[2, 2],
+         pads=[1, 1, 1, 1])  # fmt: skip
+    (met,) = Session(b.model()).run({"x": spikes_in(snn, X, first).astype(np.float32)}).values()
+    rows = operations(snn, X)
+    names = [name for name in rows if "conv" in name]
+    assert rows[names[0]].driven == "input"
+    assert rows[names[1]].operations == pytest.approx(met.sum() / len(X), rel=1e-5)
+    (gemm,) = (row for name, row in rows.items() if "gemm" in name)
+    per_sample = spikes_in(snn, X, second).sum() / len(X)
+    assert gemm.operations == pytest.approx(4 * per_sample, rel=1e-5)
+
+
+def test_max_pooling_passes_its_own_spikes(tmp_path):
+    b = Builder((3, 8, 8))
+    b.conv(4)
+    b.relu()
+    pooled = b.op("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
+    b.conv(6, pads=[0, 0, 0, 0])
+    b.relu()
+    b.head()
+    snn = snn_of(b, tmp_path, X)
+    (conv,) = (n for n in snn.model.graph.node if n.op_type == "Conv" and n.input[0] != "x")
+    runner = Runner(snn, taps=[conv.input[0]])
+    arrived = sum((o[conv.input[0]] != 0).astype(np.float32) for o in runner.steps(X, T))
+    ones = layer_of_ones("Conv", (4, 4, 4), (6, 4, 3, 3))
+    (met,) = Session(ones).run({"x": arrived}).values()
+    assert operations(snn, X)[conv.name].operations == pytest.approx(met.sum() / len(X), rel=1e-5)
+    assert pooled
+
+
+def test_shortcut_costs_one_operation_per_spike_and_is_seen_by_the_next_weights(tmp_path):
+    b = Builder((3, 8, 8))
+    b.conv(4)
+    first = b.relu()
+    b.conv(4)
+    b.op("Add", b.last, first)
+    b.relu()
+    b.head()
+    snn = snn_of(b, tmp_path, X)
+    first, second = snn.spikes
+    rows = operations(snn, X)
+    shortcut = spikes_in(snn, X, first).sum() / len(X)
+    assert rows[second].operations == pytest.approx(shortcut, rel=1e-5)
+    assert rows[second].macs == 0
+
+
+def test_preactivation_sum_of_two_layers_reaches_the_weights_twice(tmp_path):
+    """Spikes of both layers that are added meet the weights behind."""
+    b = Builder((6,))
+    b.gemm(5)
+    left = b.relu()
+    b.channels = 6
+    b.last = "x"
+    b.gemm(5)
+    right = b.relu()
+    b.op("Add", left, right)
+    b.gemm(7)
+    b.relu()
+    b.gemm(2)
+    x = uniform(12, 6)
+    snn = snn_of(b, tmp_path, x)
+    names = list(snn.spikes)
+    both = sum(spikes_in(snn, x, layer).sum() for layer in names[:2]) / len(x)
+    found = [row for row in operations(snn, x).values() if row.driven == "spikes"]
+    assert found[0].operations == pytest.approx(7 * both, rel=1e-5)
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_every_structure_is_counted_and_computes_what_it_did(tmp_path, structure):
+    source = load_source(STRUCTURES[structure]().save(tmp_path / "m.onnx"))
+    (spec,) = source.inputs
+    x = uniform(4, *spec.shape[1:])
+    snn = convert(source, dataset(x=x), timesteps=3).snn
+    counted = instrument(snn, {"x": x})
+    for name, values in Runner(snn).run(x).outputs.items():
+        np.testing.assert_allclose(Runner(counted.snn).run(x).outputs[name], values, rtol=1e-6)
+    found = energy(snn, dataset(x=x))
+    assert found.ann_macs == sum(row.macs for row in found.rows)
+    assert found.synaptic_operations[-1] > 0
+    assert found.synaptic_operations == sorted(found.synaptic_operations)
+    analog = [row for row in found.rows if row.driven == "analog"]
+    assert bool(analog) == (structure == "transformer")  # products of two tensors that vary
+    if structure != "transformer":
+        assert any(row.driven == "input" for row in found.rows)
+
+
+def test_attention_is_paid_for_in_every_step(tmp_path):
+    source = load_source(STRUCTURES["transformer"]().save(tmp_path / "m.onnx"))
+    (spec,) = source.inputs
+    x = uniform(4, *spec.shape[1:])
+    snn = convert(source, dataset(x=x), timesteps=3).snn
+    found = energy(snn, dataset(x=x))
+    assert found.analog_macs[2] == 3 * found.analog_macs[0] > 0
+
+
+def test_energies_are_operations_times_costs(tmp_path):
+    snn = snn_of(STRUCTURES["vgg"](), tmp_path, X)
+    own = CostModel("own", "test", 2.0, 0.5)
+    found = energy(snn, dataset(x=X), models=[*MODELS, own])
+    assert [e.model.mac for e in found.energies] == [4.6, 12.5, 2.0]
+    for result in found.energies:
+        assert result.ann == pytest.approx(found.ann_macs * result.model.mac)
+        for t in range(T):
+            expected = found.input_macs * result.model.mac
+            expected += found.synaptic_operations[t] * result.model.ac
+            assert result.snn[t] == pytest.approx(expected)
+    total = sum(row.operations for row in found.rows if row.driven == "spikes")
+    assert found.synaptic_operations[-1] == pytest.approx(total)
+
+
+def test_mistakes_are_named(tmp_path):
+    with pytest.raises(UsageError, match="0 pJ or more"):
+        CostModel("own", "test", -1.0, 0.5)
+    snn = snn_of(STRUCTURES["vgg"](), tmp_path, X)
+    with pytest.raises(UsageError, match="1 or more"):
+        energy(snn, dataset(x=X), 0)

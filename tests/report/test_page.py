@@ -1,0 +1,306 @@
+"""The report: one file that needs nothing else, whose figures are those of `evaluate --json`."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from onnxsnn import Dataset, convert, load_source
+from onnxsnn.analysis.evaluate import Row
+from onnxsnn.cli import main
+from onnxsnn.report import gather, page
+from onnxsnn.report.gather import RasterRow
+from onnxsnn.session import Session
+from tests.models import Builder, dataset, uniform
+from tests.networks import STRUCTURES, residual_network
+
+X = uniform(40, 3, 8, 8)
+VOID = {"meta", "link", "img", "wbr"}
+
+
+class Page(HTMLParser):
+    """A page taken apart: elements, figures by their key, and the JSON."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open, self.figures, self.ids = [], [], [], []
+        self.urls, self.json, self.keeps = [], "", True
+        self.feed(text)
+        self.data = json.loads(self.json)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.append((tag, attrs))
+        self.urls += [value for name, value in attrs.items() if name in ("src", "href")]
+        self.ids += [attrs["id"]] if "id" in attrs else []
+        if tag == "data":
+            self.figures.append([attrs["data-key"], attrs["value"], ""])
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        self.keeps &= bool(self.open) and self.open.pop() == tag
+
+    def handle_data(self, text):
+        if self.open and self.open[-1] == "data":
+            self.figures[-1][2] += text
+        if self.open and self.open[-1] == "script":
+            self.json += text
+
+
+def at(data, key):
+    """What a dotted key means in the JSON; names of layers may hold dots themselves."""
+    if key.startswith("layer_rates."):
+        return data["layer_rates"][key.removeprefix("layer_rates.")]
+    for part in key.split("."):
+        data = data[int(part)] if isinstance(data, list) else data[part]
+    return data
+
+
+UNITS = {None: 1, "%": 0.01, "pJ": 1, "nJ": 1e3, "µJ": 1e6, "mJ": 1e9}
+
+
+def says(text, value):
+    """Whether a figure's text is the value, rounded to the text's last digit."""
+    pattern = r"([-+]?[0-9,]+)(?:\.([0-9]+))?(?:e([-+][0-9]+))? ?(%|pJ|nJ|µJ|mJ)?"
+    whole, decimals, exponent, unit = re.fullmatch(pattern, text).groups()
+    digit = 10.0 ** (int(exponent or 0) - len(decimals or "")) * UNITS[unit]
+    number = int(whole.replace(",", "") + (decimals or "")) * digit
+    return abs(number - value) <= 0.501 * digit
+
+
+def sign(data, key):
+    """A gain in error is shown as the change of the error, which falls."""
+    return -1 if key.endswith(".gain") and data["analysis"]["measure"] == "error" else 1
+
+
+def check(text):
+    """The page stands alone, is well formed, and its figures are those of its JSON."""
+    found = Page(text)
+    assert found.keeps
+    assert not found.open
+    assert len(found.ids) == len(set(found.ids))
+    for url in found.urls:
+        assert url.startswith(("data:", "#"))
+        assert not url.startswith("#") or url[1:] in found.ids
+    assert "http" not in re.sub(r"<script.*", "", text, flags=re.S)
+    scripts = [attrs for tag, attrs in found.tags if tag == "script"]
+    assert [attrs["type"] for attrs in scripts] == ["application/json"]
+    for tag, attrs in found.tags:
+        if tag == "svg":
+            assert attrs["role"] == "img"
+            assert attrs["aria-label"]
+        if tag == "img":
+            assert attrs["alt"]
+    for key, value, shown in found.figures:
+        assert json.loads(value) == at(found.data, key), key
+        points = (
+            100 if key.endswith(".gain") and found.data["analysis"]["measure"] != "error" else 1
+        )
+        assert says(shown, points * sign(found.data, key) * float(value)), (key, value, shown)
+    return found
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    source = load_source(residual_network().save(folder / "model.onnx"))
+    (values,) = Session(source.model).run({"x": X}).values()
+    labels = np.where(np.arange(len(X)) < 5, (values.argmax(1) + 1) % 4, values.argmax(1))
+    return source, convert(source, dataset(x=X), timesteps=4).snn, Dataset({"x": X}, labels)
+
+
+def test_page_stands_alone_and_its_figures_are_those_of_its_json(network):
+    source, snn, data = network
+    found = check(page(gather("A network", snn, source, data)))
+    assert len(found.figures) > 60
+    headings = {attrs["id"] for tag, attrs in found.tags if tag == "section"}
+    assert headings == {"time", "error", "fit", "rates", "spikes", "flips", "energy", "nodes"}
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_page_of_every_structure_without_labels(tmp_path, structure):
+    """Negative rates, images as outputs, one step."""
+    source = load_source(STRUCTURES[structure]().save(tmp_path / "m.onnx"))
+    (spec,) = source.inputs
+    data = dataset(x=uniform(6, *spec.shape[1:]))
+    snn = convert(source, data, timesteps=3).snn
+    for steps in (1, 3):
+        check(page(gather("m", snn, source, data, steps)))
+
+
+def test_names_are_escaped(tmp_path):
+    b = Builder((3, 8, 8))
+    b.conv(4)
+    b.relu()
+    b.nodes[-1].name = "</script><b>&\"'"
+    b.head()
+    source = load_source(b.save(tmp_path / "m.onnx"))
+    data = dataset(x=uniform(6, 3, 8, 8))
+    found = check(page(gather("<i>&", convert(source, data, timesteps=2).snn, source, data)))
+    assert not any(tag in ("b", "i") and not attrs for tag, attrs in found.tags)
+    assert found.data["analysis"]["layers"][0]["layer"] == "</script><b>&\"'"
+
+
+def fifty_layers(network, timesteps):
+    """A report of fifty layers over many timesteps, of which there are samples."""
+    source, snn, data = network
+    small = gather("Fifty layers", snn, source, data, 4)
+    layers = []
+    for i in range(50):
+        layer = small.analysis.layers[i % 4]
+        curve = replace(
+            layer.curve, layer=f"/layer.{i}/Relu", values=[1 / 3 + 1 / t for t in range(1, timesteps + 1)]
+        )  # fmt: skip
+        layers.append(replace(layer, layer=curve.layer, curve=curve))
+    random = np.random.default_rng(0)
+    rows = [Row(t, 0.9, 0.9 + t / 1e4, 1 / t, 0.1, 1e5 * t / 3) for t in range(1, timesteps + 1)]
+    evaluation = replace(
+        small.evaluation, rows=rows, layer_rates={layer.layer: 0.1 for layer in layers}
+    )
+    energies = [
+        replace(e, snn=[1e6 * t / 7 for t in range(timesteps)]) for e in small.energy.energies
+    ]
+    return replace(
+        small,
+        evaluation=evaluation,
+        analysis=replace(small.analysis, layers=layers, costliest=layers[7].layer),
+        energy=replace(
+            small.energy,
+            timesteps=timesteps,
+            synaptic_operations=[1e6 * t / 9 for t in range(timesteps)],
+            energies=energies,
+            rows=small.energy.rows * 12,
+        ),
+        inspection=replace(small.inspection, rows=small.inspection.rows * 12),
+        raster=[
+            RasterRow(layer.layer, i, (random.random(timesteps) < 0.2).astype(float).tolist())
+            for layer in layers
+            for i in range(2)
+        ],
+        flips=[
+            replace(
+                small.flips[0], outputs={c: random.random(timesteps).tolist() for c in range(5)}
+            )
+        ]
+        * 6,
+    )
+
+
+@pytest.mark.parametrize("timesteps", [8, 64, 256])
+def test_fifty_layers_take_under_two_megabytes(network, timesteps):
+    text = page(fifty_layers(network, timesteps))
+    assert len(text.encode()) < 2_000_000
+    check(text)
+
+
+def call(*arguments):
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, network):
+    """The network, its SNN and data as files, in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    _, snn, data = network
+    residual_network().save(tmp_path / "model.onnx")
+    snn.save(tmp_path / "model.snn.onnx")
+    np.savez("test.npz", x=X, y=data.labels)
+    return tmp_path
+
+
+WAYS = ("--ann", "model.onnx", "--data", "test.npz", "-T", 6, "--mac-energy", 3, "--ac-energy", 1)
+
+
+def test_command_writes_what_evaluate_prints(folder):
+    assert call("report", "model.snn.onnx", *WAYS, "-o", "r.html") == "report: r.html\n"
+    found = check((folder / "r.html").read_text())
+    printed = json.loads(
+        call("evaluate", "model.snn.onnx", *WAYS, "--analyse", "--energy", "--json")
+    )
+    assert found.data == printed
+    assert [e["model"]["name"] for e in printed["energy"]["energies"]][-1] == "your own"
+    call("report", "model.snn.onnx", *WAYS)
+    assert (folder / "model.snn.html").exists()
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)  # fmt: skip
+
+
+def browse(path, *options):
+    """A page in headless Chromium: its document after loading, and what the console says."""
+    command = [
+        CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+        "--v=0", *options, "--dump-dom", path.as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ)
+    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    return done.stdout, console
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+@pytest.mark.parametrize("size", ["1280,900", "500,900"])
+@pytest.mark.parametrize("scheme", [0, 1])
+def test_chromium_shows_it_without_a_complaint(folder, size, scheme):
+    call("report", "model.snn.onnx", *WAYS, "-o", "r.html")
+    printed = json.loads(
+        call("evaluate", "model.snn.onnx", *WAYS, "--analyse", "--energy", "--json")
+    )
+    text, console = browse(
+        folder / "r.html",
+        f"--window-size={size}",
+        f"--blink-settings=preferredColorScheme={scheme}",
+    )
+    assert console == []
+    found = Page(text)
+    assert found.data == printed
+    assert len(found.figures) > 60
+    for key, value, shown in found.figures:
+        assert json.loads(value) == at(printed, key), key
+        points = 100 if key.endswith(".gain") else 1
+        assert says(shown, points * float(value)), (key, value, shown)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_chromium_would_complain(folder):
+    """The test above can fail: an error in a page is seen."""
+    broken = folder / "broken.html"
+    broken.write_text("<!doctype html><script>undefined_function()</script>")
+    assert browse(broken)[1] != []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+@pytest.mark.parametrize("width", [390, 1200])
+def test_page_is_no_wider_than_its_window(network, tmp_path, width):
+    """On a phone too, with fifty layers: what is wider scrolls by itself."""
+    text = page(fifty_layers(network, 32))
+    probe = (
+        "<script>addEventListener('load', () => document.body.dataset.width ="
+        " document.documentElement.scrollWidth)</script>"
+    )
+    (tmp_path / "inner.html").write_text(text.replace("</body>", probe + "</body>"))
+    (tmp_path / "outer.html").write_text(
+        f'<!doctype html><iframe id=f src="inner.html" width={width} height=900></iframe><script>'
+        "addEventListener('load', () => { document.body.dataset.width ="
+        " f.contentDocument.body.dataset.width })</script>"
+    )
+    shown, _ = browse(
+        tmp_path / "outer.html", "--window-size=1400,900", "--allow-file-access-from-files"
+    )
+    (found,) = re.findall(r'data-width="(\d+)"', shown)
+    assert int(found) <= width
