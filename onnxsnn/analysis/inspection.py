@@ -75,14 +75,16 @@ def inspect(path: str | Path) -> Inspection:
     Raises:
         ModelError: the file cannot be read or is not valid ONNX.
     """
-    return inspect_model(read_model(path))
+    model = read_model(path)
+    kind = kind_of(model)
+    if kind == "loop":
+        raise ModelError(f"{path}: {NO_SNN[kind]}")
+    return inspect_model(model)
 
 
 def inspect_model(model: onnx.ModelProto) -> Inspection:
     """Say what is in a model."""
     kind = kind_of(model)
-    if kind == "loop":
-        raise ModelError(f"{path}: {NO_SNN[kind]}")
     metadata = read_metadata(model)
     layers = {layer["name"]: layer for layer in metadata.pop("layers", [])}
     states = {pair["input"] for pair in metadata.get("states", [])}
