@@ -186,7 +186,10 @@ class _TimeBatcher:
         self.last.update(id(tensor) for tensor in node.outputs)
 
     def _total(self, tensor: Tensor, node: Node) -> Tensor:
-        """The sum of a tensor over the steps, [N, ...]."""
+        """The sum of a tensor over the steps, [N, ...]; a static one arrives in each of them."""
+        if id(tensor) not in self.moving:
+            steps = self._op("Gather", [self.time, self._last_index], np.float32, [], {"axis": 0})
+            return self._op("Mul", [tensor, steps], tensor.dtype, tensor.shape)
         axes, attrs = self._vector(0), {"keepdims": 0}
         return self._op(
             "ReduceSum", [self._slices(tensor, node), axes], tensor.dtype, tensor.shape, attrs
