@@ -187,8 +187,8 @@ class PreActivation(nn.Module):
         return shortcut + self.conv2(self.relu2(self.norm2(self.conv1(y))))
 
 
-def preact(width: int = 16) -> nn.Module:
-    """PreActResNet-18: eight blocks in four stages."""
+def preact(width: int = 16, channels: int = 1) -> nn.Module:
+    """PreActResNet-18: eight blocks in four stages; images of so many channels."""
     stages, blocks, inputs = (width, 2 * width, 4 * width, 8 * width), [], width
     for stage, outputs in enumerate(stages):
         blocks += [
@@ -197,7 +197,7 @@ def preact(width: int = 16) -> nn.Module:
         ]
         inputs = outputs
     return nn.Sequential(
-        nn.Conv2d(1, width, 3, 1, 1, bias=False), *blocks,
+        nn.Conv2d(channels, width, 3, 1, 1, bias=False), *blocks,
         nn.BatchNorm2d(inputs), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
         nn.Linear(inputs, CLASSES),
     )  # fmt: skip
@@ -207,16 +207,18 @@ VGG16 = (1, 1, "P", 2, 2, "P", 4, 4, 4, "P", 8, 8, 8, "P", 8, 8, 8, "P")
 """Channels of its convolutions, as multiples of the width, and where it pools."""
 
 
-def vgg(pool: Callable[[int], nn.Module], width: int = 16) -> nn.Module:
-    """VGG-16; the first convolution pads 28x28 to 32x32, so that five pools leave one pixel."""
+def vgg(
+    pool: Callable[[int], nn.Module], width: int = 16, channels: int = 1, size: int = 28
+) -> nn.Module:
+    """VGG-16; the first convolution pads images to 32x32, so that five pools leave one pixel."""
     layers: list[nn.Module] = []
-    inputs = 1
+    inputs = channels
     for entry in VGG16:
         if isinstance(entry, str):
             layers.append(pool(2))
             continue
         outputs = entry * width
-        padding = 1 if layers else 3
+        padding = 1 if layers else 1 + (32 - size) // 2
         layers += [
             nn.Conv2d(inputs, outputs, 3, 1, padding, bias=False),
             nn.BatchNorm2d(outputs),

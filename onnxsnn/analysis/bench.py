@@ -30,7 +30,8 @@ from onnxsnn.source import Source
 __all__ = ["BenchRow", "bench", "feeds_of", "interleaved", "median_ratio", "peak_memory"]
 
 _REPEATS = 5
-_PASSES = 4  # of the ANN in a row, at most; it is as fast then as it gets
+_PASSES = 8  # of the ANN in a row, at most
+_PAUSE = 0.06  # seconds; ONNX Runtime's threads spin for a while, in the way of other sessions
 
 
 @dataclass(frozen=True)
@@ -147,10 +148,12 @@ def interleaved(
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for repeat in range(repeats + 1):
         for name, (run, steps) in ways.items():
+            time.sleep(_PAUSE)
             start = time.perf_counter()
             run()
+            taken = time.perf_counter() - start
             if repeat:
-                seconds[name].append((time.perf_counter() - start) / steps)
+                seconds[name].append(taken / steps)
     return seconds
 
 
