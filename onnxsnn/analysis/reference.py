@@ -66,7 +66,7 @@ class Reference:
         return np.clip(current, *self._limits[layer])
 
 
-def _limits(trained: Array | None, operator: str) -> tuple[Array | float, Array | float]:
+def _limits(trained: Array | None, operator: str) -> tuple[Array, Array]:
     """Between what a layer clips in the ANN."""
-    highest = np.float32(np.inf) if trained is None else trained
-    return (-highest if operator == SIGNED else np.float32(0.0)), highest
+    highest: Array = np.array(np.inf, np.float32) if trained is None else trained
+    return (-highest if operator == SIGNED else np.zeros_like(highest)), highest

@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxsnn import functions
 from onnxsnn.analysis.fan_out import fan_out
 from onnxsnn.analysis.macs import macs
 from onnxsnn.arrays import Array
@@ -240,11 +239,9 @@ def _summed(events: _Events, node: Node) -> Tensor | None:
 _RULES: dict[str, Callable[[_Events, Node], Tensor | None]] = {
     **dict.fromkeys(["RunningSum", "RunningMean", "Neg", "Cast", "Identity"], _same),
     **dict.fromkeys(["SumIncrement", "MeanIncrement"], _nonzero),
-    **dict.fromkeys(
-        "DepthToSpace Expand Flatten Gather GlobalMaxPool MaxPool Reshape Resize Slice "
-        "SpaceToDepth Squeeze Tile Transpose Unsqueeze".split(),
-        _moved,
-    ),
+    **dict.fromkeys(["DepthToSpace", "Expand", "Flatten", "Gather", "GlobalMaxPool"], _moved),
+    **dict.fromkeys(["MaxPool", "Reshape", "Resize", "Slice", "SpaceToDepth"], _moved),
+    **dict.fromkeys(["Squeeze", "Tile", "Transpose", "Unsqueeze"], _moved),
     **dict.fromkeys(["Add", "Mean", "Sub", "Sum"], _together),
     **dict.fromkeys(["Div", "Mul"], _scaled),
     **dict.fromkeys(["ReduceMean", "ReduceSum"], _summed),

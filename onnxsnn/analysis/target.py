@@ -69,7 +69,9 @@ def spike_ratio(evaluation: Evaluation, reference: Evaluation) -> SpikeRatio | N
 
 def _reached(evaluation: Evaluation, measure: str, level: float) -> Target:
     row = next((row for row in evaluation.rows if _reaches(row, measure, level)), None)
-    return Target(measure, level, row and row.timesteps, row and row.spikes)
+    if row is None:
+        return Target(measure, level, None, None)
+    return Target(measure, level, row.timesteps, row.spikes)
 
 
 def _reaches(row: Row, measure: str, level: float) -> bool:

@@ -63,7 +63,8 @@ def _headline(data: ReportData) -> str:
     return (
         "<dl class=headline>"
         + "".join(
-            f"<div><dt>{name}</dt><dd><span class=big>{value}</span><small>{note}</small></dd></div>"
+            f"<div><dt>{name}</dt><dd><span class=big>{value}</span>"
+            f"<small>{note}</small></dd></div>"
             for name, value, note in entries
         )
         + "</dl>"

@@ -140,8 +140,9 @@ def _errors(data: ReportData) -> Made:
         ]
         for i, layer in enumerate(analysis.layers)
     ]  # fmt: skip
+    change = analysis.measure.capitalize() + ("," + unit if unit else "")
     columns = [("Layer", ""), ("Its error, in parts", "w"), ("Error", "n"),
-               ("If exact", "wide"), (f"{analysis.measure.capitalize()}{',' * bool(unit)}{unit}", "n")]  # fmt: skip
+               ("If exact", "wide"), (change, "n")]  # fmt: skip
     names = [layer.layer for layer in analysis.layers]
     marked = [names.index(worst.layer)] if worst.gain > 0 else []
     note = (
@@ -400,7 +401,8 @@ def _energy(data: ReportData) -> Made:
         "Energy, modelled",
         lead,
         table("Energies by model", columns, rows),
-        f"<p class=note>Each spike counts once for every weight that it meets. {escape(names)}.</p>",
+        "<p class=note>Each spike counts once for every weight that it meets. "
+        f"{escape(names)}.</p>",
         details("Operations node by node", table("Operations by node", heads, nodes)),
     )
 

@@ -6,6 +6,7 @@ text, or in a table. Sizes are in units of the view box, which the page scales.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -100,8 +101,7 @@ def lines(
         y = axis.place(guide[0], down)
         parts.append(f'<path class="line dashed muted" d="M0 {y}H{across}"/>')
         labels.append((guide[1], guide[0], "muted"))
-    for line in reversed(drawn):
-        parts.append(_path(line, x, axis, down))
+    parts += [_path(line, x, axis, down) for line in reversed(drawn)]
     spots = _apart([axis.place(value, down) for _, value, _ in labels])
     for (label, _, style), y in zip(labels, spots, strict=True):
         kind = f"label {style.split()[0]}"
@@ -151,7 +151,7 @@ def _apart(places: Sequence[float]) -> list[float]:
     """The same places, moved down until no two are nearer than a line of text."""
     found = list(places)
     order = sorted(range(len(found)), key=lambda i: found[i])
-    for before, after in zip(order, order[1:], strict=False):
+    for before, after in itertools.pairwise(order):
         found[after] = round(max(found[after], found[before] + _LABEL_GAP), 1)
     return found
 

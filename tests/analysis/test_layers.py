@@ -6,7 +6,6 @@ import numpy as np
 import onnx
 import pytest
 
-
 from onnxsnn import Dataset, Runner, SpikingModel, convert, load_source
 from onnxsnn.analysis.exact_layer import with_exact_layer
 from onnxsnn.analysis.layers import analyse
@@ -48,7 +47,7 @@ def measured_errors(source, snn, x, steps):
     )
     activations = Session(model).run({"x": x})
     runner = Runner(snn, taps=list(snn.spikes.values()))
-    counts = {layer: 0.0 for layer in relus}
+    counts = dict.fromkeys(relus, 0.0)
     for outputs in runner.steps(x, steps):
         for layer in relus:
             counts[layer] = counts[layer] + outputs[snn.spikes[layer]]

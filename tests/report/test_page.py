@@ -159,9 +159,8 @@ def fifty_layers(network, timesteps):
     layers = []
     for i in range(50):
         layer = small.analysis.layers[i % 4]
-        curve = replace(
-            layer.curve, layer=f"/layer.{i}/Relu", values=[1 / 3 + 1 / t for t in range(1, timesteps + 1)]
-        )  # fmt: skip
+        values = [1 / 3 + 1 / t for t in range(1, timesteps + 1)]
+        curve = replace(layer.curve, layer=f"/layer.{i}/Relu", values=values)
         layers.append(replace(layer, layer=curve.layer, curve=curve))
     random = np.random.default_rng(0)
     rows = [Row(t, 0.9, 0.9 + t / 1e4, 1 / t, 0.1, 1e5 * t / 3) for t in range(1, timesteps + 1)]
@@ -236,7 +235,8 @@ def test_command_writes_what_evaluate_prints(folder):
     assert (folder / "model.snn.html").exists()
 
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)  # fmt: skip
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next((path for path in map(shutil.which, BROWSERS) if path), None)
 
 
 def browse(path, *options):
