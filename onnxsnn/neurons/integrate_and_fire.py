@@ -22,6 +22,10 @@ class IntegrateAndFire(Neuron):
 
     Summed over T steps, the mean of `theta * s` is the mean of `z` less `(v_T - v_0) / T`.
 
+    In the body, s is HardSigmoid(u - theta) with slope 2^96 and the value 1 at 0, in place of a
+    comparison and a cast: for thresholds above 1e-21, no difference of float32 numbers below 0
+    is so near to it that s would not be 0.
+
     Attributes:
         initial_potential: `v_0` as a fraction of theta. One half turns the floor of the
             static response into a round; zero is the founding paper's.

@@ -15,7 +15,7 @@ From the step graph it makes two models:
    step only, and a running mean that nothing but outputs reads is one sum over the slices.
 
 K and N are sizes at run time. Whether the operators treat samples alone is not decided here:
-`runtime/time_batched_backend.py` tries it.
+`runtime/time_batched.py` tries it.
 """
 
 from __future__ import annotations
