@@ -137,12 +137,14 @@ class _TimeBatcher:
         """id() of every node that is needed at each step.
 
         A node that carries a state is, and whatever reaches it or an output of every step;
-        a running sum or mean is not, where only outputs of the last step read it.
+        a running sum or mean is not, where only outputs of the last step read it, but what it
+        sums is.
         """
         early: set[int] = set()
         for node in reversed(self.graph.nodes):
             carries = any(tensor.name in self.after for tensor in node.outputs)
-            reaches = any(id(r) in early for t in node.outputs for r in t.outputs) or any(
+            readers = [reader for tensor in node.outputs for reader in tensor.outputs]
+            reaches = any(id(r) in early or r.op in _SUMS for r in readers) or any(
                 t is output and t.name in kept for t in node.outputs for output in self.outputs
             )
             if reaches or (carries and node.op not in _SUMS and not self._counts(node)):

@@ -1,11 +1,14 @@
 """Many timesteps in one run give what stepping gives, spike for spike."""
 
 import numpy as np
+import onnx_graphsurgeon as gs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxsnn import Runner, convert
+from onnxsnn.analysis.exact_layer import with_exact_layer
+from onnxsnn.graph import insert
 from onnxsnn.model import SpikingModel
 from onnxsnn.neurons import RECTIFYING_NEURONS
 from onnxsnn.passes.absorb_scales import absorb_scales
@@ -112,6 +115,32 @@ def test_spikes_are_those_of_the_step_graph(neuron, b, steps, memory):
     assert_same(expected, found, 1e-6)
     last = {name: values[-1] for name, values in expected.items() if name not in spikes}
     assert_same(last, Runner(snn, memory=memory).run(x, steps).outputs, 1e-6)
+
+
+def before_the_running_mean(snn, operator):
+    """The SNN with one more node in front of the mean that its outputs are made of."""
+    graph = snn.graph()
+    (mean,) = (node for node in graph.nodes if node.op == "RunningMean")
+    changed = gs.Variable("changed", np.float32, mean.inputs[0].shape)
+    insert(graph, operator, [mean.inputs[0]], changed)
+    mean.inputs[0] = changed
+    return SpikingModel.build(graph, snn.states, snn.metadata, snn.layers)
+
+
+def test_a_linear_node_in_front_of_a_late_sum_is_run_at_every_step(snn):
+    """Though only outputs of the last step depend on it."""
+    negated, x = before_the_running_mean(snn, "Neg"), uniform(5, 3, 8, 8)
+    expected = {name: values[-1] for name, values in stepped(negated, {"x": x}, T).items()}
+    assert_same(expected, Runner(negated).run(x, T).outputs, 1e-4)
+
+
+@pytest.mark.parametrize("every_step", [False, True])
+def test_the_mean_of_what_no_step_changes(snn, every_step):
+    layer = list(snn.spikes)[-1]
+    exact, rates = with_exact_layer(snn, layer), uniform(5, 10) ** 2
+    feeds = {snn.spikes[layer]: rates}
+    expected = {name: values[-1] for name, values in stepped(exact, feeds, T).items()}
+    assert_same(expected, Runner(exact).run(feeds, T, every_step=every_step).outputs, 1e-4)
 
 
 @pytest.fixture(scope="module")
