@@ -19,7 +19,7 @@ import onnx
 
 from onnxsnn import functions
 from onnxsnn.arrays import Array
-from onnxsnn.errors import ModelError
+from onnxsnn.errors import ModelError, UsageError
 from onnxsnn.files import read_model, write_model
 from onnxsnn.graph import Graph, from_model, to_model
 from onnxsnn.inputs import InputSpec
@@ -171,6 +171,17 @@ class SpikingModel:
     def timesteps(self) -> int:
         """The number of timesteps that the thresholds were chosen for."""
         return int(self.metadata["timesteps"])
+
+    def steps(self, timesteps: int | None) -> int:
+        """The number of timesteps to run: as given, or for None that of `timesteps`.
+
+        Raises:
+            UsageError: it is below 1.
+        """
+        steps = self.timesteps if timesteps is None else timesteps
+        if steps < 1:
+            raise UsageError(f"timesteps must be 1 or more, and is {steps}")
+        return steps
 
     @property
     def inputs(self) -> list[InputSpec]:

@@ -133,9 +133,7 @@ def energy(
         UsageError: timesteps below 1.
         DataError: the data do not fit the model.
     """
-    steps = snn.timesteps if timesteps is None else timesteps
-    if steps < 1:
-        raise UsageError(f"timesteps must be 1 or more, and is {steps}")
+    steps = snn.steps(timesteps)
     counted = instrument(snn, next(data.batches(1))[0])
     runner = Runner(counted.snn, taps=list(counted.counters.values()))
     totals = np.zeros((len(counted.counters), steps))  # per node and step

@@ -135,9 +135,7 @@ def evaluate(
             compare with.
         DataError: a label is no class of the model, or ANN and SNN have other outputs.
     """
-    steps = snn.timesteps if timesteps is None else timesteps
-    if steps < 1:
-        raise UsageError(f"timesteps must be 1 or more, and is {steps}")
+    steps = snn.steps(timesteps)
     if ann is None and data.labels is None:
         raise UsageError("there is nothing to compare with: give labels, or the ANN with --ann")
     runner = Runner(snn, backend, memory=memory, rates=True)

@@ -18,7 +18,6 @@ import onnx
 
 from onnxsnn.arrays import Array, Floats
 from onnxsnn.data import Dataset
-from onnxsnn.errors import UsageError
 from onnxsnn.model import SpikingModel
 from onnxsnn.neurons import RECTIFYING_NEURONS
 from onnxsnn.runtime.dataset import batch_size
@@ -66,9 +65,7 @@ def fit_curves(
         UsageError: timesteps below 1.
         DataError: the data do not fit the model.
     """
-    steps = snn.timesteps if timesteps is None else timesteps
-    if steps < 1:
-        raise UsageError(f"timesteps must be 1 or more, and is {steps}")
+    steps = snn.steps(timesteps)
     names = snn.spikes
     runner, rates = Runner(snn, taps=list(names.values())), Session(rate_model(snn))
     totals = {layer: _Totals(steps) for layer in names}

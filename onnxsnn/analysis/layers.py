@@ -14,7 +14,6 @@ from onnxsnn.analysis.fit_curve import FitCurve, fit_curves
 from onnxsnn.analysis.reference import Reference
 from onnxsnn.arrays import Array
 from onnxsnn.data import Dataset
-from onnxsnn.errors import UsageError
 from onnxsnn.model import SpikingModel
 from onnxsnn.neurons import RECTIFYING_NEURONS, Neuron
 from onnxsnn.runtime.dataset import batch_size
@@ -142,9 +141,7 @@ def analyse(
         DataError: the data or the ANN do not fit the SNN.
         ModelError: the SNN was corrected by an older onnxsnn.
     """
-    steps = snn.timesteps if timesteps is None else timesteps
-    if steps < 1:
-        raise UsageError(f"timesteps must be 1 or more, and is {steps}")
+    steps = snn.steps(timesteps)
     data = data.slice(0, samples)
     looker = _Looker(snn, ann, steps)
     done = 0

@@ -121,7 +121,7 @@ def gather(
         DataError: the data or the ANN do not fit the SNN.
         ModelError: the SNN was corrected by an older onnxsnn.
     """
-    steps = snn.timesteps if timesteps is None else timesteps
+    steps = snn.steps(timesteps)
     evaluation = evaluate(snn, data, ann=ann, timesteps=steps, progress=progress("evaluating"))
     return ReportData(
         title=title,

@@ -9,7 +9,6 @@ import numpy as np
 
 from onnxsnn.arrays import Array
 from onnxsnn.data import Dataset
-from onnxsnn.errors import UsageError
 from onnxsnn.model import SpikingModel
 from onnxsnn.runtime.runner import Runner
 
@@ -57,9 +56,7 @@ def run_dataset(
         UsageError: timesteps below 1.
         DataError: the data do not fit the model.
     """
-    steps = runner.model.timesteps if timesteps is None else timesteps
-    if steps < 1:
-        raise UsageError(f"timesteps must be 1 or more, and is {steps}")
+    steps = runner.model.steps(timesteps)
     pieces: list[dict[str, Array]] = []
     spikes: dict[str, float] = {}
     done = 0

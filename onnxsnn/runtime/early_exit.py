@@ -76,7 +76,7 @@ def run_early(
         DataError: the outputs do not have one row per sample.
     """
     exits = Exits(_samples(inputs), margin)
-    for outputs in runner.steps(inputs, _steps(runner, timesteps), lambda: ~exits.done):
+    for outputs in runner.steps(inputs, runner.model.steps(timesteps), lambda: ~exits.done):
         exits.see(outputs, runner.spikes)
         if exits.done.all():
             break
@@ -108,7 +108,7 @@ def calibrate_margin(
     """
     if not (0 < agreement <= 1 and 0 < error <= 1):
         raise UsageError("agreement and error are shares: more than 0, and 1 at most")
-    steps = _steps(runner, timesteps)
+    steps = runner.model.steps(timesteps)
     failing: list[float] = []
     for feeds, _ in data.batches(batch_size(runner.model)):
         failing.extend(_failing(list(runner.steps(feeds, steps)), _samples(feeds), error))
@@ -208,10 +208,6 @@ def _right(outputs: Mapping[str, Array], last: Mapping[str, Array], error: float
     name = next(iter(outputs))
     found = classes(outputs[name])
     return _distance(last, outputs) <= error if found is None else found == classes(last[name])
-
-
-def _steps(runner: Runner, timesteps: int | None) -> int:
-    return runner.model.timesteps if timesteps is None else timesteps
 
 
 def _samples(inputs: Array | Mapping[str, Array]) -> int:

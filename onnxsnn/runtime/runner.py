@@ -148,24 +148,23 @@ class Runner:
     def _chunks(
         self,
         inputs: Array | Mapping[str, Array],
-        timesteps: int,
+        timesteps: int | None,
         every_step: bool,
         needed: Callable[[], Array] | None = None,
     ) -> Iterator[dict[str, Array]]:
         """The outputs after each step, or after each chunk of steps."""
-        if timesteps < 1:
-            raise UsageError(f"timesteps must be 1 or more, and is {timesteps}")
+        steps = self.model.steps(timesteps)
         self.reset()
         feeds = self._checked(inputs)
-        ahead = timesteps if needed is None else min(timesteps, _AHEAD)
+        ahead = steps if needed is None else min(steps, _AHEAD)
         size, chunk = self._tile(feeds, ahead)
         prepared = self._prepare(feeds, size)
-        for start in range(0, timesteps, chunk):
+        for start in range(0, steps, chunk):
             if start and needed is not None:
                 prepared = self._without(prepared, ~needed())
             if not prepared:
                 return
-            yield from self._advance(prepared, min(chunk, timesteps - start), every_step)
+            yield from self._advance(prepared, min(chunk, steps - start), every_step)
 
     def _without(self, prepared: list[Any], done: Array) -> list[Any]:
         """The inputs without the samples that are done; the states too."""
@@ -198,10 +197,9 @@ class Runner:
             timesteps: None for the number that the thresholds were chosen for.
             every_step: keep the outputs after each step too.
         """
-        count = self.model.timesteps if timesteps is None else timesteps
         history: list[dict[str, Array]] = []
         outputs: dict[str, Array] = {}
-        for outputs in self._chunks(inputs, count, every_step):
+        for outputs in self._chunks(inputs, timesteps, every_step):
             if every_step:
                 history.append(outputs)
         return Result(outputs, history, dict(self.spikes), self.rates())
