@@ -30,7 +30,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from onnxsnn.arrays import Array, Floats
-from onnxsnn.neurons import RECTIFYING_NEURONS, Neuron
+from onnxsnn.neurons import Neuron
 
 __all__ = ["ErrorSplit", "LayerResponse", "SplitTotals", "parts"]
 
@@ -82,9 +82,8 @@ class LayerResponse:
 
     def clipped(self, activation: Array) -> Floats:
         """What neurons without rounding would give of an activation."""
-        highest = self.scale * self.neuron.greatest_spike
-        lowest = 0.0 if self.neuron.name in RECTIFYING_NEURONS else -highest
-        clipped: Floats = np.clip(activation, lowest, highest)
+        rates = self.neuron.least_rate, self.neuron.greatest_spike
+        clipped: Floats = np.clip(activation, *(self.scale * rate for rate in rates))
         return clipped
 
     def static(self, current: Array) -> Floats:

@@ -19,7 +19,7 @@ import onnx
 from onnxsnn.arrays import Array, Floats
 from onnxsnn.data import Dataset
 from onnxsnn.model import SpikingModel
-from onnxsnn.neurons import RECTIFYING_NEURONS
+from onnxsnn.neurons import Neuron
 from onnxsnn.runtime.dataset import batch_size
 from onnxsnn.runtime.runner import Runner
 from onnxsnn.session import Session
@@ -113,32 +113,23 @@ def rate_model(snn: SpikingModel) -> onnx.ModelProto:
     """
     model = onnx.ModelProto()
     model.CopyFrom(snn.model)
-    ranges = _ranges(snn)
+    neurons = snn.neurons
     nodes: list[onnx.NodeProto] = []
     for node in snn.model.graph.node:
-        limits = ranges.get(node.name)
-        nodes += [node] if limits is None else _rate_nodes(model, node, *limits)
+        neuron = neurons.get(node.name)
+        nodes += [node] if neuron is None else _rate_nodes(model, node, neuron)
     for old, new in ((model.graph.node, nodes), (model.graph.output, _outputs(snn))):
         del old[:]
         old.extend(new)
     return model
 
 
-def _ranges(snn: SpikingModel) -> dict[str, tuple[float, float]]:
-    """By layer, the least and the greatest rate of its neurons, in spikes per step."""
-    return {
-        name: (0.0 if neuron.name in RECTIFYING_NEURONS else -neuron.greatest_spike,
-               neuron.greatest_spike)
-        for name, neuron in snn.neurons.items()
-    }  # fmt: skip
-
-
 def _rate_nodes(
-    model: onnx.ModelProto, node: onnx.NodeProto, least: float, greatest: float
+    model: onnx.ModelProto, node: onnx.NodeProto, neuron: Neuron
 ) -> list[onnx.NodeProto]:
     """Nodes that give a layer's rates in the place of its spikes."""
     spikes, ratio = node.output[0], f"{node.output[0]}.ratio"
-    limits = {f"{spikes}.least": least, f"{spikes}.greatest": greatest}
+    limits = {f"{spikes}.least": neuron.least_rate, f"{spikes}.greatest": neuron.greatest_spike}
     for name, value in limits.items():
         constant = onnx.numpy_helper.from_array(np.array(value, np.float32), name)
         model.graph.initializer.append(constant)

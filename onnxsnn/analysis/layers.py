@@ -15,7 +15,7 @@ from onnxsnn.analysis.reference import Reference
 from onnxsnn.arrays import Array
 from onnxsnn.data import Dataset
 from onnxsnn.model import SpikingModel
-from onnxsnn.neurons import RECTIFYING_NEURONS, Neuron
+from onnxsnn.neurons import Neuron
 from onnxsnn.runtime.dataset import batch_size
 from onnxsnn.runtime.early_exit import classes
 from onnxsnn.runtime.runner import Runner
@@ -275,8 +275,7 @@ class _Rates:
     """The firing rates of one layer over the samples."""
 
     def __init__(self, neuron: Neuron, threshold: Array, timesteps: int) -> None:
-        greatest = neuron.greatest_spike
-        least = 0.0 if neuron.name in RECTIFYING_NEURONS else -greatest
+        least, greatest = neuron.least_rate, neuron.greatest_spike
         levels = min(timesteps, _LEVELS)
         self._middles = np.linspace(least, greatest, levels * (2 if least else 1) + 1)
         half = (self._middles[1] - self._middles[0]) / 2

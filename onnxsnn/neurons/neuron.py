@@ -41,6 +41,14 @@ class Neuron(Protocol):
         return 1.0
 
     @property
+    def least_rate(self) -> float:
+        """The least that it gives on average, in thresholds: nothing, where it is a rectifier.
+
+        A signed neuron that rectifies takes back no more than it has fired.
+        """
+        return -self.greatest_spike if self.signed is self else 0.0
+
+    @property
     def signed(self) -> Neuron:
         """The neuron that stands beside it where values can be negative."""
 

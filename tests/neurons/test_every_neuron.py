@@ -94,6 +94,14 @@ def test_rectifying_neuron_never_has_fired_less_than_nothing(neuron, values):
 
 
 @every
+def test_rates_lie_between_the_least_and_the_greatest(neuron):
+    least, greatest = (
+        neuron.response(np.array([activation]), np.array(1.0), 8)[0] for activation in (-9.0, 9.0)
+    )
+    assert (least, greatest) == (neuron.least_rate, neuron.greatest_spike)
+
+
+@every
 def test_response_goes_to_the_activation(neuron):
     values = np.linspace(-0.9, 0.9, 19)
     expected = values if neuron.signed == neuron else np.maximum(values, 0)
