@@ -28,6 +28,7 @@ __all__ = [
     "insert",
     "is_float",
     "is_static_shape",
+    "part_up_to",
     "per_channel",
     "rank",
     "remove",
@@ -210,6 +211,20 @@ def insert(
     )
     graph.nodes.append(node)
     return node
+
+
+def part_up_to(graph: Graph, names: Sequence[str]) -> Graph:
+    """A copy of what these tensors depend on, with them as its only outputs, in this order."""
+    part = graph.copy()
+    tensors = part.tensors()
+    part.outputs = []
+    for name in names:
+        tensor = tensors[name]
+        output = gs.Variable(unique_name(part, "observed"), tensor.dtype, tensor.shape)
+        insert(part, "Identity", [tensor], output)
+        part.outputs.append(output)
+    part.cleanup(remove_unused_graph_inputs=True)
+    return part
 
 
 def remove(graph: Graph, node: Node) -> None:

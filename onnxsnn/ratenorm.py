@@ -22,6 +22,7 @@ __all__ = [
     "SIGNED",
     "UNSET_THRESHOLD",
     "is_rate_norm",
+    "limits_of",
     "place",
     "rate_norms",
     "scale_of",
@@ -49,6 +50,13 @@ def threshold_of(node: Node) -> Array | None:
     """The threshold of a Rate Norm Layer, of broadcastable shape; None where it is not set."""
     values: Array = node.inputs[1].values
     return None if values.max() >= UNSET_THRESHOLD else values
+
+
+def limits_of(node: Node) -> tuple[Array, Array]:
+    """Between what the layer clips its input: its threshold, nothing where that is not set."""
+    threshold = threshold_of(node)
+    highest: Array = np.array(np.inf, np.float32) if threshold is None else threshold
+    return (-highest if node.op == SIGNED else np.zeros_like(highest)), highest
 
 
 def scale_of(node: Node) -> Array:

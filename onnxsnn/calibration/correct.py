@@ -23,8 +23,9 @@ from onnxsnn.calibration.reconstruct import reconstruct_weights
 from onnxsnn.data import Dataset
 from onnxsnn.graph import Graph, Node, insert, per_channel, sole_producer, unique_name
 from onnxsnn.neurons import Neuron
+from onnxsnn.operators import varying_tensors
 from onnxsnn.passes.report import Report
-from onnxsnn.ratenorm import SIGNED, is_rate_norm, rate_norms, set_threshold, threshold_of
+from onnxsnn.ratenorm import SIGNED, is_rate_norm, limits_of, rate_norms, set_threshold
 from onnxsnn.runtime.runner import Runner
 from onnxsnn.weights import weight_layer
 
@@ -95,15 +96,13 @@ def correct_network(
 def _stages(graph: Graph) -> list[Node]:
     """What is fitted, in order: neurons, and the layers of weights behind any."""
     graph.toposort()
-    stages = []
-    spiking: set[int] = set()  # tensors that depend on neurons
-    for node in graph.nodes:
-        behind = any(id(tensor) in spiking for tensor in node.inputs)
-        if is_rate_norm(node) or (behind and weight_layer(graph, node) is not None):
-            stages.append(node)
-        if is_rate_norm(node) or behind:
-            spiking |= {id(tensor) for tensor in node.outputs}
-    return stages
+    varying = varying_tensors(graph)
+    return [
+        node
+        for node in graph.nodes
+        if is_rate_norm(node)
+        or (weight_layer(graph, node) is not None and id(node.inputs[0]) in varying)
+    ]
 
 
 def _fitted(
@@ -122,7 +121,7 @@ def _observe(
     """Samples of a layer's currents [T, C, any] and of the ANN's activation there [C, any]."""
     snn = bench.spiking([node.inputs[0].name], potentials)
     analog = bench.analog(original.inputs[0].name)
-    lowest, highest = _range(original)
+    limits = limits_of(original)
     shape = node.inputs[1].values.shape
     channels = int(np.prod(shape))
     axis = int(np.argmax(shape)) if channels > 1 else None
@@ -130,20 +129,13 @@ def _observe(
     random = np.random.default_rng(0)
     pieces = []
     for feeds, inputs in bench.batches(snn):
-        target = _by_channel(np.clip(analog(feeds), lowest, highest), axis)
+        target = _by_channel(np.clip(analog(feeds), *limits), axis)
         share = -(-wanted * len(next(iter(feeds.values()))) // len(bench.data))
         chosen = random.permutation(target.shape[1])[:share]
         steps = _currents(snn, inputs, bench.timesteps)
         currents = [_by_channel(z, axis)[:, chosen] for z in steps]
         pieces.append((np.stack(currents), target[:, chosen]))
     return np.concatenate([p[0] for p in pieces], 2), np.concatenate([p[1] for p in pieces], 1)
-
-
-def _range(original: Node) -> tuple[Array | float, Array | float]:
-    """What the ANN's activation is clipped to."""
-    limit = threshold_of(original)
-    highest = np.inf if limit is None else limit
-    return (-highest if original.op == SIGNED else 0.0), highest
 
 
 def _currents(snn: Runner, feeds: Mapping[str, Array], timesteps: int) -> Iterator[Array]:

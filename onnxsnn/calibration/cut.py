@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import onnx_graphsurgeon as gs
-
 from onnxsnn.arrays import Array
 from onnxsnn.data import Dataset
-from onnxsnn.graph import Graph, insert, to_model, unique_name
+from onnxsnn.graph import Graph, part_up_to, to_model
 from onnxsnn.model import SpikingModel
 from onnxsnn.neurons import Neuron
 from onnxsnn.passes.spike import spike
@@ -43,13 +41,13 @@ class Bench:
 
     def spiking(self, names: Sequence[str], potentials: Potentials) -> Runner:
         """The SNN up to these tensors of the graph; its outputs are their running means."""
-        part = _part(self.graph, names)
+        part = part_up_to(self.graph, names)
         states = spike(part, self.neuron, potentials).states
         return Runner(SpikingModel.build(part, states, {"timesteps": self.timesteps}, []))
 
     def analog(self, name: str) -> Callable[[Mapping[str, Array]], Array]:
         """A tensor of the ANN, as a function of what the network is fed."""
-        session = Session(to_model(_part(self.reference, [name])))
+        session = Session(to_model(part_up_to(self.reference, [name])))
 
         def value(feeds: Mapping[str, Array]) -> Array:
             (values,) = session.run({name: feeds[name] for name in session.inputs}).values()
@@ -61,17 +59,3 @@ class Bench:
         """Pieces of the data: what the whole network is fed, and what of it the part takes."""
         for feeds, _ in self.data.batches(batch_size(snn.model)):
             yield feeds, {spec.name: feeds[spec.name] for spec in snn.model.inputs}
-
-
-def _part(graph: Graph, names: Sequence[str]) -> Graph:
-    """A copy of what these tensors depend on, with them as its only outputs, in this order."""
-    part = graph.copy()
-    tensors = part.tensors()
-    part.outputs = []
-    for name in names:
-        tensor = tensors[name]
-        output = gs.Variable(unique_name(part, "observed"), tensor.dtype, tensor.shape)
-        insert(part, "Identity", [tensor], output)
-        part.outputs.append(output)
-    part.cleanup(remove_unused_graph_inputs=True)
-    return part
