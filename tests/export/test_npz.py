@@ -108,8 +108,9 @@ class Simulator:
             wanted = u / threshold
             if not operator.startswith("Signed"):
                 wanted = np.maximum(wanted, -n)
-            reached = np.abs(wanted)[..., None] >= settings["bounds"]
-            s = np.sign(wanted) * (reached * settings["gains"]).sum(-1)
+            size, smallest = np.abs(wanted), settings["smallest"]
+            nearest = 2.0 ** np.floor(np.log2(np.clip(size, smallest, 1.0) / 0.75))
+            s = np.sign(wanted) * np.where(size < smallest / 2, 0, nearest).astype(np.float32)
             if not operator.startswith("Signed"):
                 s = np.where(n + s < 0, s / 2, s)
         elif "Burst" in operator:
