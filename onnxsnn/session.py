@@ -17,6 +17,7 @@ __all__ = [
     "fixed_batch",
     "join",
     "make_session",
+    "pieces_of",
     "quiet_onnxruntime",
     "run_failure",
     "split",
@@ -83,7 +84,7 @@ class Session:
             DataError: the model fails on these feeds.
         """
         names = list(self.outputs if outputs is None else outputs)
-        pieces = [self._run(names, piece) for piece in split(feeds, self._batch, self._batch)]
+        pieces = [self._run(names, piece) for piece in split(feeds, self._batch)]
         return join(pieces, len(next(iter(feeds.values()))))
 
     def _run(self, names: list[str], feeds: dict[str, Array]) -> dict[str, Array]:
@@ -106,20 +107,19 @@ def fixed_batch(shapes: Sequence[Sequence[int | str | None]]) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def split(
-    feeds: Mapping[str, Array], size: int | None, fixed: int | None = None
-) -> list[dict[str, Array]]:
-    """Feeds in batches of `size` samples; as they are for None.
-
-    The last batch is filled up where the size is fixed.
-    """
+def split(feeds: Mapping[str, Array], size: int | None) -> list[dict[str, Array]]:
+    """Feeds in batches of `size` samples, the last one filled up; as they are for None."""
     count = len(next(iter(feeds.values())))
     if size is None or count == size:
         return [dict(feeds)]
-    if fixed is None:
-        return [{n: v[i : i + size] for n, v in feeds.items()} for i in range(0, count, size)]
     rows = np.minimum(np.arange(-(-count // size) * size), count - 1).reshape(-1, size)
     return [{name: values[row] for name, values in feeds.items()} for row in rows]
+
+
+def pieces_of(feeds: Mapping[str, Array], size: int) -> list[dict[str, Array]]:
+    """Feeds in batches of `size` samples at most, none filled up."""
+    count = len(next(iter(feeds.values())))
+    return [{n: v[i : i + size] for n, v in feeds.items()} for i in range(0, count, size)]
 
 
 def join(pieces: Sequence[Mapping[str, Array]], count: int) -> dict[str, Array]:

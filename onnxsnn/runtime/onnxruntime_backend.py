@@ -15,7 +15,7 @@ from onnxsnn.runtime.ort_values import Values, from_arrays
 from onnxsnn.runtime.step_graph import StepGraph
 from onnxsnn.runtime.tiles import MEMORY
 from onnxsnn.runtime.time_batched import TimeBatchedGraph, treats_samples_alone
-from onnxsnn.session import split
+from onnxsnn.session import pieces_of
 
 __all__ = ["OnnxRuntimeBackend"]
 
@@ -105,4 +105,4 @@ class OnnxRuntimeBackend:
             for name in first
             if name not in scalars
         }
-        return [from_arrays(piece | scalars) for piece in split(arrays, size)]
+        return [from_arrays(piece | scalars) for piece in pieces_of(arrays, size)]

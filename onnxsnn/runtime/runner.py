@@ -19,7 +19,7 @@ from onnxsnn.neurons import BurstIntegrateAndFire, IntegrateAndFire
 from onnxsnn.runtime.backend import Backend, Tile
 from onnxsnn.runtime.numpy_backend import NumpyBackend
 from onnxsnn.runtime.onnxruntime_backend import OnnxRuntimeBackend
-from onnxsnn.session import fixed_batch, split
+from onnxsnn.session import fixed_batch, pieces_of, split
 
 __all__ = ["BACKENDS", "Result", "Runner"]
 
@@ -235,7 +235,8 @@ class Runner:
     def _prepare(self, feeds: dict[str, Array], size: int) -> list[Any]:
         """The inputs in the backend's form, in pieces of `size` samples."""
         self._size = size
-        return [self._backend.prepare(piece) for piece in split(feeds, size, self._batch)]
+        pieces = pieces_of(feeds, size) if self._batch is None else split(feeds, size)
+        return [self._backend.prepare(piece) for piece in pieces]
 
     def _advance(
         self, prepared: list[Any], timesteps: int, every_step: bool
