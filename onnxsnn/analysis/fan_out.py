@@ -17,6 +17,7 @@ import numpy as np
 
 from onnxsnn.arrays import Array
 from onnxsnn.graph import Node
+from onnxsnn.padding import same_padding
 
 __all__ = ["fan_out"]
 
@@ -60,8 +61,7 @@ def _pad(node: Node, axis: int, sizes: tuple[int, int], reach: int, stride: int)
     if mode == "VALID":
         return 0
     small, large = sorted(sizes) if node.op == "Conv" else sizes
-    total = max((small - 1) * stride + reach + 1 - large, 0)
-    return total - total // 2 if mode == "SAME_LOWER" else total // 2
+    return same_padding(mode, small, large, stride, reach + 1)[0]
 
 
 def _gathered(sizes: tuple[int, int], taps: Array, stride: int, pad: int) -> Array:

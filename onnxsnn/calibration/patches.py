@@ -12,6 +12,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from onnxsnn.arrays import Array, Floats
+from onnxsnn.padding import same_paddings
 from onnxsnn.weights import WeightLayer
 
 __all__ = ["by_position", "change_weights", "fan_in", "groups", "has_patches", "patches"]
@@ -73,7 +74,7 @@ def _windows(layer: WeightLayer, values: Array) -> Array:
     strides = layer.node.attrs.get("strides", [1] * axes)
     dilations = layer.node.attrs.get("dilations", [1] * axes)
     extents = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
-    padded = np.pad(values, [(0, 0), (0, 0), *_padding(layer, values.shape[2:], extents, strides)])
+    padded = np.pad(values, [(0, 0), (0, 0), *_padding(layer, values.shape[2:])])
     windows = sliding_window_view(padded, extents, axis=tuple(range(2, 2 + axes)))
     steps = [slice(None, None, stride) for stride in strides]
     taps = [slice(None, None, dilation) for dilation in dilations]
@@ -81,10 +82,8 @@ def _windows(layer: WeightLayer, values: Array) -> Array:
     return np.moveaxis(view, 1, 1 + axes)
 
 
-def _padding(
-    layer: WeightLayer, sizes: tuple[int, ...], extents: list[int], strides: list[int]
-) -> list[tuple[int, int]]:
-    """Zeros before and after each spatial axis, as ONNX's Conv defines them."""
+def _padding(layer: WeightLayer, sizes: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Zeros before and behind each axis of space."""
     axes = len(sizes)
     kind = layer.node.attrs.get("auto_pad", "NOTSET")
     if kind == "NOTSET":
@@ -92,9 +91,4 @@ def _padding(
         return list(zip(pads[:axes], pads[axes:], strict=True))
     if kind == "VALID":
         return [(0, 0)] * axes
-    padding = []
-    for size, extent, stride in zip(sizes, extents, strides, strict=True):
-        total = max((-(-size // stride) - 1) * stride + extent - size, 0)
-        less = total // 2
-        padding.append((less, total - less) if kind == "SAME_UPPER" else (total - less, less))
-    return padding
+    return same_paddings(layer.node, layer.weight.shape[2:], sizes)

@@ -35,6 +35,7 @@ from onnxsnn.arrays import Array
 from onnxsnn.errors import UnsupportedError
 from onnxsnn.graph import Graph, Node, Tensor, constant, describe
 from onnxsnn.neurons import NEURONS
+from onnxsnn.padding import same_paddings
 from onnxsnn.weights import weight_layer
 
 __all__ = ["RULES", "Context", "Form", "as_in_onnx", "sizes_of"]
@@ -159,15 +160,9 @@ def _window(node: Node, kernel: list[int]) -> dict[str, Any] | None:
     if padding in ("SAME_UPPER", "SAME_LOWER"):
         if node.op == "ConvTranspose":
             return None
-        dilations = list(node.attrs.get("dilations", [1] * len(kernel)))
         sizes = sizes_of(node.inputs[0], describe(node))[1:]
-        totals = [
-            max((-(-size // stride) - 1) * stride + (taps - 1) * dilation + 1 - size, 0)
-            for size, stride, taps, dilation in zip(sizes, strides, kernel, dilations, strict=True)
-        ]
-        halves = [total // 2 for total in totals]
-        rests = [total - half for total, half in zip(totals, halves, strict=True)]
-        pads = halves + rests if padding == "SAME_UPPER" else rests + halves
+        before, behind = zip(*same_paddings(node, kernel, sizes), strict=True)
+        pads = [*before, *behind]
     return {"kernel": kernel, "strides": strides, "pads": pads}
 
 
