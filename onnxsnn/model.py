@@ -220,7 +220,7 @@ class SpikingModel:
 
     def operator(self, layer: str) -> str:
         """The operator of a layer's neurons, of the onnxsnn domain."""
-        return next(node.op_type for node in _neurons(self.model) if node.name == layer)
+        return str(self._node(layer).op_type)
 
     @property
     def scales(self) -> dict[str, Array]:
@@ -255,13 +255,17 @@ class SpikingModel:
 
     def current(self, layer: str) -> str:
         """The name of the tensor that a layer reads."""
-        (node,) = (node for node in _neurons(self.model) if node.name == layer)
-        return str(node.input[0])
+        return str(self._node(layer).input[0])
 
     def potential(self, layer: str) -> State:
         """The state that holds a layer's membrane potential."""
+        potential = self._node(layer).input[2]
+        return next(state for state in self.states if state.input == potential)
+
+    def _node(self, layer: str) -> onnx.NodeProto:
+        """The neurons of a layer."""
         (node,) = (node for node in _neurons(self.model) if node.name == layer)
-        return next(state for state in self.states if state.input == node.input[2])
+        return node
 
     def graph(self) -> Graph:
         """The step graph for the passes: the states are plain inputs there."""

@@ -67,27 +67,27 @@ class TimeBatchedGraph:
         threads: int | None,
         memory: int,
     ) -> None:
-        self._model, self._states, self._outputs = model, list(states), list(outputs)
+        self._states, self._outputs = list(states), list(outputs)
         self._counted, self._threads, self._memory = counted, threads, memory
         self._chunks: dict[bool, _Chunk] = {}
         self._static: ort.InferenceSession | None = None
+        starts = {state.input for state in states}
+        self._defaults = [tensor for tensor in model.graph.initializer if tensor.name in starts]
+        self._graph = step_graph(model, self._states)
+        dense_convolutions(self._graph)
+        self._each = live_bytes(self._graph, {state.output for state in self._states})
         self._chunk(every_step=True)
 
     def _chunk(self, every_step: bool) -> _Chunk:
         """The session for outputs of every step, or of the last; each is made when asked for."""
         if every_step not in self._chunks:
-            graph = step_graph(self._model, self._states)
-            dense_convolutions(graph)
-            self._each = live_bytes(graph, {state.output for state in self._states})
-            folded = time_batch(graph, self._states, None if every_step else self._counted)
+            kept = None if every_step else self._counted
+            folded = time_batch(self._graph.copy(), self._states, kept)
             self._chunks[every_step] = self._loaded(folded)
         return self._chunks[every_step]
 
     def _loaded(self, folded: TimeBatched) -> _Chunk:
-        starts = {state.input for state in self._states}
-        folded.chunk.graph.initializer.extend(
-            tensor for tensor in self._model.graph.initializer if tensor.name in starts
-        )
+        folded.chunk.graph.initializer.extend(self._defaults)
         if folded.static is not None and self._static is None:
             self._static = make_session(folded.static, self._threads, spinning=False)
         session = make_session(folded.chunk, self._threads)
