@@ -24,7 +24,7 @@ _Nodes = tuple[list[Any], float] | None
 
 
 def neuron(nir: ModuleType, operation: Operation) -> Any:
-    """IF with a threshold per neuron; the metadata say what NIR cannot."""
+    """IF with a threshold per neuron, v_reset 0; the metadata say what NIR cannot."""
     threshold, start = (
         np.broadcast_to(operation.arrays[name], operation.shape).astype(np.float32)
         for name in ("threshold", "v0")
@@ -32,7 +32,6 @@ def neuron(nir: ModuleType, operation: Operation) -> Any:
     return nir.IF(
         r=np.ones_like(threshold),
         v_threshold=threshold,
-        v_reset=np.zeros_like(threshold),
         metadata={"reset": "subtract v_threshold", "v0": start},
     )
 
