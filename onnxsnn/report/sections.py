@@ -298,8 +298,7 @@ def _raster(data: ReportData) -> Made | None:
     )
     lead = (
         "Of each layer, neurons that fired for the first sample, from the most active to the "
-        "least: a row per neuron, a stroke per spike, grey where it is negative. Later layers "
-        "start later, as their current has to arrive first."
+        "least: a row per neuron, a stroke per spike, grey where it is negative."
     )
     rows = [
         [_node(row.layer), str(row.neuron), " ".join(f"{spike:g}" for spike in row.spikes)]
@@ -317,9 +316,9 @@ def _flips(data: ReportData) -> Made | None:
         return None
     wrong = sum(flip.snn != flip.ann for flip in data.flips)
     lead = (
-        f"{len(data.flips)} samples, {wrong} of which end in another class than the ANN's, the "
-        "others late in settling: the running estimates of their outputs. The ANN's class is "
-        "coloured, the SNN's black or white where it is another."
+        f"{wrong} that end in another class than the ANN's, and {len(data.flips) - wrong} that "
+        "settled late: the running estimates of their outputs. The ANN's class is coloured, the "
+        "SNN's black or white where it is another."
     )
     drawn = "".join(map(_flip, data.flips))
     return "Samples that flip", section(
