@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from rich.table import Table
+
 from onnxsnn.analysis.energy import Energy
 from onnxsnn.analysis.layers import Analysis
 from onnxsnn.analysis.target import SpikeRatio
@@ -12,38 +16,67 @@ __all__ = ["show_analysis", "show_energy"]
 
 
 def show_analysis(analysis: Analysis) -> None:
-    """Where each layer's error comes from, its rates, and what its being exact gains."""
+    """Each layer's fit curve and rates, where its error comes from, and what being exact gains."""
     console = stdout()
+    console.print(_rates(analysis))
     console.print(
         "error of each layer, ||SNN - ANN||^2 / ||ANN||^2, and its parts, which add up",
         soft_wrap=True,
     )
+    console.print(_errors(analysis))
+    costliest = next(layer for layer in analysis.layers if layer.layer == analysis.costliest)
+    verdict = f"costs most: {plain(analysis.costliest)}"
+    if costliest.gain <= 0:
+        verdict = f"no layer alone costs {analysis.measure}"
+    plainly = _show(analysis)(getattr(analysis.plain, analysis.measure))
+    console.print(
+        f"{verdict}; {analysis.measure} {plainly} at T = {analysis.timesteps} on "
+        f"{analysis.samples:,} samples, and above with one layer exact at a time",
+        soft_wrap=True,
+    )
+
+
+def _rates(analysis: Analysis) -> Table:
+    """How far the rates of each layer are from what they go to, and which say nothing."""
     table = new_table(
-        "Layer", "Error", "Clipping", "Quantization", "Unevenness", "Inherited", "Silent",
-        "Dead", "Saturated", f"Exact: {analysis.measure}", "Gain",
-    )  # fmt: skip
-    show = number if analysis.measure == "error" else percent
+        "Layer", f"K({analysis.timesteps})", "2 Omega / T", "Silent", "Dead", "Saturated"
+    )
     for layer in analysis.layers:
-        split, rates = layer.squared, layer.distribution
+        curve, rates = layer.curve, layer.distribution
+        table.add_row(
+            plain(layer.layer),
+            number(None if curve is None else curve.values[-1]),
+            number(None if curve is None else curve.bound[-1]),
+            percent(rates.silent),
+            f"{rates.dead} of {rates.channels}",
+            str(rates.saturated),
+        )
+    return table
+
+
+def _errors(analysis: Analysis) -> Table:
+    """The error of each layer in parts, and what the network is if the layer is exact."""
+    table = new_table(
+        "Layer", "Error", "Clipping", "Quantization", "Unevenness", "Inherited",
+        f"Exact: {analysis.measure}", "Gain",
+    )  # fmt: skip
+    show = _show(analysis)
+    for layer in analysis.layers:
+        split = layer.squared
         parts = (split.clipping, split.quantization, split.unevenness, split.inherited)
         table.add_row(
             plain(layer.layer),
             number(split.error),
             *map(number, parts),
-            percent(rates.silent),
-            f"{rates.dead} of {rates.channels}",
-            str(rates.saturated),
             show(getattr(layer.exact, analysis.measure)),
             show(layer.gain),
         )
-    console.print(table)
-    plainly = show(getattr(analysis.plain, analysis.measure))
-    console.print(
-        f"costs most: {plain(analysis.costliest)}; {analysis.measure} {plainly} at "
-        f"T = {analysis.timesteps} on {analysis.samples:,} samples, and above with one layer "
-        "exact at a time",
-        soft_wrap=True,
-    )
+    return table
+
+
+def _show(analysis: Analysis) -> Callable[[float], str]:
+    """How values of the measure are written."""
+    return number if analysis.measure == "error" else percent
 
 
 def show_energy(energy: Energy, ratio: SpikeRatio | None = None) -> None:
