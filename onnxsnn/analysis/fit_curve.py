@@ -10,7 +10,7 @@ Layers are the SNN's own: its step graph, neurons replaced, run for one step.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,7 @@ from onnxsnn.runtime.dataset import batch_size
 from onnxsnn.runtime.runner import Runner
 from onnxsnn.session import Session
 
-__all__ = ["FitCurve", "fit_curves", "rate_model"]
+__all__ = ["FitCurve", "FitCurves", "fit_curves", "rate_model"]
 
 
 @dataclass(frozen=True)
@@ -66,22 +66,49 @@ def fit_curves(
         DataError: the data do not fit the model.
     """
     steps = snn.steps(timesteps)
-    names = snn.spikes
-    runner, rates = Runner(snn, taps=list(names.values())), Session(rate_model(snn))
-    totals = {layer: _Totals(steps) for layer in names}
+    runner, measured = Runner(snn, taps=list(snn.spikes.values())), FitCurves(snn, steps)
     done = 0
     for feeds, _ in data.batches(batch_size(snn)):
-        limits = rates.run(feeds)
-        counts: dict[str, Array] = {}
-        for step, outputs in enumerate(runner.steps(feeds, steps)):
-            for layer, name in names.items():
-                counts[layer] = counts.get(layer, 0) + outputs[name]
-                totals[layer].add(step, counts[layer] / (step + 1), limits[name])
-        for layer, name in names.items():
-            totals[layer].add_limit(limits[name])
+        measured.start(feeds)
+        for outputs in runner.steps(feeds, steps):
+            measured.add(outputs)
         done += len(next(iter(feeds.values())))
         progress(done, len(data))
-    return [total.curve(layer) for layer, total in totals.items() if total.squares]
+    return measured.curves()
+
+
+class FitCurves:
+    """The fit curves of an SNN that somebody else runs.
+
+    Args:
+        snn: any SNN.
+        timesteps: T.
+    """
+
+    def __init__(self, snn: SpikingModel, timesteps: int) -> None:
+        self._spikes, self._rates = snn.spikes, Session(rate_model(snn))
+        self._totals = {layer: _Totals(timesteps) for layer in self._spikes}
+        self._limits: Mapping[str, Array] = {}
+        self._counts: dict[str, Array] = {}
+        self._steps = 0
+
+    def start(self, feeds: Mapping[str, Array]) -> None:
+        """A batch begins: its inputs by name."""
+        self._limits, self._counts, self._steps = self._rates.run(feeds), {}, 0
+        for layer, name in self._spikes.items():
+            self._totals[layer].add_limit(self._limits[name])
+
+    def add(self, values: Mapping[str, Array]) -> None:
+        """Its next step: the layers' spikes among the tensors by name."""
+        self._steps += 1
+        for layer, name in self._spikes.items():
+            self._counts[layer] = self._counts.get(layer, 0) + values[name]
+            rate = self._counts[layer] / self._steps
+            self._totals[layer].add(self._steps - 1, rate, self._limits[name])
+
+    def curves(self) -> list[FitCurve]:
+        """What came of it, of every layer that was active, in order."""
+        return [total.curve(layer) for layer, total in self._totals.items() if total.squares]
 
 
 class _Totals:

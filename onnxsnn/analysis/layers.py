@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxsnn.analysis.error_split import ErrorSplit, LayerResponse, SplitTotals, parts
 from onnxsnn.analysis.exact_layer import with_exact_layer
-from onnxsnn.analysis.fit_curve import FitCurve, fit_curves
+from onnxsnn.analysis.fit_curve import FitCurve, FitCurves
 from onnxsnn.analysis.reference import Reference
 from onnxsnn.arrays import Array
 from onnxsnn.data import Dataset
@@ -126,7 +126,7 @@ def analyse(
 ) -> Analysis:
     """Look into every layer of an SNN, beside the ANN.
 
-    It takes a run of T steps for each layer, behind that layer, and two more.
+    It takes a run of T steps, and one more behind each layer.
 
     Args:
         snn: any SNN.
@@ -149,7 +149,7 @@ def analyse(
         looker.look(feeds, labels)
         done += len(next(iter(feeds.values())))
         progress(done, len(data))
-    curves = {curve.layer: curve for curve in fit_curves(snn, data, steps)}
+    curves = {curve.layer: curve for curve in looker.curves.curves()}
     plain = looker.plain.measures()
     exact = {layer: scores.measures() for layer, scores in looker.exact.items()}
     gains = {layer: measures.gain_over(plain) for layer, measures in exact.items()}
@@ -198,6 +198,7 @@ class _Looker:
             )
             for layer in self._spikes
         }
+        self.curves = FitCurves(snn, timesteps)
         self.plain = _Scores()
         self.exact = {layer: _Scores() for layer in self._spikes}
         self.splits = {layer: SplitTotals() for layer in self._spikes}
@@ -233,8 +234,10 @@ class _Looker:
         """The outputs after T steps, and the sums of each layer."""
         runs: dict[str, _LayerRun] = {}
         values: dict[str, Array] = {}
+        self.curves.start(feeds)
         for values in self._runner.steps(feeds, self._timesteps):
             known = {**feeds, **values}
+            self.curves.add(known)
             for layer, name in self._spikes.items():
                 step = _LayerRun.of(known[name], known[self._currents[layer]])
                 runs[layer] = step if layer not in runs else runs[layer].plus(step)
