@@ -146,6 +146,49 @@ def test_evaluate_prints_a_table_json_and_csv(snn):
         assert float(row["error"]) == pytest.approx(expected["error"])
 
 
+def test_evaluate_analyses_and_counts_operations(snn):
+    options = (
+        "evaluate",
+        snn,
+        "--data",
+        "test.npz",
+        "--ann",
+        "model.onnx",
+        "--analyse",
+        "--energy",
+    )
+    text = call(*options)
+    for words in ("Quantization", "Dead", "2 Omega / T", "Model, not a measurement"):
+        assert words in text
+    parsed = json.loads(call(*options, "--json"))
+    for layer in parsed["analysis"]["layers"]:
+        parts = dict(layer["squared"])
+        assert sum(parts.values()) == pytest.approx(2 * parts["error"], rel=0.01)
+        assert layer["layer"] in text
+    assert parsed["energy"]["synaptic_operations"][-1] > 0
+    assert parsed["target"]["measure"] == "accuracy"
+
+
+def test_evaluate_relates_spikes_to_a_reference(snn):
+    call("convert", "model.onnx", "--data", "x.npy", "-T", 4, "--threshold", "max", "-o", "r.onnx")
+    options = ("evaluate", snn, "--data", "x.npy", "--ann", "model.onnx", "-T", 64, "--energy")
+    found = json.loads(call(*options, "--reference", "r.onnx", "--json"))["spike_ratio"]
+    ours, its = found["target"], found["reference"]
+    assert ours["measure"] == its["measure"] == "agreement"
+    assert found["ratio"] == pytest.approx(ours["spikes"] / its["spikes"])
+    ratio = f"{found['ratio']:.3f}"
+    assert f"until agreement 0.99: {ratio}" in call(*options, "--reference", "r.onnx")
+    itself = json.loads(call(*options, "--reference", snn, "--json"))["spike_ratio"]
+    assert itself["ratio"] == 1.0
+
+
+def test_what_needs_more_says_so(snn):
+    options = ("evaluate", snn, "--data", "test.npz")
+    assert "--ann" in fails(*options, "--analyse", code=2)
+    assert "--energy" in fails(*options, "--reference", snn, code=2)
+    assert "both" in fails(*options, "--energy", "--mac-energy", 3, code=2)
+
+
 def test_version_and_help_are_there():
     assert "0." in call("--version")
     for command in ("convert", "inspect", "run", "evaluate", "demo"):

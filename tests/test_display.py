@@ -4,8 +4,13 @@ import pytest
 
 from onnxsnn import display
 from onnxsnn.analysis.comparison import Comparison, Way
+from onnxsnn.analysis.energy import CostModel, Energy, ModelledEnergy, OperationRow
+from onnxsnn.analysis.error_split import ErrorSplit
 from onnxsnn.analysis.evaluate import Evaluation, Row
+from onnxsnn.analysis.fit_curve import FitCurve
 from onnxsnn.analysis.inspection import Inspection, InspectionRow
+from onnxsnn.analysis.layers import Analysis, LayerAnalysis, Measures, RateDistribution
+from onnxsnn.analysis.target import SpikeRatio, Target
 
 ROWS = [Row(1, 0.5, 0.25, 0.125, 0.0625, 1234.0), Row(2, None, None, None, 0.1, 5678.0)]
 
@@ -35,6 +40,80 @@ def test_inspection_shows_refusals_with_their_reason(capsys):
     assert "refused: a[1] (LSTM): it has a state" in text
     assert "?x3xW" in text
     assert "timesteps: 4" in text
+
+
+def layer_analysis(name, gain, curve=None):
+    return LayerAnalysis(
+        layer=name,
+        curve=curve,
+        distribution=RateDistribution([0.0, 1.0], [0.75, 0.25], 0.75, 16, 3, 2),
+        squared=ErrorSplit(0.01, 0.001, 0.002, 0.003, 0.004),
+        mean=ErrorSplit(0.0, 0.0, 0.0, 0.0, 0.0),
+        exact=Measures(0.5 + gain, 0.9, 0.2),
+        gain=gain,
+    )
+
+
+def analysis(*gains):
+    layers = [layer_analysis(f"layer[{i}]", gain) for i, gain in enumerate(gains)]
+    costliest = max(layers, key=lambda layer: layer.gain).layer
+    return Analysis(512, 8, "accuracy", Measures(0.5, 0.9, 0.3), costliest, layers)
+
+
+def test_analysis_shows_the_parts_the_rates_and_the_layer_that_costs_most(capsys):
+    curve = FitCurve("layer[2]", [0.5, 0.0625], omega=3.0)
+    found = analysis(0.0, 0.125)
+    found.layers.append(layer_analysis("layer[2]", 0.0, curve))
+    display.show_analysis(found)
+    text = capsys.readouterr().out
+    for figure in ("0.001", "0.002", "0.003", "0.004", "0.01", "75.00 %", "3 of 16", "12.50 %"):
+        assert figure in text
+    assert "K(8)" in text
+    assert "0.0625" in text
+    assert " 3 " in text  # 2 Omega / T of two steps
+    assert "costs most: layer[1]; accuracy 50.00 % at T = 8 on 512 samples" in text
+    assert "62.50 %" in text
+
+
+def test_no_layer_is_blamed_where_none_costs(capsys):
+    display.show_analysis(analysis(0.0, -0.125))
+    text = capsys.readouterr().out
+    assert "no layer alone costs accuracy; accuracy 50.00 %" in text
+    assert "costs most" not in text
+
+
+ENERGY = Energy(
+    samples=10,
+    timesteps=2,
+    ann_macs=3000,
+    input_macs=1000,
+    analog_macs=[70, 140],
+    synaptic_operations=[400.0, 1234.5],
+    rows=[
+        OperationRow("conv[0]", "input", 1000, 1000.0),
+        OperationRow("gemm", "spikes", 2000, 1234.5),
+    ],
+    energies=[ModelledEnergy(CostModel("chip", "a paper", 4.0, 0.5), 12000.0, [2e3, 3e3])],
+)
+
+
+def test_energy_shows_operations_and_says_that_it_is_a_model(capsys):
+    display.show_energy(ENERGY)
+    text = capsys.readouterr().out
+    for figure in ("conv[0]", "input", "spikes", "2,000", "1,234", "12 nJ", "3 nJ", "0.250"):
+        assert figure in text
+    assert "Model, not a measurement" in text
+    assert "3,000 MACs in the ANN; at T = 2, 1,234 synaptic operations" in text
+    assert "1,000 MACs of a constant input and 140 analog ones" in text
+    assert "relative to the reference" not in text
+
+
+@pytest.mark.parametrize(("ratio", "shown"), [(0.265, "0.265"), (None, "not reached")])
+def test_spike_ratio_is_shown_below(capsys, ratio, shown):
+    target = Target("accuracy", 0.895, 3, 300.0)
+    display.show_energy(ENERGY, SpikeRatio(target, target, ratio))
+    expected = f"spikes relative to the reference, until accuracy 0.895: {shown}"
+    assert expected in capsys.readouterr().out
 
 
 def test_warnings_go_to_standard_error_once(capsys):

@@ -140,9 +140,9 @@ def _errors(data: ReportData) -> Made:
         ]
         for i, layer in enumerate(analysis.layers)
     ]  # fmt: skip
-    change = analysis.measure.capitalize() + ("," + unit if unit else "")
+    change = f"{analysis.measure.capitalize()} if exact" + ("," + unit if unit else "")
     columns = [("Layer", ""), ("Its error, in parts", "w"), ("Error", "n"),
-               ("If exact", "wide"), (change, "n")]  # fmt: skip
+               ("Gain", "wide"), (change, "n")]  # fmt: skip
     names = [layer.layer for layer in analysis.layers]
     marked = [names.index(worst.layer)] if worst.gain > 0 else []
     note = (

@@ -1,8 +1,16 @@
 """The demo: a network and data that come with the package, and a table of methods."""
 
+import json
+import re
 from importlib.resources import files
+from pathlib import Path
 
-from onnxsnn.analysis.comparison import compare
+import pytest
+from click.testing import CliRunner
+
+from onnxsnn import demo
+from onnxsnn.analysis.comparison import Way, compare
+from onnxsnn.cli import main
 from onnxsnn.demo import DEMO_WAYS, demo_data, demo_source
 
 
@@ -38,3 +46,34 @@ def test_fit_is_ahead_of_the_other_methods_and_near_the_ann():
     assert few["fit, signed, corrected"] == max(few.values())
     assert comparison.ann_accuracy > 0.9
     assert many["fit, corrected"] > comparison.ann_accuracy - 0.01
+
+
+@pytest.fixture
+def small_demo(tmp_path, monkeypatch):
+    """The demo in a folder of its own, of one way, few samples and few steps."""
+    monkeypatch.chdir(tmp_path)
+    few = [data.slice(0, 40) for data in demo_data()]
+    settings = {"DEMO_WAYS": (Way("max"),), "DEMO_TIMESTEPS": (2,), "REPORTED": Way("fit")}
+    for name, value in {**settings, "REPORTED_TIMESTEPS": 2, "demo_data": lambda: few}.items():
+        monkeypatch.setattr(demo, name, value)
+    return CliRunner()
+
+
+def test_it_ends_by_writing_the_report_and_says_where(small_demo):
+    result = small_demo.invoke(main, ["demo"])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1] == "report: demo-report.html"
+    text = Path("demo-report.html").read_text()
+    assert text.startswith("<!doctype html>")
+    assert "<h1>The demo network</h1>" in text
+
+
+def test_its_report_goes_where_it_is_told(small_demo):
+    result = small_demo.invoke(main, ["demo", "--json", "--report", "r.html"])
+    assert json.loads(result.stdout)["report"] == "r.html"
+    assert Path("r.html").exists()
+
+
+def test_make_demo_runs_it():
+    makefile = (Path(__file__).parents[2] / "Makefile").read_text()
+    assert re.search(r"^demo:.*\n\t\$\(BIN\)/onnxsnn demo$", makefile, re.MULTILINE)
