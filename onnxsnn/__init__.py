@@ -10,8 +10,11 @@
 True
 """
 
+from onnxsnn.analysis.energy import energy
 from onnxsnn.analysis.evaluate import evaluate
+from onnxsnn.analysis.fit_curve import fit_curves
 from onnxsnn.analysis.inspection import inspect
+from onnxsnn.analysis.layers import analyse
 from onnxsnn.convert import Conversion, convert
 from onnxsnn.data import Dataset, Preprocessing
 from onnxsnn.errors import OnnxSnnError
@@ -37,11 +40,14 @@ __all__ = [
     "Runner",
     "SignedIntegrateAndFire",
     "SpikingModel",
+    "analyse",
     "convert",
+    "energy",
     "evaluate",
     "export_loop",
     "export_nir",
     "export_npz",
+    "fit_curves",
     "inspect",
     "load_source",
 ]

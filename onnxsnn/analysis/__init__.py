@@ -1,1 +1,1 @@
-"""What a conversion costs: Omega and the fit curve, accuracy over timesteps."""
+"""What a conversion costs: per layer, over timesteps, in operations, and beside other ways."""
