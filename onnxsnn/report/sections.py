@@ -140,9 +140,9 @@ def _errors(data: ReportData) -> Made:
         ]
         for i, layer in enumerate(analysis.layers)
     ]  # fmt: skip
-    change = f"{analysis.measure.capitalize()} if exact" + ("," + unit if unit else "")
+    change = "Change" + ("," + unit if unit else "")
     columns = [("Layer", ""), ("Its error, in parts", "w"), ("Error", "n"),
-               ("Gain", "wide"), (change, "n")]  # fmt: skip
+               ("If exact", "wide"), (change, "n")]  # fmt: skip
     names = [layer.layer for layer in analysis.layers]
     marked = [names.index(worst.layer)] if worst.gain > 0 else []
     note = (
