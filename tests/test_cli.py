@@ -186,6 +186,9 @@ def test_what_needs_more_says_so(snn):
     options = ("evaluate", snn, "--data", "test.npz")
     assert "--ann" in fails(*options, "--analyse", code=2)
     assert "--energy" in fails(*options, "--reference", snn, code=2)
+    assert "--ann" in fails(*options, "--energy", "--reference", snn, code=2)
+    gone = ("--ann", "model.onnx", "--energy", "--reference", "gone.onnx")
+    assert "gone.onnx: cannot be read" in fails(*options, *gone)
     assert "both" in fails(*options, "--energy", "--mac-energy", 3, code=2)
 
 

@@ -101,7 +101,10 @@ def evaluate_command(
     models = cost_models(options) if with_energy else []
     if reference is not None and not with_energy:
         raise UsageError("--reference is for --energy; give both, or neither")
+    if reference is not None and ann is None:
+        raise UsageError("--reference counts spikes until an SNN is as good as its ANN; give --ann")
     network = SpikingModel.load(snn)
+    other = SpikingModel.load(reference) if reference is not None else None
     source = load_source(ann) if ann else None
     if csv_file is not None:
         check_writable(csv_file)
@@ -134,11 +137,16 @@ def evaluate_command(
     if with_energy:
         with display.progress("counting operations") as progress:
             more.energy = energy(network, samples, timesteps, models=models, progress=progress)
-    if reference is not None:
-        other = SpikingModel.load(reference)
+    if other is not None:
         with display.progress("running the reference") as progress:
             beside = evaluate(
-                other, samples, ann=source, timesteps=timesteps, backend=backend, progress=progress
+                other,
+                samples,
+                ann=source,
+                timesteps=timesteps,
+                backend=backend,
+                memory=memory,
+                progress=progress,
             )
         more.spike_ratio = spike_ratio(result, beside)
     if csv_file is not None:

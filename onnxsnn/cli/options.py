@@ -92,7 +92,7 @@ _ENERGY_OPTIONS = [
     ),
     click.option(
         "--reference", type=FILE,
-        help="For --energy: another SNN of the same ANN, to relate the number of spikes to.",
+        help="For --energy, with --ann: another SNN of that ANN, to relate the spikes to.",
     ),
 ]  # fmt: skip
 _COST_OPTIONS = [
