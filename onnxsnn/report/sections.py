@@ -27,6 +27,7 @@ _PARTS = (
 )
 
 _FOLDED = 40  # rows, above which a table of nodes is folded
+_DOTTED = 24  # steps, above which dots would hide their line
 
 
 def measure_text(measure: str) -> Callable[[float], str]:
@@ -38,7 +39,7 @@ def _accuracy(data: ReportData) -> Made:
     result, measure = data.evaluation, data.analysis.measure
     values = [float(getattr(row, measure)) for row in result.rows]
     target, text = data.target, measure_text(measure)
-    lead = f"After {len(values)} steps the {measure} is {text(values[-1])}."
+    lead = f"After {_steps(len(values))} the {measure} is {text(values[-1])}."
     if target is not None:
         goal = {
             "accuracy": f"A point below the ANN's accuracy, {text(target.level)},",
@@ -49,7 +50,7 @@ def _accuracy(data: ReportData) -> Made:
             lead += f" {goal} is not reached."
         else:
             steps = figure("target.timesteps", target.timesteps)
-            lead = f"{goal} is reached after {steps} of {len(values)} steps."
+            lead = f"{goal} is reached after {steps} of {_steps(len(values))}."
     guide = None
     if measure == "accuracy" and result.ann_accuracy is not None:
         guide = (result.ann_accuracy, "ANN")
@@ -59,7 +60,7 @@ def _accuracy(data: ReportData) -> Made:
         f"{measure.capitalize()} over timesteps",
         f"From {text(values[0])} after the first step to {text(values[-1])} after step "
         f"{len(values)}." + (f" The ANN has {text(guide[0])}." if guide else ""),
-        [Line(values, "accent", "SNN", dots=True)],
+        [Line(values, "accent", "SNN", dots=len(values) <= _DOTTED)],
         _axis_of(values, measure),
         guide=guide,
     )
@@ -292,7 +293,7 @@ def _raster(data: ReportData) -> Made | None:
         return None
     drawn = "".join(
         f"<div><h3>{_node(name)}</h3>"
-        + raster(f"Spikes in {name}", f"{len(rows)} neurons, {len(rows[0])} steps.", rows)
+        + raster(f"Spikes in {name}", f"{len(rows)} neurons, {_steps(len(rows[0]))}.", rows)
         + "</div>"
         for name, rows in groups.items()
     )
@@ -444,6 +445,10 @@ SECTIONS: tuple[tuple[str, Callable[[ReportData], Made | None]], ...] = (
     ("nodes", _layers),
 )
 """By identity, what makes a section of the data; None where there is nothing to show."""
+
+
+def _steps(count: int) -> str:
+    return f"{count} step{'' if count == 1 else 's'}"
 
 
 def _axis_of(values: list[float], measure: str) -> Axis:

@@ -26,7 +26,7 @@ class Line:
         values: after each step, [T].
         style: the class of its stroke: `accent`, `ink`, `muted` or `faint`, maybe with `dashed`.
         label: written at its end; none if empty.
-        dots: whether each step is marked.
+        dots: whether each step is marked; one alone always is.
     """
 
     values: Sequence[float]
@@ -138,7 +138,7 @@ def _path(line: Line, x: Sequence[float], axis: Axis, down: float) -> str:
     points = [(t, x[t], axis.place(line.values[t], down)) for t in shown]
     track = "L".join(f"{a} {b}" for _, a, b in points)
     path = f'<path class="line {line.style}" d="M{track}"/>'
-    if not line.dots:
+    if not line.dots and len(points) > 1:
         return path
     return path + "".join(
         f'<circle class="dot {line.style}" cx="{a}" cy="{b}" r="3"><title>T = {t + 1}: '

@@ -139,6 +139,17 @@ def test_page_of_every_structure_without_labels(tmp_path, structure):
         check(page(gather("m", snn, source, data, steps)))
 
 
+def test_one_step_is_a_dot(network):
+    """A line of one point would not be seen."""
+    source, snn, data = network
+    text = page(gather("One step", snn, source, data, 1))
+    plots = re.findall(r'<svg class="plot".*?</svg>', text)
+    lines = [drawing for drawing in plots if 'class="line' in drawing]
+    assert len(lines) > 6
+    assert all("<circle" in drawing for drawing in lines)
+    assert "After 1 step the accuracy" in text or "of 1 step." in text
+
+
 def test_names_are_escaped(tmp_path):
     b = Builder((3, 8, 8))
     b.conv(4)
