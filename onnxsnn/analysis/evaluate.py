@@ -75,7 +75,7 @@ class Evaluation:
         samples: number of samples.
         ann_accuracy: the ANN's accuracy, where the ANN and labels were given.
         layer_rates: by layer, mean spikes per neuron and step over the whole run.
-        bits_per_spike: of the neuron that ran.
+        bits_per_spike: the most of any layer.
         early_exit: the same with early exit, where a margin was given.
         warnings: what the user should know of how the SNN was run.
     """

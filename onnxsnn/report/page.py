@@ -46,12 +46,12 @@ def _embedded(text: str) -> str:
 def _about(data: ReportData) -> str:
     """How the SNN was made, and on what it was run."""
     metadata, result = data.snn.metadata, data.evaluation
-    neuron = metadata["neuron"]["model"]
+    neurons = ", ".join(dict.fromkeys(layer.neuron for layer in data.snn.layers))
     bits = figure("bits_per_spike", result.bits_per_spike, lambda value: f"{value:.3g}")
     corrected = ", corrected layer by layer" if metadata.get("corrected") else ""
     samples = figure("samples", result.samples, lambda value: f"{value:,}")
     return (
-        f"Neurons: {escape(neuron)}, {bits} bit{'' if result.bits_per_spike == 1 else 's'} per "
+        f"Neurons: {escape(neurons)}, {bits} bit{'' if result.bits_per_spike == 1 else 's'} per "
         f"spike. Thresholds: {escape(metadata['threshold'])}{corrected}, for "
         f"T = {data.snn.timesteps}. Run here for {len(result.rows)} "
         f"step{'' if len(result.rows) == 1 else 's'} on {samples} samples, beside the ANN."

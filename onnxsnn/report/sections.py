@@ -79,10 +79,8 @@ def _accuracy(data: ReportData) -> Made:
         f"<div class=two>{plot(drawn, caption)}"
         f"{plot(fired, 'Spikes fired until each step, the mean over samples.')}</div>"
     )
-    return (
-        "Accuracy over time",
-        section("time", f"{measure.capitalize()} over time", lead, both, _rows(data)),
-    )
+    heading = f"{measure.capitalize()} over time"
+    return heading, section("time", heading, lead, both, _rows(data))
 
 
 def _rows(data: ReportData) -> str:

@@ -1,8 +1,10 @@
 """The loop graph: all timesteps in one standard ONNX model, equal to the Runner's."""
 
 import json
+import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -162,24 +164,19 @@ def test_onnx_s_own_implementation_agrees(snn):
     assert_equal(dict(zip(snn.outputs, values, strict=True)), looped(snn, x, 4), 1e-4)
 
 
-SCRIPT = """
-const ort = require('onnxruntime-node');
-const {images, shape, timesteps} = JSON.parse(require('fs').readFileSync('feeds.json'));
-ort.InferenceSession.create('demo.loop.onnx').then(async (session) => {
-  const feeds = {
-    image: new ort.Tensor('float32', Float32Array.from(images), shape),
-    timesteps: new ort.Tensor('int64', BigInt64Array.from([BigInt(timesteps)]), []),
-  };
-  const {logits} = await session.run(feeds);
-  console.log(JSON.stringify(Array.from(logits.data)));
-});
+DOCS = Path(__file__).parents[2] / "docs" / "export.md"
+(CODE,) = re.findall(r"```js\n(.*?)```", DOCS.read_text(), re.DOTALL)
+SCRIPT = f"""{CODE}
+const {{images, shape, timesteps}} = JSON.parse(require("fs").readFileSync("feeds.json"));
+run(Float32Array.from(images), shape, timesteps).then(({{logits}}) =>
+  console.log(JSON.stringify(Array.from(logits.data))));
 """
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("timesteps", [1, 8])
 def test_node_gives_what_python_gives(node, timesteps):
-    """The demo's loop file in onnxruntime-node, with nothing of ours installed there."""
+    """The demo's loop file, run as docs/export.md says, with nothing of ours installed there."""
     calibration, test = demo_data()
     snn = convert(demo_source(), calibration, timesteps=8).snn
     export_loop(snn, node / "demo.loop.onnx")
@@ -189,7 +186,8 @@ def test_node_gives_what_python_gives(node, timesteps):
     (node / "feeds.json").write_text(
         json.dumps({"images": image.ravel().tolist(), "shape": image.shape, "timesteps": timesteps})
     )
-    (node / "run.js").write_text(SCRIPT)
+    script = SCRIPT.replace("x: new", "image: new").replace("model.loop.onnx", "demo.loop.onnx")
+    (node / "run.js").write_text(script)
     done = subprocess.run(["node", "run.js"], cwd=node, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     logits = np.array(json.loads(done.stdout.splitlines()[-1]), np.float32).reshape(expected.shape)

@@ -136,7 +136,12 @@ def test_page_of_every_structure_without_labels(tmp_path, structure):
     data = dataset(x=uniform(6, *spec.shape[1:]))
     snn = convert(source, data, timesteps=3).snn
     for steps in (1, 3):
-        check(page(gather("m", snn, source, data, steps)))
+        text = page(gather("m", snn, source, data, steps))
+        found = check(text)
+        heading = f"{found.data['analysis']['measure'].capitalize()} over time"
+        assert text.count(f">{heading}<") == 2  # in the contents, and above the section
+        neurons = ", ".join(dict.fromkeys(layer.neuron for layer in snn.layers))
+        assert f"Neurons: {neurons}, " in text
 
 
 def test_one_step_is_a_dot(network):
