@@ -315,9 +315,9 @@ def _flips(data: ReportData) -> Made | None:
         return None
     wrong = sum(flip.snn != flip.ann for flip in data.flips)
     lead = (
-        f"{wrong} that end in another class than the ANN's, and {len(data.flips) - wrong} that "
-        "settled late: the running estimates of their outputs. The ANN's class is coloured, the "
-        "SNN's black or white where it is another."
+        f"Of the first {data.analysis.samples:,} samples, {wrong} that end in another class than "
+        f"the ANN's and {len(data.flips) - wrong} that settled late: the running estimates of "
+        "their outputs. The ANN's class is coloured, the SNN's black or white where it is another."
     )
     drawn = "".join(map(_flip, data.flips))
     return "Samples that flip", section(
