@@ -87,6 +87,7 @@ class Runner:
             raise UsageError(f"backend {backend!r} is none of {', '.join(BACKENDS)}")
         self._specs = self.model.inputs
         self._layers = list(self.model.spikes) if rates else []
+        taps = [name for name in dict.fromkeys(taps) if name not in self.model.outputs]
         counters = [_counter(layer) for layer in self._layers]
         self._backend = BACKENDS[backend](
             _instrument(self.model, self._layers, taps),
@@ -343,13 +344,14 @@ def _instrument(snn: SpikingModel, layers: Sequence[str], taps: Sequence[str]) -
     model = onnx.ModelProto()
     model.CopyFrom(snn.model)
     known = {name for node in model.graph.node for name in node.output}
+    known -= {state.output for state in snn.states}
     unknown = [name for name in taps if name not in known]
     if unknown:
         raise UsageError(f"the SNN has no tensor {unknown[0]!r} to tap")
     model.graph.node.extend(node for layer in layers for node in _counting(snn, layer))
     axis = onnx.numpy_helper.from_array(np.array([1]), _AXIS)
     model.graph.initializer.append(axis)
-    extra = [*map(_counter, layers), *(name for name in taps if name not in snn.outputs)]
+    extra = [*map(_counter, layers), *taps]
     model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in extra)
     return model
 

@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from onnxsnn import Runner, convert
 from onnxsnn.errors import DataError, UsageError
@@ -180,9 +183,9 @@ def test_settings_that_make_no_sense_are_refused(snn):
     for margin in (-1.0, np.nan):
         with pytest.raises(UsageError, match="0 or more"):
             run_early(runner, X, margin)
-    for settings in ({"agreement": 0.0}, {"agreement": 1.1}, {"error": 0.0}):
+    for shares in ({"agreement": 0.0}, {"agreement": 1.1}, {"error": 0.0}):
         with pytest.raises(UsageError, match="shares"):
-            calibrate_margin(runner, dataset(x=X), **settings)
+            calibrate_margin(runner, dataset(x=X), **shares)
     with pytest.raises(UsageError, match="1 or more"):
         calibrate_margin(runner, dataset(x=X), 0)
 
@@ -213,3 +216,82 @@ def test_samples_that_are_done_leave_the_batch(snn, monkeypatch):
         runner.step(X)
     runner.reset()
     runner.step(X)
+
+
+def alone(history, margin):
+    """The step at which one sample is done, and its outputs then, as the module describes it.
+
+    Args:
+        history: its outputs by name after each step.
+        margin: to reach.
+    """
+    changes = []
+    for step, outputs in enumerate(history, 1):
+        first = next(iter(outputs.values()))
+        if step > 1:
+            changes.append(max(change(outputs[n], history[step - 2][n]) for n in outputs))
+        if first.ndim == 1 and len(first) > 1:
+            second, best = sorted(map(float, first))[-2:]
+            certainty = step * (best - second)
+        else:
+            certainty = 1 / max(*changes[-3:], 2.0**-24) if len(changes) >= 3 else 0.0
+        if certainty >= margin:
+            return step, outputs
+    return len(history), history[-1]
+
+
+def change(now, before):
+    norm = np.linalg.norm(now.astype(float))
+    return np.linalg.norm(now.astype(float) - before) / max(norm, np.finfo(float).tiny)
+
+
+@given(
+    data=st.data(),
+    shapes=st.sampled_from([[(3,)], [(2, 2)], [(1,)], [(3,), (2, 2)], [(2, 2), (3,)]]),
+    steps=st.integers(1, 9),
+    samples=st.integers(1, 4),
+    margin=st.sampled_from([0.0, 0.5, 1.5, 4.0, np.inf]),
+)
+def test_a_batch_decides_as_each_of_its_samples_alone(data, shapes, steps, samples, margin):
+    values = st.integers(-2, 2).map(lambda i: i / 2)
+    history = [
+        {
+            f"y{i}": data.draw(arrays(np.float32, (samples, *shape), elements=values))
+            for i, shape in enumerate(shapes)
+        }
+        for _ in range(steps)
+    ]
+    exits = Exits(samples, margin)
+    for step, outputs in enumerate(history):
+        exits.see(outputs, {"a": np.arange(samples) + 10.0 * step})
+    for i in range(samples):
+        step, outputs = alone([{n: v[i] for n, v in o.items()} for o in history], margin)
+        assert exits.timesteps[i] == step
+        assert exits.spikes[i] == i + 10 * (step - 1)
+        for name, values in outputs.items():
+            np.testing.assert_array_equal(exits.outputs[name][i], values)
+
+
+@settings(max_examples=10, deadline=None)
+@given(share=st.floats(0.02, 0.98), samples=st.integers(1, 40), seed=st.integers(0, 99))
+def test_samples_that_leave_the_batch_change_nothing_for_those_that_stay(snn, share, samples, seed):
+    """Against a run of all samples to the end, whose history is judged sample by sample."""
+    x = uniform(samples, 3, 8, 8, seed=seed)
+    runner = Runner(snn, memory=2**17)
+    history = [only(outputs) for outputs in runner.steps(x, T)]
+    second, best = np.partition(np.stack(history), -2, axis=2)[..., -2:].transpose(2, 0, 1)
+    margin = between(np.arange(1, T + 1)[:, None] * (best - second), share)
+    run = run_early(runner, x, margin)
+    for i in range(samples):
+        step, outputs = alone([{"y": values[i]} for values in history], margin)
+        assert run.timesteps[i] == step
+        np.testing.assert_allclose(only(run.outputs)[i], outputs["y"], atol=1e-5)
+
+
+def between(certainties, share):
+    """A margin that no certainty is near, so that rounding decides nothing."""
+    values = np.sort(certainties, axis=None)
+    gaps = np.diff(values)
+    near = np.abs(np.arange(len(gaps)) - share * len(gaps))
+    place = min(np.flatnonzero(gaps > 1e-3), key=lambda i: near[i])
+    return float(values[place] + gaps[place] / 2)

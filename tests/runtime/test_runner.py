@@ -90,6 +90,21 @@ def test_rates_are_the_mean_of_the_spikes(snn):
         np.testing.assert_allclose(runner.spikes[layer], per_sample, rtol=1e-6)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_taps_may_repeat_each_other_and_the_outputs(snn, backend):
+    tap = next(iter(snn.spikes.values()))
+    result = Runner(snn, backend, taps=[tap, *snn.outputs, tap], rates=True).run(X, 2)
+    assert list(result.outputs) == [*snn.outputs, tap]
+    np.testing.assert_array_equal(
+        result.outputs[snn.outputs[0]], only(Runner(snn, backend).run(X, 2).outputs)
+    )
+
+
+def test_a_state_is_no_tap(snn):
+    with pytest.raises(UsageError, match="no tensor"):
+        Runner(snn, taps=[snn.states[0].output])
+
+
 def test_counters_are_not_among_the_outputs(snn):
     result = Runner(snn, rates=True).run(X, 2)
     assert list(result.outputs) == snn.outputs
