@@ -166,8 +166,8 @@ def convert(
 def _check_arguments(
     timesteps: int, threshold: str | None, data: Dataset | None, correct: bool
 ) -> None:
-    if timesteps < 1:
-        raise UsageError(f"timesteps must be 1 or more, and is {timesteps}")
+    if timesteps < 1 or timesteps != int(timesteps):
+        raise UsageError(f"timesteps must be a whole number, 1 or more, and is {timesteps}")
     if threshold is not None and threshold not in THRESHOLDS:
         raise UsageError(f"threshold {threshold!r} is none of {', '.join(THRESHOLDS)}")
     if threshold in ("gaussian", "trained") and data is not None:

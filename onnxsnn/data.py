@@ -67,6 +67,9 @@ class Dataset:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
     def __post_init__(self) -> None:
+        for name, values in self.inputs.items():
+            if not np.ndim(values):
+                raise DataError(f"input {name!r} is a single number; give it an axis of samples")
         sizes = {name: len(values) for name, values in self.inputs.items()}
         if len(set(sizes.values())) != 1:
             raise DataError(f"the inputs hold different numbers of samples: {sizes}")

@@ -176,12 +176,12 @@ class SpikingModel:
         """The number of timesteps to run: as given, or for None that of `timesteps`.
 
         Raises:
-            UsageError: it is below 1.
+            UsageError: it is below 1, or not whole.
         """
         steps = self.timesteps if timesteps is None else timesteps
-        if steps < 1:
-            raise UsageError(f"timesteps must be 1 or more, and is {steps}")
-        return steps
+        if steps < 1 or steps != int(steps):
+            raise UsageError(f"timesteps must be a whole number, 1 or more, and is {steps}")
+        return int(steps)
 
     @property
     def inputs(self) -> list[InputSpec]:

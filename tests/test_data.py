@@ -364,6 +364,11 @@ def test_zero_samples_for_a_flat_model_are_refused(tmp_path):
         load(npy(tmp_path, np.zeros((0, 4, 5))), [FLAT])
 
 
+def test_a_single_number_is_no_data():
+    with pytest.raises(DataError, match="axis of samples"):
+        Dataset({"x": np.float32(1)})
+
+
 def test_scalar_input_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"shape \[\]"):
         load(npy(tmp_path, np.float32(3)), [InputSpec("x", (), FLOAT)])

@@ -11,9 +11,10 @@ positions,
 in closed form; lambda is the one of least error on samples held out, and where none is better
 there than D = 0, the weights stay. They are changed by half of D: x is noisy, by when spikes
 come as much as by how many, and a regression on noisy inputs shrinks what it predicts, layer
-after layer (attenuation, Fuller, Measurement Error Models, 1987, section 1.1). Fitting a layer's output is how post-training quantization
-sets weights (Nagel et al., ICML 2020, section 3), and how biases of SNNs were set (Li et al.,
-ICML 2021, section 4).
+after layer (attenuation: Fuller, Measurement Error Models, 1987, section 1.1).
+
+Fitting a layer's output is how post-training quantization sets weights (Nagel et al., ICML
+2020, section 3), and how biases of SNNs were set (Li et al., ICML 2021, section 4).
 
 Where the output only enters a residual Add, the sum is what is fitted, so that the last layer
 in front makes up for errors of the shortcut too.

@@ -33,6 +33,8 @@ def export_command(
     asked = [kind for kind, given in (("loop", loop), ("nir", nir), ("npz", npz)) if given]
     if len(asked) != 1:
         raise UsageError("give one of --loop, --nir and --npz")
+    if loop and allow_loss:
+        raise UsageError("--loop loses nothing; leave out --allow-loss")
     suffix, write, notes = _KINDS[asked[0]]
     output = output or Path(snn.name.removesuffix(".onnx").removesuffix(".snn") + suffix)
     if output.resolve() == snn.resolve():

@@ -60,7 +60,7 @@ class Runner:
 
     Raises:
         ModelError: the file holds no SNN, or the backend does not take it.
-        UsageError: there is no such backend or tensor.
+        UsageError: there is no such backend or tensor, or `threads` or `memory` is below 1.
 
     Example:
         >>> from onnxsnn.convert import convert
@@ -85,6 +85,9 @@ class Runner:
         self.model = model if isinstance(model, SpikingModel) else SpikingModel.load(model)
         if backend not in BACKENDS:
             raise UsageError(f"backend {backend!r} is none of {', '.join(BACKENDS)}")
+        for name, given in (("threads", threads), ("memory", memory)):
+            if given is not None and given < 1:
+                raise UsageError(f"{name} must be 1 or more, and is {given}")
         self._specs = self.model.inputs
         self._layers = list(self.model.spikes) if rates else []
         taps = [name for name in dict.fromkeys(taps) if name not in self.model.outputs]
@@ -310,8 +313,13 @@ class Runner:
 
 
 def _fitting(values: Array, spec: InputSpec) -> Array:
-    values = np.ascontiguousarray(values)
+    try:
+        values = np.asarray(values, order="C")
+    except ValueError as error:
+        raise DataError(f"input {spec.name!r} is no array: {error}") from error
     wanted = spec.shape
+    if not values.ndim:
+        raise DataError(f"input {spec.name!r} is a single number; give it an axis of samples")
     same_rank = values.ndim == len(wanted)
     if not same_rank or any(
         w not in (None, v) for w, v in zip(wanted[1:], values.shape[1:], strict=False)

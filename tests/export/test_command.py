@@ -68,5 +68,6 @@ def test_mistakes_are_one_line(folder):
         "the SNN itself" in call("model.snn.onnx", "--loop", "-o", "model.snn.onnx", code=2).stderr
     )
     assert "cannot be written" in call("model.snn.onnx", "--npz", "-o", "gone/x.npz", code=1).stderr
+    assert "loses nothing" in call("model.snn.onnx", "--loop", "--allow-loss", code=2).stderr
     call("model.snn.onnx", "--loop")
     assert "all timesteps" in call("model.loop.onnx", "--npz", code=1).stderr

@@ -146,6 +146,8 @@ def test_doubles_are_taken_as_floats(snn):
         (np.zeros((2, 3, 9, 8), np.float32), "takes shape"),
         (np.zeros((0, 3, 8, 8), np.float32), "samples"),
         (np.zeros((2, 3, 8, 8), complex), "complex128 came"),
+        ([[1.0, 2.0], [3.0]], "no array"),
+        (np.float32(1), "axis of samples"),
         ({"y": X}, "'y'"),
         ({"x": X, "y": X}, "'y'"),
     ],
@@ -175,8 +177,12 @@ def test_another_batch_in_mid_run_is_refused(snn):
 
 
 def test_timesteps_backend_and_tap_that_are_none_are_refused(snn):
-    with pytest.raises(UsageError, match="1 or more"):
-        Runner(snn).run(X, 0)
+    for timesteps in (0, 2.5):
+        with pytest.raises(UsageError, match="1 or more"):
+            Runner(snn).run(X, timesteps)
+    for options in ({"threads": -1}, {"memory": 0}):
+        with pytest.raises(UsageError, match="1 or more"):
+            Runner(snn, **options)
     with pytest.raises(UsageError, match="backend"):
         Runner(snn, "abacus")
     with pytest.raises(UsageError, match="no tensor 'gone'"):
