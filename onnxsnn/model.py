@@ -67,6 +67,8 @@ class Layer:
         scale: what a spike is worth to those that read it, per channel, in units of the
             activation: the threshold, unless the layer was corrected.
         bias: the current that a correction added to every step, per channel; None for none.
+        grid: what 1 is worth in its currents, thresholds and potentials in the step graph, per
+            channel, in units of the activation; None where they are in those units.
     """
 
     name: str
@@ -81,10 +83,11 @@ class Layer:
     bits: float
     scale: list[float] | None = None
     bias: list[float] | None = None
+    grid: list[float] | None = None
 
     def summary(self) -> dict[str, Any]:
         """All that is not per channel."""
-        return {k: v for k, v in asdict(self).items() if k not in ("scale", "bias")}
+        return {k: v for k, v in asdict(self).items() if k not in ("scale", "bias", "grid")}
 
 
 @dataclass
@@ -222,6 +225,10 @@ class SpikingModel:
         """The operator of a layer's neurons, of the onnxsnn domain."""
         return str(self._node(layer).op_type)
 
+    def wire(self, layer: str) -> list[str]:
+        """Names of the unit and the zero point of a layer's spikes, where those are bytes."""
+        return list(self._node(layer).input[-2:])
+
     @property
     def scales(self) -> dict[str, Array]:
         """By layer, what a spike is worth, in units of the activation, shaped as its threshold."""
@@ -328,6 +335,7 @@ def read_metadata(model: onnx.ModelProto) -> dict[str, Any]:
 
 def _neurons(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     operators = {neuron.operator for neuron in NEURONS.values()}
+    operators |= {functions.INTEGER + operator for operator in operators}
     return [
         node
         for node in model.graph.node

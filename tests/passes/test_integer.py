@@ -1,0 +1,130 @@
+"""The integer step graph: its spikes are the step graph's where nothing has to be rounded."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from onnxsnn import Runner, SpikingModel, convert
+from onnxsnn.neurons import (
+    BurstIntegrateAndFire,
+    IntegrateAndFire,
+    MultiThreshold,
+    Neuron,
+    SignedIntegrateAndFire,
+)
+from onnxsnn.source import Source
+from tests.models import Builder
+from tests.networks import IntegerBuilder, eighths, integer_networks
+
+STEPS = 5
+
+
+def both(b: Builder, neuron: Neuron | None = None) -> tuple[SpikingModel, SpikingModel]:
+    """The SNN of a network whose thresholds are trained, and its integer SNN."""
+    source, options = Source(b.model(), "", []), {"timesteps": STEPS, "neuron": neuron}
+    return convert(source, **options).snn, convert(source, **options, integer=True).snn
+
+
+def operators(snn):
+    return [node.op_type for node in snn.model.graph.node]
+
+
+def run(snn, x, backend="onnxruntime"):
+    """Outputs after every step, and spikes by layer."""
+    result = Runner(snn, backend, rates=True).run(x, STEPS, every_step=True)
+    return result.every_step, result.spikes
+
+
+def assert_same_spikes(snn, other, x, backend="onnxruntime"):
+    (outputs, spikes), (others, other_spikes) = run(snn, x), run(other, x, backend)
+    assert spikes.keys() == other_spikes.keys()
+    for layer, counts in spikes.items():
+        np.testing.assert_array_equal(counts, other_spikes[layer], layer)
+    for step, other_step in zip(outputs, others, strict=True):
+        for name, values in step.items():
+            np.testing.assert_allclose(other_step[name], values, rtol=1e-6, atol=1e-5)
+
+
+@settings(max_examples=15)
+@given(integer_networks(exclude=["mean"]))
+def test_whole_weights_give_the_same_spikes(b):
+    plain, rounded = both(b, IntegrateAndFire())
+    assert_same_spikes(plain, rounded, eighths(3, 2, 6, 6, seed=1))
+
+
+@pytest.mark.parametrize(
+    "neuron", [SignedIntegrateAndFire(), BurstIntegrateAndFire(levels=3), MultiThreshold(levels=2)]
+)
+@settings(max_examples=5)
+@given(b=integer_networks(exclude=["mean"]))
+def test_other_neurons_give_the_same_spikes(neuron, b):
+    plain, rounded = both(b, neuron)
+    assert_same_spikes(plain, rounded, eighths(3, 2, 6, 6, seed=1))
+
+
+def layers(*more):
+    """Two convolutions with something between or around them, and a linear read-out."""
+    b = IntegerBuilder((2, 6, 6))
+    b.conv(4)
+    b.clip(2.0)
+    for step in more:
+        step(b)
+    b.clip(4.0)
+    b.op("GlobalAveragePool")
+    b.op("Flatten")
+    b.gemm(3)
+    return b
+
+
+def residual(b):
+    skip = b.last
+    b.conv(4)
+    b.op("Add", b.last, skip)
+
+
+def pooled(b):
+    b.op("AveragePool", kernel_shape=[2, 2], strides=[2, 2])
+    b.conv(3, kernel=1, pads=[0] * 4)
+
+
+def pooled_by_maximum(b):
+    b.op("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
+    b.conv(4)
+
+
+NETWORKS = {
+    "average pooling": pooled,
+    "MaxPool": pooled_by_maximum,
+    "stride": lambda b: b.conv(5, strides=[2, 2]),
+    "groups": lambda b: b.conv(8, group=2),
+    "depthwise": lambda b: b.conv(4, group=4),
+    "no bias": lambda b: b.conv(4, bias=False),
+    "uneven pads": lambda b: b.conv(4, pads=[0, 1, 2, 1]),
+    "same": lambda b: b.conv(4, pads=None, auto_pad="SAME_UPPER", strides=[2, 2]),
+    "dilation": lambda b: b.conv(4, dilations=[2, 2]),
+    "residual": residual,
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("backend", ["onnxruntime", "numpy"])
+def test_each_kind_of_layer_gives_the_same_spikes(name, backend):
+    plain, rounded = both(layers(NETWORKS[name]), IntegrateAndFire())
+    assert "QLinearConv" in operators(rounded)
+    assert_same_spikes(plain, rounded, eighths(3, 2, 6, 6, seed=1), backend)
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 5)])
+def test_products_of_matrices_give_the_same_spikes(shape):
+    b = IntegerBuilder(shape)
+    for outputs, threshold in ((6, 2.0), (7, 4.0), (3, None)):
+        if len(shape) == 1:
+            b.gemm(outputs, transB=outputs % 2)
+        else:
+            b.op("MatMul", b.last, b.normal(b.channels if outputs != 6 else 5, outputs))
+            b.channels = outputs
+        if threshold:
+            b.clip(threshold)
+    plain, rounded = both(b)
+    assert "MatMulInteger" in operators(rounded)
+    assert_same_spikes(plain, rounded, eighths(4, *shape, seed=1))
