@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from onnxsnn.graph import Graph, from_model, to_model
 from onnxsnn.inputs import InputSpec
 from onnxsnn.neurons import NEURONS, RECTIFYING_NEURONS, Neuron
 from onnxsnn.passes.spike import State
+from onnxsnn.passes.unrounded import unrounded
 
 __all__ = [
     "FORMAT",
@@ -273,6 +274,26 @@ class SpikingModel:
         """The neurons of a layer."""
         (node,) = (node for node in _neurons(self.model) if node.name == layer)
         return node
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether weights and spikes are bytes."""
+        return "integer" in self.metadata
+
+    def unrounded(self) -> SpikingModel:
+        """The same SNN in float32: an integer SNN's weights as they were rounded, and currents
+        that are not rounded; in units of the activation. Any other SNN is its own.
+        """
+        if not self.is_integer:
+            return self
+        graph = self.graph()
+        defaults = {state.input: state.default for state in self.states}
+        grids = {layer.name: np.asarray(layer.grid) for layer in self.layers if layer.grid}
+        unrounded(graph, grids, defaults)
+        states = [replace(state, default=defaults[state.input]) for state in self.states]
+        layers = [replace(layer, grid=None) for layer in self.layers]
+        metadata = {key: value for key, value in self.metadata.items() if key != "integer"}
+        return SpikingModel.build(graph, states, metadata, layers)
 
     def graph(self) -> Graph:
         """The step graph for the passes: the states are plain inputs there."""

@@ -65,7 +65,7 @@ def fit_curves(
         UsageError: timesteps below 1.
         DataError: the data do not fit the model.
     """
-    steps = snn.steps(timesteps)
+    steps, snn = snn.steps(timesteps), snn.unrounded()
     names = snn.spikes
     runner, rates = Runner(snn, taps=list(names.values())), Session(rate_model(snn))
     totals = {layer: _Totals(steps) for layer in names}

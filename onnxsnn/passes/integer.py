@@ -3,10 +3,11 @@
 1. A tensor of spikes holds whole multiples of a unit between two bounds, its *levels*: what
    neurons send, what shape operators make of it, means over windows (sums of spikes, the
    division left to the weights), and what MaxPool makes of running sums.
-2. Neurons send bytes: `zero + s / unit`. Whatever reads numbers gets them by a Cast.
+2. Neurons send bytes: `zero + s / unit`. Whatever reads numbers gets them by DequantizeLinear.
 3. Conv, Gemm and MatMul of constant weights that read levels get whole weights of 8 bits, one
    scale per output channel, and become QLinearConv and MatMulInteger. What QLinearConv gives
-   are bytes again: sums in whole steps (`onnxsnn.eight_bits`).
+   are bytes again: sums in whole steps (`onnxsnn.eight_bits`). Means become sums by a
+   QLinearConv of ones, without a bias.
 4. A neuron that alone reads such a layer reads its sums as they are: threshold and initial
    potential are in their scale, and the bias is added there, in full precision.
 5. Everything else stays as it was.
@@ -216,19 +217,9 @@ class _Integer:
         node.outputs[0] = sent
         offset = self._constant(f"{node.name}.offset", np.zeros_like(node.inputs[1].values))
         node.inputs += [offset, unit, zero]
-        self._as_numbers(sent, spikes, levels)
+        insert(self.graph, "DequantizeLinear", [sent, unit, zero], spikes)
         self.bytes[id(spikes)] = sent
         self.report.actions[f"{node.op.removeprefix(INTEGER)} sends bytes"] += 1
-
-    def _as_numbers(self, sent: Tensor, numbers: Tensor, levels: Levels) -> None:
-        """Let `numbers` be what bytes stand for."""
-        steps = [("Sub", float(-levels.least), 0.0), ("Mul", levels.unit, 1.0)]
-        needed = [(operator, value) for operator, value, nothing in steps if value != nothing]
-        targets = [self._like(numbers, operator) for operator, _ in needed] + [numbers]
-        insert(self.graph, "Cast", [sent], targets[0], attrs={"to": 1})
-        for (operator, value), source, target in zip(needed, targets, targets[1:], strict=False):
-            operand = self._constant(f"{target.name}.{operator}", value)
-            insert(self.graph, operator, [source, operand], target)
 
     def _bytes_of(self, tensor: Tensor) -> Tensor:
         """The bytes that stand for a tensor of levels; each is made once."""

@@ -128,3 +128,15 @@ def test_products_of_matrices_give_the_same_spikes(shape):
     plain, rounded = both(b)
     assert "MatMulInteger" in operators(rounded)
     assert_same_spikes(plain, rounded, eighths(4, *shape, seed=1))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_unrounded_gives_the_step_graph_back(name):
+    plain, rounded = both(layers(NETWORKS[name]), IntegrateAndFire())
+    back = rounded.unrounded()
+    assert not {"QLinearConv", "DequantizeLinear", "QuantizeLinear"} & {*operators(back)}
+    for layer, theta in plain.thresholds.items():
+        np.testing.assert_allclose(
+            back.thresholds[layer], np.broadcast_to(theta, back.thresholds[layer].shape), rtol=1e-6
+        )
+    assert_same_spikes(plain, back, eighths(3, 2, 6, 6, seed=1))
