@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 
 from onnxsnn import Runner, SpikingModel, convert
+from onnxsnn.export import loop_model
 from onnxsnn.neurons import (
     BurstIntegrateAndFire,
     IntegrateAndFire,
@@ -12,9 +13,11 @@ from onnxsnn.neurons import (
     Neuron,
     SignedIntegrateAndFire,
 )
+from onnxsnn.runtime.step_graph import StepGraph
+from onnxsnn.session import make_session
 from onnxsnn.source import Source
-from tests.models import Builder
-from tests.networks import IntegerBuilder, eighths, integer_networks
+from tests.models import Builder, dataset, uniform
+from tests.networks import STRUCTURES, IntegerBuilder, eighths, integer_networks
 
 STEPS = 5
 
@@ -140,3 +143,69 @@ def test_unrounded_gives_the_step_graph_back(name):
             back.thresholds[layer], np.broadcast_to(theta, back.thresholds[layer].shape), rtol=1e-6
         )
     assert_same_spikes(plain, back, eighths(3, 2, 6, 6, seed=1))
+
+
+def structure(name, timesteps=STEPS, **options):
+    """An SNN of a structure of random weights, and inputs of it."""
+    b = STRUCTURES[name]()
+    sizes = [size.dim_value for size in b.inputs[0].type.tensor_type.shape.dim[1:]]
+    x = uniform(4, *sizes)
+    source = Source(b.model(), "", [])
+    return convert(source, dataset(x=x), timesteps=timesteps, **options).snn, x
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_every_structure_is_near_its_step_graph_and_runs_in_every_way(name):
+    plain, x = structure(name)
+    rounded, _ = structure(name, integer=True)
+    assert {"QLinearConv", "MatMulInteger"} & {*operators(rounded)}
+    runner = Runner(rounded)
+    assert runner.warnings == Runner(plain).warnings
+    (values,) = runner.run(x, STEPS).outputs.values()
+    stepping = StepGraph(rounded.model, rounded.states, rounded.outputs)
+    steps = stepping.advance(stepping.prepare({"x": x}), {}, STEPS, every_step=True)[0]
+    (stepped,) = steps.values()
+    np.testing.assert_allclose(values, stepped[-1], rtol=1e-4, atol=1e-4)
+    feeds = {"x": x, "timesteps": np.array(STEPS, np.int64)}
+    (looped,) = make_session(loop_model(rounded)).run(None, feeds)
+    np.testing.assert_allclose(looped, stepped[-1], rtol=1e-5, atol=1e-5)
+    (numbers,) = Runner(rounded, "numpy").run(x, STEPS).outputs.values()
+    assert np.linalg.norm(numbers - values) <= 0.1 * np.linalg.norm(values)
+    (back,) = Runner(rounded.unrounded()).run(x, STEPS).outputs.values()
+    (expected,) = Runner(plain).run(x, STEPS).outputs.values()
+    for found in (values, back):
+        assert np.linalg.norm(found - expected) <= 0.3 * np.linalg.norm(expected)
+
+
+def test_an_integer_snn_is_read_as_it_was_written(tmp_path):
+    rounded, x = structure("resnet-v2", integer=True)
+    rounded.save(tmp_path / "m.snn.onnx")
+    read = SpikingModel.load(tmp_path / "m.snn.onnx")
+    assert read.layers == rounded.layers
+    assert_same_spikes(rounded, read, x)
+    assert read.unrounded().metadata == {
+        key: value for key, value in rounded.metadata.items() if key != "integer"
+    }
+
+
+def test_thresholds_are_in_the_scale_of_the_sums():
+    plain, rounded = both(layers(NETWORKS["stride"]), IntegrateAndFire())
+    (layer,) = [layer for layer in rounded.layers if layer.grid]
+    grid = np.array(layer.grid).reshape(rounded.thresholds[layer.name].shape)
+    np.testing.assert_allclose(
+        rounded.thresholds[layer.name] * grid,
+        np.broadcast_to(plain.thresholds[layer.name], grid.shape),
+    )
+
+
+def test_what_stays_in_float32_is_told():
+    b = layers(NETWORKS["residual"])
+    reports = convert(Source(b.model(), "", []), timesteps=STEPS, integer=True).reports
+    actions = reports[-1].actions
+    assert actions["Conv turned into QLinearConv"] == 1
+    assert actions["Conv left in float32"] == actions["Gemm left in float32"] == 1
+
+
+def test_spikes_of_too_many_sizes_stay_in_float32():
+    _, rounded = both(layers(NETWORKS["stride"]), MultiThreshold(levels=8))
+    assert "QLinearConv" not in operators(rounded)
