@@ -129,7 +129,7 @@ def _row(
         reason=reason,
         shape=None if output.shape is None else list(output.shape),
         neurons=_size(output.shape) if fires else None,
-        threshold=_threshold(node) if role is Role.NEURON else None,
+        threshold=layer["threshold"] if layer.get("grid") else _threshold(node, role),
         p=layer.get("p"),
         omega=layer.get("omega"),
     )
@@ -158,7 +158,9 @@ def _size(shape: list[int | str | None] | None) -> int | None:
     return math.prod(size for size in shape[1:] if isinstance(size, int))
 
 
-def _threshold(node: Node) -> float | None:
+def _threshold(node: Node, role: Role) -> float | None:
+    if role is not Role.NEURON:
+        return None
     values = constant(node.inputs[1])
     unset = values is None or values.max() >= UNSET_THRESHOLD
     return None if values is None or unset else float(values.mean())

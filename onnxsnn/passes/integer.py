@@ -45,7 +45,7 @@ from onnxsnn.neurons import Neuron
 from onnxsnn.passes.report import Report
 from onnxsnn.weights import WeightLayer, weight_layer
 
-__all__ = ["IntegerReport", "Levels", "integer", "levels_of", "rounded_layers"]
+__all__ = ["IntegerReport", "integer", "rounded_layers"]
 
 _WIDEST = 128  # between levels: two times 128 times 127 still is a number of 16 bits
 _LAYERS = {"Conv", "Gemm", "MatMul"}
@@ -100,17 +100,18 @@ def integer(
 
 def rounded_layers(graph: Graph, neurons: Mapping[str, Neuron]) -> list[Node]:
     """The layers of weights that read spikes: those that the pass gives 8-bit weights."""
-    levels = levels_of(graph, neurons)
+    levels = _levels_of(graph, neurons)
     return [
         node
         for node in graph.nodes
         if node.op in _LAYERS
         and id(node.inputs[0]) in levels
+        and node.outputs[0].shape is not None
         and weight_layer(graph, node) is not None
     ]
 
 
-def levels_of(graph: Graph, neurons: Mapping[str, Neuron]) -> dict[int, Levels]:
+def _levels_of(graph: Graph, neurons: Mapping[str, Neuron]) -> dict[int, Levels]:
     """By id() of a tensor, its levels, where it has some; the graph must be in order."""
     levels: dict[int, Levels] = {}
     sums: dict[int, Levels] = {}  # of running sums, by how much they grow in a step
@@ -178,7 +179,7 @@ class _Integer:
         self.seen = seen
         self.defaults = defaults
         self.report = IntegerReport("integer", preserves_values=False)
-        self.levels = levels_of(graph, neurons)
+        self.levels = _levels_of(graph, neurons)
         self.layers = rounded_layers(graph, neurons)
         self.neurons = [
             node
@@ -282,15 +283,13 @@ class _Integer:
         else:
             sums, worth = self._product(node, layer, levels, read)
             offset = np.zeros(layer.outputs)
-        axes = len(output.shape)
-        along = [1] * axes
-        along[layer.output_axis(axes)] = -1
-        worth, offset, bias = (v.reshape(along) for v in (worth, offset, layer.bias))
+        axis = layer.output_axis(len(output.shape))
         if direct:
             assert reader is not None
-            self._read_sums(reader, sums, worth, offset + bias / worth)
+            total = offset + layer.bias / worth
+            self._read_sums(reader, sums, _along(output, axis, worth), _along(output, axis, total))
         else:
-            self._as_currents(sums, output, worth, offset, bias)
+            self._as_currents(sums, output, axis, worth, offset, layer.bias)
         remove(self.graph, node)
 
     def _convolution(
@@ -331,20 +330,26 @@ class _Integer:
         neuron.inputs[-3] = self._constant(f"{name}.offset", offset)
         start = (self.defaults[potential.name] / worth).astype(np.float32)
         self.defaults[potential.name] = start
-        sizes = neuron.outputs[1].shape
+        sizes = neuron.outputs[1].shape or [None] * start.ndim
         potential.shape = [a if a == b else None for a, b in zip(start.shape, sizes, strict=True)]
         self.report.grids[name] = worth.reshape(-1)
 
     def _as_currents(
-        self, sums: Tensor, output: Tensor, worth: Array, offset: Array, bias: Array
+        self, sums: Tensor, output: Tensor, axis: int, worth: Array, offset: Array, bias: Array
     ) -> None:
-        """Let `output` be the currents that sums stand for."""
+        """Let `output` be the currents that sums stand for; channels lie along `axis`."""
         output.inputs.clear()
-        name, axis = output.name, int(np.argmax(worth.shape))
-        inputs = [sums, self._constant(f"{name}.worth", worth.reshape(-1))]
+        name = output.name
+        inputs = [sums, self._constant(f"{name}.worth", worth)]
         if sums.dtype == np.uint8:
-            inputs.append(self._constant(f"{name}.zeros", -offset.reshape(-1), np.uint8))
+            inputs.append(self._constant(f"{name}.zeros", -offset, np.uint8))
         target = self._like(output, "unbiased") if np.any(bias) else output
         insert(self.graph, "DequantizeLinear", inputs, target, attrs={"axis": axis})
         if target is not output:
-            insert(self.graph, "Add", [target, self._constant(f"{name}.bias", bias)], output)
+            shaped = self._constant(f"{name}.bias", _along(output, axis, bias))
+            insert(self.graph, "Add", [target, shaped], output)
+
+
+def _along(tensor: Tensor, axis: int, values: Array) -> Array:
+    """Values [C], shaped to meet `tensor` along an axis."""
+    return values.reshape([-1 if at == axis else 1 for at in range(len(tensor.shape))])

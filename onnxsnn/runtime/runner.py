@@ -362,12 +362,12 @@ def _counting(snn: SpikingModel, layer: str) -> list[onnx.NodeProto]:
     """Nodes that count a layer's spikes: negative and small ones too, a burst as several."""
     make = onnx.helper.make_node
     last, nodes = snn.spikes[layer], []
-    operator = snn.operator(layer)
-    if operator.startswith(INTEGER):
+    fires = snn.operator(layer)
+    if fires.startswith(INTEGER):
         scale = snn.wire(layer)
         nodes.append(make("DequantizeLinear", [last, *scale], [f"{layer}.runner.spikes"]))
         last = nodes[-1].output[0]
-    plain = operator.removeprefix(INTEGER) in _WHOLE_SPIKES
+    plain = fires.removeprefix(INTEGER) in _WHOLE_SPIKES
     for operator in ("Flatten",) if plain else ("Flatten", "Abs", "Ceil"):
         nodes.append(make(operator, [last], [f"{layer}.runner.{operator}"]))
         last = nodes[-1].output[0]

@@ -95,7 +95,14 @@ def pooled_by_maximum(b):
     b.conv(4)
 
 
+def one_channel(b):
+    b.conv(1)
+    b.op("Add", b.last, b.constant([[[1.0]]]))
+    b.op("Add", b.last, b.op("Identity"))
+
+
 NETWORKS = {
+    "one channel": one_channel,
     "average pooling": pooled,
     "MaxPool": pooled_by_maximum,
     "stride": lambda b: b.conv(5, strides=[2, 2]),
