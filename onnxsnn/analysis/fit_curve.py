@@ -65,7 +65,8 @@ def fit_curves(
         UsageError: timesteps below 1.
         DataError: the data do not fit the model.
     """
-    steps, snn = snn.steps(timesteps), snn.unrounded()
+    snn = snn.unrounded()
+    steps = snn.steps(timesteps)
     names = snn.spikes
     runner, rates = Runner(snn, taps=list(names.values())), Session(rate_model(snn))
     totals = {layer: _Totals(steps) for layer in names}
