@@ -50,6 +50,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 }
 SNNS: dict[str, Callable[[Path, Dataset], SpikingModel]] = {
     "fp32": lambda path, data: convert(path, data, timesteps=16).snn,
+    "integer": lambda path, data: convert(path, data, timesteps=16, integer=True).snn,
 }
 CALIBRATION = 64
 PEER_STEPS = 16

@@ -11,6 +11,7 @@ import numpy as np
 from onnxsnn.analysis.omega import omega, threshold_ratio
 from onnxsnn.arrays import Array
 from onnxsnn.calibration.correct import correct_network
+from onnxsnn.calibration.integer import integer_network
 from onnxsnn.calibration.observe import Statistics, calibrate
 from onnxsnn.calibration.synthetic import SAMPLES, cut_at_normalized, noise
 from onnxsnn.data import Dataset
@@ -69,6 +70,7 @@ def convert(
     per_layer: bool = False,
     correct: bool = False,
     strict: bool = False,
+    integer: bool = False,
     verify: bool = False,
     keep: Keep | None = None,
     progress: Progress = lambda _done, _all: None,
@@ -87,6 +89,8 @@ def convert(
         correct: fit each layer's weights, thresholds, initial potentials and biases to what the
             SNN really emits, layer by layer; it takes two runs over the data for every layer.
         strict: refuse what would not be driven by spikes, instead of compensating it.
+        integer: give weights and spikes 8 bits, in quantized operators; what that costs is
+            measured on up to 256 of the samples, and in the SNN's metadata as `integer`.
         verify: compare the outputs before and after every pass that should keep them.
         keep: called with every intermediate model, and the name of the pass that made it.
         progress: called during calibration.
@@ -160,6 +164,10 @@ def convert(
         "warnings": line.warnings,
     }
     snn = SpikingModel.build(graph, spiking.states, metadata, line.layers)
+    if integer:
+        rounded = integer_network(snn, source, data, progress)
+        snn = rounded.snn
+        line.reports.append(rounded.report)
     return Conversion(snn, line.reports, line.warnings, line.differences)
 
 

@@ -6,16 +6,28 @@ Only operators that are the same in every opset since `MINIMUM_OPSET` are used.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import onnx
 import onnx.parser
 
-from onnxsnn.neurons import NEURONS
+from onnxsnn.neurons import NEURONS, Neuron
 
-__all__ = ["BODIES", "DOMAIN", "IR_VERSION", "MINIMUM_OPSET", "VERSION", "body"]
+__all__ = [
+    "BODIES",
+    "DOMAIN",
+    "INTEGER",
+    "IR_VERSION",
+    "MINIMUM_OPSET",
+    "VERSION",
+    "body",
+    "closure",
+]
 
 DOMAIN = "onnxsnn"
 VERSION = 1
 IR_VERSION = 8  # the first that has model-local functions
+INTEGER = "Integer"  # a neuron's operator with this in front has 8-bit spikes
 MINIMUM_OPSET = 14  # the first whose Reshape lets onnx follow computed shapes
 
 _RATE_NORM = """
@@ -66,6 +78,27 @@ MeanIncrement (mean, last, step) => (x, last_next) {
 }
 """  # where the mean is infinite or NaN (a log of what has not spiked yet), it waits
 
+
+def _integer(neuron: Neuron) -> str:
+    """The body of a neuron that reads numbers of any type, and whose spikes are bytes.
+
+    It reads `x + offset`, and a spike is `zero + s / unit`.
+    """
+    before = ", ".join(["x", "theta", *neuron.states])
+    after = ", ".join(f"{state}_next" for state in neuron.states)
+    names = list(neuron.attributes)
+    header = f"<{', '.join(names)}>" if names else ""
+    given = f"<{', '.join(f'{name}: float = @{name}' for name in names)}>" if names else ""
+    return f"""
+{INTEGER}{neuron.operator} {header} ({before}, offset, unit, zero) => (wire, {after}) {{
+    number = Cast <to: int = 1> (x)
+    current = Add (number, offset)
+    spikes, {after} = {DOMAIN}.{neuron.operator} {given} ({before.replace("x", "current", 1)})
+    wire = QuantizeLinear (spikes, unit, zero)
+}}
+"""
+
+
 BODIES: dict[str, str] = {
     "RateNorm": _RATE_NORM,  # the Rate Norm Layer: firing rates of an ANN (Ding et al. 2021, eq. 8)
     "SignedRateNorm": _SIGNED_RATE_NORM,  # its counterpart where values can be negative
@@ -74,10 +107,19 @@ BODIES: dict[str, str] = {
     "SumIncrement": _SUM_INCREMENT,
     "MeanIncrement": _MEAN_INCREMENT,
     **{neuron.operator: neuron.body for neuron in NEURONS.values()},
+    **{INTEGER + neuron.operator: _integer(neuron()) for neuron in NEURONS.values()},
 }
 
 
 def body(operator: str, opset: int) -> onnx.FunctionProto:
     """The function `operator` of the onnxsnn domain, its body in the given default opset."""
-    header = f'<domain: "{DOMAIN}", opset_import: ["": {opset}]>'
+    own = f', "{DOMAIN}": {VERSION}' if operator.startswith(INTEGER) else ""
+    header = f'<domain: "{DOMAIN}", opset_import: ["": {opset}{own}]>'
     return onnx.parser.parse_function(header + BODIES[operator])
+
+
+def closure(operators: Iterable[str]) -> list[str]:
+    """Operators of the domain and those that their bodies call, which come first."""
+    found = set(operators)
+    found |= {name.removeprefix(INTEGER) for name in found}
+    return sorted(found, key=lambda name: (name.startswith(INTEGER), name))

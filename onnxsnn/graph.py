@@ -66,14 +66,14 @@ def to_model(graph: Graph) -> onnx.ModelProto:
     """The model of a graph, with the body of every onnxsnn function that it calls."""
     graph.toposort()
     nodes = [node for part in (graph, *graph.subgraphs(recursive=True)) for node in part.nodes]
-    called = {node.op for node in nodes if node.domain == functions.DOMAIN}
+    called = functions.closure(node.op for node in nodes if node.domain == functions.DOMAIN)
     others = [entry for entry in graph.import_domains or [] if entry.domain not in _OWN_DOMAINS]
     opsets = [onnx.helper.make_opsetid("", graph.opset), *others]
     if called:
         opsets.append(onnx.helper.make_opsetid(functions.DOMAIN, functions.VERSION))
     model: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False, opset_imports=opsets)
     model.ir_version = max(model.ir_version, functions.IR_VERSION)
-    model.functions.extend(functions.body(name, graph.opset) for name in sorted(called))
+    model.functions.extend(functions.body(name, graph.opset) for name in called)
     return model
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from onnxsnn.graph import Graph, from_model, to_model
 from onnxsnn.inputs import InputSpec
 from onnxsnn.neurons import NEURONS, RECTIFYING_NEURONS, Neuron
 from onnxsnn.passes.spike import State
+from onnxsnn.passes.unrounded import unrounded
 
 __all__ = [
     "FORMAT",
@@ -67,6 +68,8 @@ class Layer:
         scale: what a spike is worth to those that read it, per channel, in units of the
             activation: the threshold, unless the layer was corrected.
         bias: the current that a correction added to every step, per channel; None for none.
+        grid: what 1 is worth in its currents, thresholds and potentials in the step graph, per
+            channel, in units of the activation; None where they are in those units.
     """
 
     name: str
@@ -81,10 +84,11 @@ class Layer:
     bits: float
     scale: list[float] | None = None
     bias: list[float] | None = None
+    grid: list[float] | None = None
 
     def summary(self) -> dict[str, Any]:
         """All that is not per channel."""
-        return {k: v for k, v in asdict(self).items() if k not in ("scale", "bias")}
+        return {k: v for k, v in asdict(self).items() if k not in ("scale", "bias", "grid")}
 
 
 @dataclass
@@ -222,6 +226,10 @@ class SpikingModel:
         """The operator of a layer's neurons, of the onnxsnn domain."""
         return str(self._node(layer).op_type)
 
+    def wire(self, layer: str) -> list[str]:
+        """Names of the unit and the zero point of a layer's spikes, where those are bytes."""
+        return list(self._node(layer).input[-2:])
+
     @property
     def scales(self) -> dict[str, Array]:
         """By layer, what a spike is worth, in units of the activation, shaped as its threshold."""
@@ -266,6 +274,26 @@ class SpikingModel:
         """The neurons of a layer."""
         (node,) = (node for node in _neurons(self.model) if node.name == layer)
         return node
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether weights and spikes are bytes."""
+        return "integer" in self.metadata
+
+    def unrounded(self) -> SpikingModel:
+        """The same SNN in float32: an integer SNN's weights as they were rounded, and currents
+        that are not rounded; in units of the activation. Any other SNN is its own.
+        """
+        if not self.is_integer:
+            return self
+        graph = self.graph()
+        defaults = {state.input: state.default for state in self.states}
+        grids = {layer.name: np.asarray(layer.grid) for layer in self.layers if layer.grid}
+        unrounded(graph, grids, defaults)
+        states = [replace(state, default=defaults[state.input]) for state in self.states]
+        layers = [replace(layer, grid=None) for layer in self.layers]
+        metadata = {key: value for key, value in self.metadata.items() if key != "integer"}
+        return SpikingModel.build(graph, states, metadata, layers)
 
     def graph(self) -> Graph:
         """The step graph for the passes: the states are plain inputs there."""
@@ -328,6 +356,7 @@ def read_metadata(model: onnx.ModelProto) -> dict[str, Any]:
 
 def _neurons(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     operators = {neuron.operator for neuron in NEURONS.values()}
+    operators |= {functions.INTEGER + operator for operator in operators}
     return [
         node
         for node in model.graph.node

@@ -31,6 +31,7 @@ from onnxsnn.graph import Graph, Node, Tensor, constant, describe, is_float
 from onnxsnn.ratenorm import UNSET_THRESHOLD
 
 __all__ = [
+    "QUANTIZED",
     "RECTIFIER",
     "TABLE",
     "Fate",
@@ -46,6 +47,10 @@ __all__ = [
 ]
 
 
+QUANTIZED = (
+    "ConvInteger DequantizeLinear DynamicQuantizeLinear MatMulInteger QLinearConv QLinearMatMul "
+    "QuantizeLinear"
+)
 RECTIFIER = "it rectifies, and becomes a neuron"
 
 
@@ -150,8 +155,7 @@ TABLE: dict[str, Row] = {
     ),
     **_rows("If Loop Scan SequenceMap", Row(Role.REFUSED, reason="it holds a sub-graph")),
     **_rows(
-        "ConvInteger DequantizeLinear DynamicQuantizeLinear MatMulInteger QLinearConv "
-        "QLinearMatMul QuantizeLinear",
+        QUANTIZED,
         Row(Role.REFUSED, reason="the model is quantized; convert the float32 model instead"),
     ),
     **_rows(

@@ -93,6 +93,19 @@ def test_convert_prints_json():
     assert result["differences"]["absorb_scales"] < 1e-5
 
 
+@pytest.mark.usefixtures("folder")
+def test_convert_to_integers_says_what_it_costs():
+    command = ("convert", "model.onnx", "--data", "x.npy", "-T", 4, "--integer")
+    assert "8 bits cost, on 20 samples" in call(*command)
+    report = json.loads(call(*command, "--json"))
+    assert 0 <= report["integer"]["agreement"] <= 1
+    assert report["passes"]["integer"]["Conv turned into QLinearConv"] == 2
+    evaluation = ("evaluate", "model.snn.onnx", "--data", "test.npz", "--ann", "model.onnx")
+    assert "20 samples" in call(*evaluation, "--analyse", "--energy")
+    assert "QLinearConv" in call("inspect", "model.snn.onnx")
+    call("export", "model.snn.onnx", "--npz")
+
+
 def test_warning_is_printed_once_and_counted(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     b = Builder((3,))

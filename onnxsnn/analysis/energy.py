@@ -139,7 +139,7 @@ def energy(
         UsageError: timesteps below 1.
         DataError: the data do not fit the model.
     """
-    steps = snn.steps(timesteps)
+    steps, snn = snn.steps(timesteps), snn.unrounded()
     counted = instrument(snn, next(data.batches(1))[0])
     runner = Runner(counted.snn, taps=list(counted.counters.values()))
     totals = np.zeros((len(counted.counters), steps))  # per node and step

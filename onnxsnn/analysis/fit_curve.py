@@ -65,6 +65,7 @@ def fit_curves(
         UsageError: timesteps below 1.
         DataError: the data do not fit the model.
     """
+    snn = snn.unrounded()
     steps = snn.steps(timesteps)
     runner, measured = Runner(snn, taps=list(snn.spikes.values())), FitCurves(snn, steps)
     done = 0

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 
 from onnxsnn import functions
@@ -16,7 +17,7 @@ from onnxsnn.errors import ModelError
 from onnxsnn.files import read_model
 from onnxsnn.graph import Graph, Node, constant, from_model
 from onnxsnn.model import NO_SNN, kind_of, read_metadata
-from onnxsnn.operators import RECTIFIER, Role, fate, varying_tensors
+from onnxsnn.operators import QUANTIZED, RECTIFIER, Role, fate, varying_tensors
 from onnxsnn.ratenorm import UNSET_THRESHOLD
 from onnxsnn.source import Source
 
@@ -57,7 +58,7 @@ class Inspection:
         rows: one per node, in topological order.
         roles: nodes by role.
         neurons: per sample, where all sizes are known.
-        parameters: values in constant tensors of floats.
+        parameters: values in constant tensors of floats, and in weights of 8 bits.
         metadata: of an intermediate or an SNN.
     """
 
@@ -128,7 +129,7 @@ def _row(
         reason=reason,
         shape=None if output.shape is None else list(output.shape),
         neurons=_size(output.shape) if fires else None,
-        threshold=_threshold(node) if role is Role.NEURON else None,
+        threshold=layer["threshold"] if layer.get("grid") else _threshold(node, role),
         p=layer.get("p"),
         omega=layer.get("omega"),
     )
@@ -139,11 +140,16 @@ def role_of(node: Node, varying: set[int], states: set[str]) -> tuple[Role, str]
     if node.inputs and all(constant(t) is not None or t.is_empty() for t in node.inputs):
         return Role.CONSTANT, "it depends on constants only"
     what = fate(node, varying)
+    if states and node.op in _EIGHT_BITS:  # of an integer SNN; in a source, it is refused
+        return Role.LINEAR, "in 8 bits"
     if what.role is not Role.NEURON and any(tensor.name in states for tensor in node.inputs):
         return Role.STATE, ""
     if what.role is Role.COMPENSATED and not any(id(t) in varying for t in node.inputs):
         return Role.STATIC, "no neuron is before it"
     return what.role, what.reason
+
+
+_EIGHT_BITS = frozenset(QUANTIZED.split())
 
 
 def _size(shape: list[int | str | None] | None) -> int | None:
@@ -152,17 +158,20 @@ def _size(shape: list[int | str | None] | None) -> int | None:
     return math.prod(size for size in shape[1:] if isinstance(size, int))
 
 
-def _threshold(node: Node) -> float | None:
+def _threshold(node: Node, role: Role) -> float | None:
+    if role is not Role.NEURON:
+        return None
     values = constant(node.inputs[1])
     unset = values is None or values.max() >= UNSET_THRESHOLD
     return None if values is None or unset else float(values.mean())
 
 
 def _parameters(graph: Graph) -> int:
-    constants = {id(t): t for node in graph.nodes for t in node.inputs if constant(t) is not None}
-    theta = {id(node.inputs[1]) for node in graph.nodes if node.domain == functions.DOMAIN}
-    return sum(
-        tensor.values.size
-        for key, tensor in constants.items()
-        if key not in theta and tensor.values.dtype.kind == "f"
-    )
+    tensors = {
+        id(tensor): tensor.values
+        for node in graph.nodes
+        for tensor in node.inputs
+        if constant(tensor) is not None and node.domain != functions.DOMAIN
+        if node.op not in _EIGHT_BITS or tensor.values.ndim > 1
+    }
+    return sum(v.size for v in tensors.values() if v.dtype.kind == "f" or v.dtype == np.int8)

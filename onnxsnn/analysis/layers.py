@@ -124,7 +124,7 @@ def analyse(
     samples: int = SAMPLES,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> Analysis:
-    """Look into every layer of an SNN, beside the ANN.
+    """Look into every layer of an SNN, beside the ANN; of an integer SNN, currents not rounded.
 
     It takes a run of T steps, and one more behind each layer.
 
@@ -141,7 +141,7 @@ def analyse(
         DataError: the data or the ANN do not fit the SNN.
         ModelError: the SNN was corrected by an older onnxsnn.
     """
-    steps = snn.steps(timesteps)
+    steps, snn = snn.steps(timesteps), snn.unrounded()
     data = data.slice(0, samples)
     looker = _Looker(snn, ann, steps)
     done = 0

@@ -66,6 +66,10 @@ __all__ = ["convert_command"]
     "--correct", is_flag=True, help="Fit each layer to what really arrives there; needs data."
 )
 @click.option("--strict", is_flag=True, help="Refuse what would not be driven by spikes.")
+@click.option(
+    "--integer", is_flag=True,
+    help="Weights and spikes of 8 bits, in quantized operators; says what that costs.",
+)  # fmt: skip
 @click.option("--keep-intermediate", is_flag=True, help="Write the graph after every pass.")
 @click.option("--verify", is_flag=True, help="Compare outputs before and after every pass.")
 @loading_options
@@ -84,6 +88,7 @@ def convert_command(
     per_layer: bool,
     correct: bool,
     strict: bool,
+    integer: bool,
     keep_intermediate: bool,
     verify: bool,
     as_json: bool,
@@ -106,6 +111,7 @@ def convert_command(
         "per_layer": per_layer,
         "correct": correct,
         "strict": strict,
+        "integer": integer,
     }
     with display.progress("calibrating") as progress:
         found = timesteps

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from onnxsnn.convert import Conversion
-from onnxsnn.display.base import new_table, number, plain, show_bits, stdout
+from onnxsnn.display.base import new_table, number, percent, plain, show_bits, stdout
 
 __all__ = ["show_conversion"]
 
@@ -34,6 +37,20 @@ def show_conversion(conversion: Conversion, target: str) -> None:
     console.print(layers)
     snn = conversion.snn
     bits = snn.metadata["bits_per_spike"]
+    if "integer" in snn.metadata:
+        console.print(_cost(snn.metadata["integer"]), soft_wrap=True)
     console.print(
         f"{plain(target)}: thresholds for T = {snn.timesteps}, {show_bits(bits)}", soft_wrap=True
+    )
+
+
+def _cost(cost: Mapping[str, Any]) -> str:
+    """What 8 bits cost, in a line."""
+    samples = f"{cost['samples']} samples" + (" of noise" if cost["random"] else "")
+    said = f"8 bits cost, on {samples}: outputs differ by {percent(cost['error'])}"
+    if cost["agreement"] is None:
+        return said
+    return (
+        f"{said}, {percent(cost['agreement'])} keep their class; the ANN's class have "
+        f"{percent(cost['ann_agreement'])}, before {percent(cost['snn_agreement'])}"
     )

@@ -92,11 +92,12 @@ class Network:
 
 
 def read_network(snn: SpikingModel) -> Network:
-    """The operations of an SNN's timestep.
+    """The operations of an SNN's timestep; of an integer SNN, with its weights in float32.
 
     Raises:
         UnsupportedError: the size of an axis other than the batch is not known.
     """
+    snn = snn.unrounded()
     graph = snn.graph()
     graph.toposort()
     context = Context(

@@ -81,6 +81,16 @@ class MultiThreshold(Neuron):
         return sizes
 
     @property
+    def least_spike(self) -> float:
+        """A spike of the greatest size, taken back."""
+        return -self.greatest_spike
+
+    @property
+    def spike_unit(self) -> float:
+        """The smallest size."""
+        return float(self.sizes[0])
+
+    @property
     def attributes(self) -> dict[str, float | list[float]]:
         """What the function body is told of this neuron."""
         return {"smallest": float(self.sizes[0])}

@@ -41,6 +41,16 @@ class Neuron(Protocol):
         return 1.0
 
     @property
+    def least_spike(self) -> float:
+        """The least that it can send in a step, in thresholds: below zero, it takes back."""
+        return -self.greatest_spike if self.signed is self else 0.0
+
+    @property
+    def spike_unit(self) -> float:
+        """What all that it can send is a whole multiple of, in thresholds."""
+        return 1.0
+
+    @property
     def least_rate(self) -> float:
         """The least that it gives on average, in thresholds: nothing, where it is a rectifier.
 

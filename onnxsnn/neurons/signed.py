@@ -50,6 +50,11 @@ class SignedIntegrateAndFire(IntegrateAndFire):
         """Of the values -1, 0 and 1."""
         return TernaryIntegrateAndFire().bits_per_spike
 
+    @property
+    def least_spike(self) -> float:
+        """It takes back one spike a step."""
+        return -1.0
+
     def step(self, current: Floats, threshold: Floats, *states: Floats) -> tuple[Floats, ...]:
         """One timestep: spikes in {-1, 0, 1}, potential, count."""
         potential, count = states

@@ -138,6 +138,7 @@ def gather(
 
 def _raster(snn: SpikingModel, feeds: Mapping[str, Array], steps: int) -> list[RasterRow]:
     """Of each layer, neurons from the most active to the least active that fired at all."""
+    snn = snn.unrounded()
     names = snn.spikes
     per_layer = max(1, min(_ROWS_PER_LAYER, _RASTER_ROWS // len(names)))
     runner = Runner(snn, taps=list(names.values()))

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import onnx
 from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
 
 from onnxsnn.arrays import Array
 from onnxsnn.errors import ModelError
@@ -32,7 +34,7 @@ class NumpyBackend(Stepping):
     ) -> None:
         self.warnings: list[str] = []
         try:
-            self._evaluator = ReferenceEvaluator(model)
+            self._evaluator = ReferenceEvaluator(model, new_ops=_missing(model))
         except Exception as error:
             raise ModelError(
                 f"onnx's reference implementation does not take the model: {error}"
@@ -68,3 +70,36 @@ class NumpyBackend(Stepping):
             raise run_failure(inputs, error) from error
         outputs = {name: values[name] for name in self._outputs}
         return outputs, {s.input: values[s.output] for s in self._states}
+
+
+class _QuantizeLinear(OpRun):
+    """Numbers to unsigned bytes."""
+
+    op_domain = ""
+
+    def _run(self, x: Array, scale: Array, zero: Array, **_: Any) -> tuple[Array]:
+        return (np.clip(np.rint(x / scale) + zero, 0, 255).astype(np.uint8),)
+
+
+class _DequantizeLinear(OpRun):
+    """Whole numbers to numbers, with a scale for all or one for each index of an axis."""
+
+    op_domain = ""
+
+    def _run(
+        self, x: Array, scale: Array, zero: Array | None = None, axis: int = 1, **_: Any
+    ) -> tuple[Array]:
+        sizes = [-1 if at == axis % x.ndim else 1 for at in range(x.ndim)]
+        scale, zero = (np.asarray(v, np.float32) for v in (scale, 0 if zero is None else zero))
+        scale, zero = (v.reshape(sizes if v.size > 1 else ()) for v in (scale, zero))
+        return ((x.astype(np.float32) - zero) * scale,)
+
+
+_QuantizeLinear.__name__, _DequantizeLinear.__name__ = "QuantizeLinear", "DequantizeLinear"
+_FIRST_OPSET = 19
+
+
+def _missing(model: onnx.ModelProto) -> list[type[OpRun]]:
+    """What onnx's reference implementation has from opset 19 on only."""
+    opset = max(entry.version for entry in model.opset_import if not entry.domain)
+    return [] if opset >= _FIRST_OPSET else [_QuantizeLinear, _DequantizeLinear]

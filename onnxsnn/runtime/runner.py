@@ -13,6 +13,7 @@ import onnx
 
 from onnxsnn.arrays import Array
 from onnxsnn.errors import DataError, UsageError
+from onnxsnn.functions import INTEGER
 from onnxsnn.inputs import InputSpec
 from onnxsnn.model import SpikingModel
 from onnxsnn.neurons import BurstIntegrateAndFire, IntegrateAndFire
@@ -371,7 +372,12 @@ def _counting(snn: SpikingModel, layer: str) -> list[onnx.NodeProto]:
     """Nodes that count a layer's spikes: negative and small ones too, a burst as several."""
     make = onnx.helper.make_node
     last, nodes = snn.spikes[layer], []
-    plain = snn.operator(layer) in _WHOLE_SPIKES
+    fires = snn.operator(layer)
+    if fires.startswith(INTEGER):
+        scale = snn.wire(layer)
+        nodes.append(make("DequantizeLinear", [last, *scale], [f"{layer}.runner.spikes"]))
+        last = nodes[-1].output[0]
+    plain = fires.removeprefix(INTEGER) in _WHOLE_SPIKES
     for operator in ("Flatten",) if plain else ("Flatten", "Abs", "Ceil"):
         nodes.append(make(operator, [last], [f"{layer}.runner.{operator}"]))
         last = nodes[-1].output[0]

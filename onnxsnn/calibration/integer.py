@@ -1,0 +1,194 @@
+"""From an SNN to its integer SNN, and what that costs, measured on samples without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import onnx
+
+from onnxsnn.arrays import Array
+from onnxsnn.calibration.synthetic import noise
+from onnxsnn.data import Dataset
+from onnxsnn.model import SpikingModel
+from onnxsnn.passes.integer import IntegerReport, integer, rounded_layers
+from onnxsnn.runtime.dataset import batch_size
+from onnxsnn.runtime.early_exit import classes
+from onnxsnn.runtime.runner import Runner
+from onnxsnn.session import Session
+from onnxsnn.source import Source
+
+__all__ = ["Cost", "IntegerNetwork", "integer_network"]
+
+_SAMPLES = 256
+_NOISE = 64  # samples, where there are no data
+_LOW, _HIGH = "least", "greatest"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The integer SNN beside the SNN that it was made of, after the last step.
+
+    Attributes:
+        samples: that both were run on.
+        agreement: share of them whose class is the same; None where outputs are no classes.
+        error: ||integer - SNN||_2 / ||SNN||_2 over the outputs of all samples.
+        ann_agreement: share of the samples whose class is the ANN's, of the integer SNN; and
+        snn_agreement: of the SNN.
+        random: whether the samples are noise, for want of data.
+    """
+
+    samples: int
+    agreement: float | None
+    error: float
+    ann_agreement: float | None
+    snn_agreement: float | None
+    random: bool
+
+
+@dataclass(frozen=True)
+class IntegerNetwork:
+    """What comes of it; the cost is in the SNN's metadata, too, as `integer`."""
+
+    snn: SpikingModel
+    report: IntegerReport
+    cost: Cost
+
+
+def integer_network(
+    snn: SpikingModel,
+    ann: Source,
+    data: Dataset | None,
+    progress: Callable[[int, int], None] = lambda _done, _all: None,
+) -> IntegerNetwork:
+    """The integer SNN of an SNN.
+
+    It takes two runs of T steps over at most 256 samples.
+
+    Args:
+        snn: the SNN, in float32.
+        ann: what it was converted from.
+        data: samples, without labels; None for noise.
+        progress: called with the samples that were run, and how many there are to run.
+    """
+    samples = _noise(snn) if data is None else data.slice(0, _SAMPLES)
+    total = 2 * len(samples)
+    seen, expected = _observe(snn, samples, lambda done: progress(done, total))
+    graph, neurons = snn.graph(), snn.neurons
+    defaults = {state.input: state.default for state in snn.states}
+    report = integer(graph, neurons, seen, defaults)
+    states = [replace(state, default=defaults[state.input]) for state in snn.states]
+    layers = [
+        replace(layer, grid=report.grids[layer.name].tolist())
+        if layer.name in report.grids
+        else layer
+        for layer in snn.layers
+    ]
+    rounded = SpikingModel.build(graph, states, snn.metadata, layers)
+    found = _outputs(rounded, samples, lambda done: progress(len(samples) + done, total))
+    cost = _cost(expected, found, _ann_outputs(ann, snn, samples), len(samples), data is None)
+    metadata = {**snn.metadata, "integer": asdict(cost)}
+    rounded = SpikingModel.build(graph, states, metadata, layers)
+    return IntegerNetwork(rounded, report, cost)
+
+
+def _noise(snn: SpikingModel) -> Dataset:
+    graph, names = snn.graph(), {spec.name for spec in snn.inputs}
+    graph.inputs = [tensor for tensor in graph.inputs if tensor.name in names]
+    batches = noise(graph, {})
+    first = [next(batches)]
+    while len(next(iter(first[0].values()))) * len(first) < _NOISE:
+        first.append(next(batches))
+    return Dataset({name: np.concatenate([b[name] for b in first]) for name in names})
+
+
+def _observe(
+    snn: SpikingModel, data: Dataset, progress: Callable[[int], None]
+) -> tuple[dict[str, tuple[Array, Array]], dict[str, Array]]:
+    """The range of every channel's currents, by convolution, and the SNN's last outputs."""
+    model, layers = _with_ranges(snn)
+    taps = [f"{layer}.{bound}" for layer in layers for bound in (_LOW, _HIGH)]
+    runner = Runner(replace(snn, model=model), taps=taps)
+    ranges: dict[str, Array] = {}
+    pieces: list[dict[str, Array]] = []
+    done = 0
+    for feeds, _ in data.batches(batch_size(snn)):
+        for outputs in runner.steps(feeds, snn.timesteps):
+            for name in taps:
+                values = outputs[name].max(axis=0).reshape(-1)
+                ranges[name] = np.maximum(ranges.get(name, values), values)
+        pieces.append({name: outputs[name] for name in snn.outputs})
+        done += len(next(iter(feeds.values())))
+        progress(done)
+    seen = {name: (-ranges[f"{name}.{_LOW}"], ranges[f"{name}.{_HIGH}"]) for name in layers}
+    return seen, _joined(pieces)
+
+
+def _with_ranges(snn: SpikingModel) -> tuple[onnx.ModelProto, list[str]]:
+    """The step graph with the greatest current of each channel, and its negated least one."""
+    graph = snn.graph()
+    graph.toposort()
+    layers = [node for node in rounded_layers(graph, snn.neurons) if node.op == "Conv"]
+    model = onnx.ModelProto()
+    model.CopyFrom(snn.model)
+    make = onnx.helper.make_node
+    for node in layers:
+        current, negated = node.outputs[0].name, f"{node.name}.negated"
+        model.graph.node.extend(
+            [
+                make("GlobalMaxPool", [current], [f"{node.name}.{_HIGH}"]),
+                make("Neg", [current], [negated]),
+                make("GlobalMaxPool", [negated], [f"{node.name}.{_LOW}"]),
+            ]
+        )
+    return model, [node.name for node in layers]
+
+
+def _outputs(snn: SpikingModel, data: Dataset, progress: Callable[[int], None]) -> dict[str, Array]:
+    """An SNN's outputs after its last step."""
+    runner, pieces, done = Runner(snn), [], 0
+    for feeds, _ in data.batches(batch_size(snn)):
+        pieces.append(runner.run(feeds).outputs)
+        done += len(next(iter(feeds.values())))
+        progress(done)
+    return _joined(pieces)
+
+
+def _ann_outputs(ann: Source, snn: SpikingModel, data: Dataset) -> dict[str, Array]:
+    session = Session(ann.model)
+    return _joined([session.run(feeds, snn.outputs) for feeds, _ in data.batches(batch_size(snn))])
+
+
+def _joined(pieces: list[dict[str, Array]]) -> dict[str, Array]:
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+
+def _cost(
+    snn: Mapping[str, Array],
+    rounded: Mapping[str, Array],
+    ann: Mapping[str, Array],
+    samples: int,
+    random: bool,
+) -> Cost:
+    first = next(iter(snn))
+    numbers = [name for name in snn if np.issubdtype(snn[name].dtype, np.floating)]
+    distance = sum(_squares(rounded[name] - snn[name]) for name in numbers)
+    norm = sum(_squares(snn[name]) for name in numbers)
+    return Cost(
+        samples=samples,
+        agreement=_agreement(snn[first], rounded[first]),
+        error=float(np.sqrt(distance / norm)) if norm else 0.0,
+        ann_agreement=_agreement(ann[first], rounded[first]),
+        snn_agreement=_agreement(ann[first], snn[first]),
+        random=random,
+    )
+
+
+def _agreement(values: Array, others: Array) -> float | None:
+    left, right = classes(values), classes(others)
+    return None if left is None or right is None else float(np.mean(left == right))
+
+
+def _squares(values: Array) -> float:
+    return float(np.square(values, dtype=np.float64).sum())

@@ -1,0 +1,355 @@
+"""The integer step graph: weights and spikes of 8 bits, thresholds in the scale of the sums.
+
+1. A tensor of spikes holds whole multiples of a unit between two bounds, its *levels*: what
+   neurons send, what shape operators make of it, means over windows (sums of spikes, the
+   division left to the weights), and what MaxPool makes of running sums.
+2. Neurons send bytes: `zero + s / unit`. Whatever reads numbers gets them by DequantizeLinear.
+3. Conv, Gemm and MatMul of constant weights that read levels get whole weights of 8 bits, one
+   scale per output channel, and become QLinearConv and MatMulInteger. What QLinearConv gives
+   are bytes again: sums in whole steps (`onnxsnn.eight_bits`). Means become sums by a
+   QLinearConv of ones, without a bias.
+4. A neuron that alone reads such a layer reads its sums as they are: threshold and initial
+   potential are in their scale, and the bias is added there, in full precision.
+5. Everything else stays as it was.
+
+Bytes are unsigned, and spikes below zero have a zero point: ONNX Runtime has fast kernels for
+unsigned activations and signed weights, and spikes are small enough for those that add two
+products in 16 bits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxsnn.arrays import Array
+from onnxsnn.eight_bits import MIDDLE, Grid, grid_of, whole_weights
+from onnxsnn.functions import INTEGER
+from onnxsnn.graph import (
+    Graph,
+    Node,
+    Tensor,
+    constant,
+    insert,
+    is_static_shape,
+    remove,
+    sole_consumer,
+    unique_name,
+)
+from onnxsnn.neurons import Neuron
+from onnxsnn.passes.report import Report
+from onnxsnn.weights import WeightLayer, weight_layer
+
+__all__ = ["IntegerReport", "integer", "rounded_layers"]
+
+_WIDEST = 128  # between levels: two times 128 times 127 still is a number of 16 bits
+_LAYERS = {"Conv", "Gemm", "MatMul"}
+_WINDOW = {"auto_pad", "dilations", "kernel_shape", "pads", "strides"}
+_MOVES = {"Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
+
+
+@dataclass(frozen=True)
+class Levels:
+    """What values a tensor can hold: `unit` times whole numbers from `least` to `most`."""
+
+    unit: float
+    least: int
+    most: int
+
+    @property
+    def zero(self) -> Array:
+        """The byte that stands for 0."""
+        return np.array(-self.least, np.uint8)
+
+
+@dataclass
+class IntegerReport(Report):
+    """The report of the pass.
+
+    Attributes:
+        grids: by layer of neurons that reads sums as they are, what 1 is worth in each channel
+            [C], in units of the activation.
+    """
+
+    grids: dict[str, Array] = field(default_factory=dict)
+
+
+def integer(
+    graph: Graph,
+    neurons: Mapping[str, Neuron],
+    seen: Mapping[str, tuple[Array, Array]],
+    defaults: dict[str, Array],
+) -> IntegerReport:
+    """Turn a step graph into the integer step graph.
+
+    Args:
+        graph: the step graph, its states plain inputs; it is changed.
+        neurons: by layer, its neuron model.
+        seen: by convolution of `rounded_layers`, the least and the greatest current of each of
+            its channels that came up in calibration.
+        defaults: the states before the first step, by input; potentials are changed.
+    """
+    graph.toposort()
+    return _Integer(graph, neurons, seen, defaults).run()
+
+
+def rounded_layers(graph: Graph, neurons: Mapping[str, Neuron]) -> list[Node]:
+    """The layers of weights that read spikes: those that the pass gives 8-bit weights."""
+    levels = _levels_of(graph, neurons)
+    return [
+        node
+        for node in graph.nodes
+        if node.op in _LAYERS
+        and id(node.inputs[0]) in levels
+        and node.outputs[0].shape is not None
+        and weight_layer(graph, node) is not None
+    ]
+
+
+def _levels_of(graph: Graph, neurons: Mapping[str, Neuron]) -> dict[int, Levels]:
+    """By id() of a tensor, its levels, where it has some; the graph must be in order."""
+    levels: dict[int, Levels] = {}
+    sums: dict[int, Levels] = {}  # of running sums, by how much they grow in a step
+    for node in graph.nodes:
+        if node.name in neurons:
+            _note(levels, node, _spikes_of(neurons[node.name]))
+            continue
+        source = next((id(t) for t in node.inputs if constant(t) is None), None)
+        if node.op == "RunningSum":
+            _note(sums, node, levels.get(id(node.inputs[0])))
+        elif node.op == "SumIncrement":
+            _note(levels, node, sums.get(id(node.inputs[0])))
+        elif node.op == "MaxPool" or (node.op in _MOVES and source in sums):
+            _note(sums, node, sums.get(id(node.inputs[0])))
+        elif node.op in _MOVES:
+            _note(levels, node, levels.get(id(node.inputs[0])))
+        elif node.op == "Concat":
+            _note(levels, node, _common([levels.get(id(t)) for t in node.inputs]))
+        elif node.op in ("AveragePool", "GlobalAveragePool"):
+            _note(levels, node, _mean_of(node, levels.get(id(node.inputs[0]))))
+    return levels
+
+
+def _note(known: dict[int, Levels], node: Node, levels: Levels | None) -> None:
+    if levels is not None and levels.most - levels.least <= _WIDEST:
+        known[id(node.outputs[0])] = levels
+
+
+def _spikes_of(neuron: Neuron) -> Levels:
+    unit = neuron.spike_unit
+    return Levels(unit, round(neuron.least_spike / unit), round(neuron.greatest_spike / unit))
+
+
+def _common(levels: list[Levels | None]) -> Levels | None:
+    return levels[0] if all(other == levels[0] for other in levels) else None
+
+
+def _mean_of(node: Node, levels: Levels | None) -> Levels | None:
+    """The levels of means over windows that all divide by the same number."""
+    shape, attrs = node.inputs[0].shape, node.attrs
+    if levels is None or not is_static_shape(shape):
+        return None
+    if node.op == "GlobalAveragePool":
+        count = math.prod(shape[2:])
+    else:
+        uneven = any(attrs.get("pads", ())) and not attrs.get("count_include_pad", 0)
+        computed = attrs.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+        if uneven or computed or attrs.get("ceil_mode", 0):
+            return None
+        count = math.prod(attrs["kernel_shape"])
+    return Levels(levels.unit / count, levels.least * count, levels.most * count)
+
+
+class _Integer:
+    """The pass at work: the levels of tensors, and the bytes that stand for them."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        neurons: Mapping[str, Neuron],
+        seen: Mapping[str, tuple[Array, Array]],
+        defaults: dict[str, Array],
+    ) -> None:
+        self.graph = graph
+        self.seen = seen
+        self.defaults = defaults
+        self.report = IntegerReport("integer", preserves_values=False)
+        self.levels = _levels_of(graph, neurons)
+        self.layers = rounded_layers(graph, neurons)
+        self.neurons = [
+            node
+            for node in graph.nodes
+            if node.name in neurons and id(node.outputs[0]) in self.levels
+        ]
+        self.bytes: dict[int, Tensor] = {}
+
+    def run(self) -> IntegerReport:
+        chosen = {id(node) for node in self.layers}
+        for node in self.graph.nodes:
+            if id(node) not in chosen and weight_layer(self.graph, node) is not None:
+                self.report.actions[f"{node.op} left in float32"] += 1
+        for node in self.neurons:
+            self._send_bytes(node)
+        for node in self.layers:
+            self._round(node)
+        self.graph.cleanup()
+        self.graph.toposort()
+        return self.report
+
+    def _constant(self, name: str, values: Array | float, dtype: type = np.float32) -> Tensor:
+        return gs.Constant(unique_name(self.graph, name), np.asarray(values, dtype))
+
+    def _like(self, tensor: Tensor, role: str, dtype: type = np.float32) -> Tensor:
+        return gs.Variable(unique_name(self.graph, f"{tensor.name}.{role}"), dtype, tensor.shape)
+
+    def _send_bytes(self, node: Node) -> None:
+        """Let a layer of neurons send bytes, under the name of its spikes."""
+        spikes, levels = node.outputs[0], self.levels[id(node.outputs[0])]
+        sent = self._like(spikes, "number", np.uint8)
+        sent.name, spikes.name = spikes.name, sent.name
+        unit = self._constant(f"{node.name}.unit", levels.unit)
+        zero = self._constant(f"{node.name}.zero", levels.zero, np.uint8)
+        node.op = INTEGER + node.op
+        node.outputs[0] = sent
+        offset = self._constant(f"{node.name}.offset", np.zeros_like(node.inputs[1].values))
+        node.inputs += [offset, unit, zero]
+        insert(self.graph, "DequantizeLinear", [sent, unit, zero], spikes)
+        self.bytes[id(spikes)] = sent
+        self.report.actions[f"{node.op.removeprefix(INTEGER)} sends bytes"] += 1
+
+    def _bytes_of(self, tensor: Tensor) -> Tensor:
+        """The bytes that stand for a tensor of levels; each is made once."""
+        if id(tensor) not in self.bytes:
+            maker, twin = tensor.inputs[0], self._like(tensor, "bytes", np.uint8)
+            if maker.op in _MOVES or maker.op == "Concat":
+                sources = [self._bytes_of(t) if id(t) in self.levels else t for t in maker.inputs]
+                insert(self.graph, maker.op, sources, twin, attrs=dict(maker.attrs))
+            elif maker.op == "AveragePool":
+                self._add_up(maker, twin)
+            else:
+                levels = self.levels[id(tensor)]
+                unit = self._constant(f"{twin.name}.unit", levels.unit)
+                zero = self._constant(f"{twin.name}.zero", levels.zero, np.uint8)
+                insert(self.graph, "QuantizeLinear", [tensor, unit, zero], twin)
+            self.bytes[id(tensor)] = twin
+        return self.bytes[id(tensor)]
+
+    def _add_up(self, pool: Node, sums: Tensor) -> None:
+        """The sums over the windows of a pooling: a convolution of ones, channel by channel."""
+        source, kernel = pool.inputs[0], pool.attrs["kernel_shape"]
+        weights = np.ones((source.shape[1], 1, *kernel), np.int8)
+        zero, middle = (self.levels[id(tensor)].zero for tensor in (source, pool.outputs[0]))
+        attrs = {name: value for name, value in pool.attrs.items() if name in _WINDOW}
+        attrs |= {"group": len(weights)}
+        scale = np.ones(len(weights))
+        self._convolve(sums, self._bytes_of(source), weights, scale, zero, middle, attrs)
+
+    def _convolve(
+        self, sums: Tensor, read: Tensor, weights: Array, scale: Array, zero: Array, middle: Array,
+        attrs: Mapping[str, Any], shift: Array | None = None,
+    ) -> Node:  # fmt: skip
+        """QLinearConv: `sums = middle + scale * (weights * (read - zero) + shift)`."""
+        name, one = sums.name, self._constant("one", 1.0)
+        inputs = [
+            read,
+            one,
+            self._constant(f"{name}.zero", zero, np.uint8),
+            self._constant(f"{name}.whole", weights, np.int8),
+            self._constant(f"{name}.scale", scale),
+            self._constant(f"{name}.none", np.zeros(len(weights)), np.int8),
+            one,
+            self._constant(f"{name}.middle", middle, np.uint8),
+        ]
+        if shift is not None:
+            inputs.append(self._constant(f"{name}.shift", shift, np.int32))
+        return insert(self.graph, "QLinearConv", inputs, sums, attrs=dict(attrs))
+
+    def _round(self, node: Node) -> None:
+        """Give a layer whole weights, and what reads it their scale."""
+        layer = weight_layer(self.graph, node)
+        assert layer is not None
+        source, output, levels = node.inputs[0], node.outputs[0], self.levels[id(node.inputs[0])]
+        read = self._bytes_of(source)
+        reader = sole_consumer(self.graph, output)
+        direct = reader is not None and any(reader is n for n in self.neurons)
+        if node.op == "Conv":
+            sums, grid, worth = self._convolution(node, layer, levels, read)
+            offset = -(MIDDLE + grid.shift)
+        else:
+            sums, worth = self._product(node, layer, levels, read)
+            offset = np.zeros(layer.outputs)
+        axis = layer.output_axis(len(output.shape))
+        if direct:
+            assert reader is not None
+            total = offset + layer.bias / worth
+            self._read_sums(reader, sums, _along(output, axis, worth), _along(output, axis, total))
+        else:
+            self._as_currents(sums, output, axis, worth, offset, layer.bias)
+        remove(self.graph, node)
+
+    def _convolution(
+        self, node: Node, layer: WeightLayer, levels: Levels, read: Tensor
+    ) -> tuple[Tensor, Grid, Array]:
+        """QLinearConv in the place of a convolution: its bytes, and what one of them is worth."""
+        whole, scales = whole_weights(layer.weight.reshape(layer.outputs, -1))
+        worth = scales * levels.unit
+        low, high = ((bound - layer.bias) / worth for bound in self.seen[node.name])
+        grid = grid_of(whole, levels.least, levels.most, (low, high))
+        sums = self._like(node.outputs[0], "sums", np.uint8)
+        weights = whole.reshape(layer.weight.shape)
+        scale, shift = 1 / grid.step, grid.shift * grid.step
+        zero, middle = levels.zero, np.array(MIDDLE)
+        new = self._convolve(sums, read, weights, scale, zero, middle, node.attrs, shift)
+        new.name = node.name
+        self.report.actions["Conv turned into QLinearConv"] += 1
+        return sums, grid, worth * grid.step
+
+    def _product(
+        self, node: Node, layer: WeightLayer, levels: Levels, read: Tensor
+    ) -> tuple[Tensor, Array]:
+        """MatMulInteger in the place of a Gemm or MatMul: its sums, and what 1 is worth."""
+        turned = bool(node.attrs.get("transB", 0))
+        whole, scales = whole_weights(layer.weight if turned else layer.weight.T)
+        sums, name = self._like(node.outputs[0], "sums", np.int32), node.name
+        weights = self._constant(f"{name}.whole", np.ascontiguousarray(whole.T), np.int8)
+        zero = self._constant(f"{name}.zero", levels.zero, np.uint8)
+        insert(self.graph, "MatMulInteger", [read, weights, zero], sums).name = name
+        self.report.actions[f"{node.op} turned into MatMulInteger"] += 1
+        return sums, scales * levels.unit
+
+    def _read_sums(self, neuron: Node, sums: Tensor, worth: Array, offset: Array) -> None:
+        """Let a layer of neurons read sums as they are."""
+        name, theta, potential = neuron.name, neuron.inputs[1], neuron.inputs[2]
+        neuron.inputs[0] = sums
+        neuron.inputs[1] = self._constant(f"{name}.threshold", theta.values / worth)
+        neuron.inputs[-3] = self._constant(f"{name}.offset", offset)
+        start = (self.defaults[potential.name] / worth).astype(np.float32)
+        self.defaults[potential.name] = start
+        sizes = neuron.outputs[1].shape or [None] * start.ndim
+        potential.shape = [a if a == b else None for a, b in zip(start.shape, sizes, strict=True)]
+        self.report.grids[name] = worth.reshape(-1)
+
+    def _as_currents(
+        self, sums: Tensor, output: Tensor, axis: int, worth: Array, offset: Array, bias: Array
+    ) -> None:
+        """Let `output` be the currents that sums stand for; channels lie along `axis`."""
+        output.inputs.clear()
+        name = output.name
+        inputs = [sums, self._constant(f"{name}.worth", worth)]
+        if sums.dtype == np.uint8:
+            inputs.append(self._constant(f"{name}.zeros", -offset, np.uint8))
+        target = self._like(output, "unbiased") if np.any(bias) else output
+        insert(self.graph, "DequantizeLinear", inputs, target, attrs={"axis": axis})
+        if target is not output:
+            shaped = self._constant(f"{name}.bias", _along(output, axis, bias))
+            insert(self.graph, "Add", [target, shaped], output)
+
+
+def _along(tensor: Tensor, axis: int, values: Array) -> Array:
+    """Values [C], shaped to meet `tensor` along an axis."""
+    return values.reshape([-1 if at == axis else 1 for at in range(len(tensor.shape))])

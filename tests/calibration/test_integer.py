@@ -1,0 +1,66 @@
+"""The integer SNN of real networks: what 8 bits cost, measured, and that it is little."""
+
+import numpy as np
+import pytest
+
+from onnxsnn import Runner, convert
+from onnxsnn.calibration.integer import integer_network
+from onnxsnn.demo import demo_data, demo_source
+from onnxsnn.neurons import RECTIFYING_NEURONS, IntegrateAndFire
+from onnxsnn.source import Source
+from tests.models import Builder, dataset, uniform
+from tests.networks import unet
+
+
+def accuracy(snn, data):
+    runner, right = Runner(snn), 0
+    for feeds, labels in data.batches(200):
+        right += np.count_nonzero(runner.run(feeds).outputs["logits"].argmax(axis=1) == labels)
+    return right / len(data)
+
+
+@pytest.mark.parametrize("neuron", RECTIFYING_NEURONS)
+def test_eight_bits_cost_the_demo_a_point_at_most(neuron):
+    calibration, test = demo_data()
+    levels = {"levels": 4} if neuron in ("burst", "multi-threshold") else {}
+    options = {"timesteps": 8, "neuron": RECTIFYING_NEURONS[neuron](**levels)}
+    plain = convert(demo_source(), calibration, **options).snn
+    rounded = convert(demo_source(), calibration, **options, integer=True).snn
+    assert abs(accuracy(rounded, test) - accuracy(plain, test)) <= 0.01
+
+
+def test_cost_is_that_of_running_both():
+    calibration, _ = demo_data()
+    plain = convert(demo_source(), calibration, timesteps=4).snn
+    found = integer_network(plain, demo_source(), calibration)
+    feeds = next(calibration.batches(len(calibration)))[0]
+    before, after = (Runner(snn).run(feeds).outputs["logits"] for snn in (plain, found.snn))
+    cost = found.cost
+    assert cost.samples == len(calibration)
+    assert not cost.random
+    assert cost.agreement == pytest.approx(np.mean(before.argmax(1) == after.argmax(1)), abs=0.01)
+    error = np.linalg.norm(after - before) / np.linalg.norm(before)
+    assert cost.error == pytest.approx(error, rel=0.1)
+    assert 0.9 <= cost.ann_agreement <= 1
+    assert 0.9 <= cost.snn_agreement <= 1
+    assert found.snn.metadata["integer"]["agreement"] == cost.agreement
+
+
+def test_outputs_that_are_no_classes_have_an_error_alone():
+    source = Source(unet().model(), "", [])
+    snn = convert(source, dataset(x=uniform(4, 3, 8, 8)), timesteps=4, integer=True).snn
+    cost = snn.metadata["integer"]
+    assert cost["agreement"] is cost["ann_agreement"] is None
+    assert 0 < cost["error"] < 0.2
+
+
+def test_without_data_the_cost_is_that_on_noise():
+    b = Builder((2, 6, 6))
+    b.conv(4)
+    b.clip(2.0)
+    b.conv(4)
+    b.clip(2.0)
+    b.head()
+    snn = convert(Source(b.model(), "", []), neuron=IntegrateAndFire(), integer=True).snn
+    assert snn.metadata["integer"]["random"]
+    assert snn.metadata["integer"]["samples"] == 64

@@ -1,0 +1,218 @@
+"""The integer step graph: its spikes are the step graph's where nothing has to be rounded."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from onnxsnn import Runner, SpikingModel, convert
+from onnxsnn.export import loop_model
+from onnxsnn.neurons import (
+    BurstIntegrateAndFire,
+    IntegrateAndFire,
+    MultiThreshold,
+    Neuron,
+    SignedIntegrateAndFire,
+)
+from onnxsnn.runtime.step_graph import StepGraph
+from onnxsnn.session import make_session
+from onnxsnn.source import Source
+from tests.models import Builder, dataset, uniform
+from tests.networks import STRUCTURES, IntegerBuilder, eighths, integer_networks
+
+STEPS = 5
+
+
+def both(b: Builder, neuron: Neuron | None = None) -> tuple[SpikingModel, SpikingModel]:
+    """The SNN of a network whose thresholds are trained, and its integer SNN."""
+    source, options = Source(b.model(), "", []), {"timesteps": STEPS, "neuron": neuron}
+    return convert(source, **options).snn, convert(source, **options, integer=True).snn
+
+
+def operators(snn):
+    return [node.op_type for node in snn.model.graph.node]
+
+
+def run(snn, x, backend="onnxruntime"):
+    """Outputs after every step, and spikes by layer."""
+    result = Runner(snn, backend, rates=True).run(x, STEPS, every_step=True)
+    return result.every_step, result.spikes
+
+
+def assert_same_spikes(snn, other, x, backend="onnxruntime"):
+    (outputs, spikes), (others, other_spikes) = run(snn, x), run(other, x, backend)
+    assert spikes.keys() == other_spikes.keys()
+    for layer, counts in spikes.items():
+        np.testing.assert_array_equal(counts, other_spikes[layer], layer)
+    for step, other_step in zip(outputs, others, strict=True):
+        for name, values in step.items():
+            np.testing.assert_allclose(other_step[name], values, rtol=1e-6, atol=1e-5)
+
+
+@settings(max_examples=15)
+@given(integer_networks(exclude=["mean"]))
+def test_whole_weights_give_the_same_spikes(b):
+    plain, rounded = both(b, IntegrateAndFire())
+    assert_same_spikes(plain, rounded, eighths(3, 2, 6, 6, seed=1))
+
+
+@pytest.mark.parametrize(
+    "neuron", [SignedIntegrateAndFire(), BurstIntegrateAndFire(levels=3), MultiThreshold(levels=2)]
+)
+@settings(max_examples=5)
+@given(b=integer_networks(exclude=["mean"]))
+def test_other_neurons_give_the_same_spikes(neuron, b):
+    plain, rounded = both(b, neuron)
+    assert_same_spikes(plain, rounded, eighths(3, 2, 6, 6, seed=1))
+
+
+def layers(*more):
+    """Two convolutions with something between or around them, and a linear read-out."""
+    b = IntegerBuilder((2, 6, 6))
+    b.conv(4)
+    b.clip(2.0)
+    for step in more:
+        step(b)
+    b.clip(4.0)
+    b.op("GlobalAveragePool")
+    b.op("Flatten")
+    b.gemm(3)
+    return b
+
+
+def residual(b):
+    skip = b.last
+    b.conv(4)
+    b.op("Add", b.last, skip)
+
+
+def pooled(b):
+    b.op("AveragePool", kernel_shape=[2, 2], strides=[2, 2])
+    b.conv(3, kernel=1, pads=[0] * 4)
+
+
+def pooled_by_maximum(b):
+    b.op("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
+    b.conv(4)
+
+
+def one_channel(b):
+    b.conv(1)
+    b.op("Add", b.last, b.constant([[[1.0]]]))
+    b.op("Add", b.last, b.op("Identity"))
+
+
+NETWORKS = {
+    "one channel": one_channel,
+    "average pooling": pooled,
+    "MaxPool": pooled_by_maximum,
+    "stride": lambda b: b.conv(5, strides=[2, 2]),
+    "groups": lambda b: b.conv(8, group=2),
+    "depthwise": lambda b: b.conv(4, group=4),
+    "no bias": lambda b: b.conv(4, bias=False),
+    "uneven pads": lambda b: b.conv(4, pads=[0, 1, 2, 1]),
+    "same": lambda b: b.conv(4, pads=None, auto_pad="SAME_UPPER", strides=[2, 2]),
+    "dilation": lambda b: b.conv(4, dilations=[2, 2]),
+    "residual": residual,
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("backend", ["onnxruntime", "numpy"])
+def test_each_kind_of_layer_gives_the_same_spikes(name, backend):
+    plain, rounded = both(layers(NETWORKS[name]), IntegrateAndFire())
+    assert "QLinearConv" in operators(rounded)
+    assert_same_spikes(plain, rounded, eighths(3, 2, 6, 6, seed=1), backend)
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 5)])
+def test_products_of_matrices_give_the_same_spikes(shape):
+    b = IntegerBuilder(shape)
+    for outputs, threshold in ((6, 2.0), (7, 4.0), (3, None)):
+        if len(shape) == 1:
+            b.gemm(outputs, transB=outputs % 2)
+        else:
+            b.op("MatMul", b.last, b.normal(b.channels if outputs != 6 else 5, outputs))
+            b.channels = outputs
+        if threshold:
+            b.clip(threshold)
+    plain, rounded = both(b)
+    assert "MatMulInteger" in operators(rounded)
+    assert_same_spikes(plain, rounded, eighths(4, *shape, seed=1))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_unrounded_gives_the_step_graph_back(name):
+    plain, rounded = both(layers(NETWORKS[name]), IntegrateAndFire())
+    back = rounded.unrounded()
+    assert not {"QLinearConv", "DequantizeLinear", "QuantizeLinear"} & {*operators(back)}
+    for layer, theta in plain.thresholds.items():
+        np.testing.assert_allclose(
+            back.thresholds[layer], np.broadcast_to(theta, back.thresholds[layer].shape), rtol=1e-6
+        )
+    assert_same_spikes(plain, back, eighths(3, 2, 6, 6, seed=1))
+
+
+def structure(name, timesteps=STEPS, **options):
+    """An SNN of a structure of random weights, and inputs of it."""
+    b = STRUCTURES[name]()
+    sizes = [size.dim_value for size in b.inputs[0].type.tensor_type.shape.dim[1:]]
+    x = uniform(4, *sizes)
+    source = Source(b.model(), "", [])
+    return convert(source, dataset(x=x), timesteps=timesteps, **options).snn, x
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_every_structure_is_near_its_step_graph_and_runs_in_every_way(name):
+    plain, x = structure(name)
+    rounded, _ = structure(name, integer=True)
+    assert {"QLinearConv", "MatMulInteger"} & {*operators(rounded)}
+    runner = Runner(rounded)
+    assert runner.warnings == Runner(plain).warnings
+    (values,) = runner.run(x, STEPS).outputs.values()
+    stepping = StepGraph(rounded.model, rounded.states, rounded.outputs)
+    steps = stepping.advance(stepping.prepare({"x": x}), {}, STEPS, every_step=True)[0]
+    (stepped,) = steps.values()
+    np.testing.assert_allclose(values, stepped[-1], rtol=1e-4, atol=1e-4)
+    feeds = {"x": x, "timesteps": np.array(STEPS, np.int64)}
+    (looped,) = make_session(loop_model(rounded)).run(None, feeds)
+    np.testing.assert_allclose(looped, stepped[-1], rtol=1e-5, atol=1e-5)
+    (numbers,) = Runner(rounded, "numpy").run(x, STEPS).outputs.values()
+    assert np.linalg.norm(numbers - values) <= 0.1 * np.linalg.norm(values)
+    (back,) = Runner(rounded.unrounded()).run(x, STEPS).outputs.values()
+    (expected,) = Runner(plain).run(x, STEPS).outputs.values()
+    for found in (values, back):
+        assert np.linalg.norm(found - expected) <= 0.3 * np.linalg.norm(expected)
+
+
+def test_an_integer_snn_is_read_as_it_was_written(tmp_path):
+    rounded, x = structure("resnet-v2", integer=True)
+    rounded.save(tmp_path / "m.snn.onnx")
+    read = SpikingModel.load(tmp_path / "m.snn.onnx")
+    assert read.layers == rounded.layers
+    assert_same_spikes(rounded, read, x)
+    assert read.unrounded().metadata == {
+        key: value for key, value in rounded.metadata.items() if key != "integer"
+    }
+
+
+def test_thresholds_are_in_the_scale_of_the_sums():
+    plain, rounded = both(layers(NETWORKS["stride"]), IntegrateAndFire())
+    (layer,) = [layer for layer in rounded.layers if layer.grid]
+    grid = np.array(layer.grid).reshape(rounded.thresholds[layer.name].shape)
+    np.testing.assert_allclose(
+        rounded.thresholds[layer.name] * grid,
+        np.broadcast_to(plain.thresholds[layer.name], grid.shape),
+    )
+
+
+def test_what_stays_in_float32_is_told():
+    b = layers(NETWORKS["residual"])
+    reports = convert(Source(b.model(), "", []), timesteps=STEPS, integer=True).reports
+    actions = reports[-1].actions
+    assert actions["Conv turned into QLinearConv"] == 1
+    assert actions["Conv left in float32"] == actions["Gemm left in float32"] == 1
+
+
+def test_spikes_of_too_many_sizes_stay_in_float32():
+    _, rounded = both(layers(NETWORKS["stride"]), MultiThreshold(levels=8))
+    assert "QLinearConv" not in operators(rounded)
