@@ -11,6 +11,7 @@ import numpy as np
 from onnxsnn.analysis.omega import omega, threshold_ratio
 from onnxsnn.arrays import Array
 from onnxsnn.calibration.correct import correct_network
+from onnxsnn.calibration.delay import read_out_delay
 from onnxsnn.calibration.integer import integer_network
 from onnxsnn.calibration.observe import Statistics, calibrate
 from onnxsnn.calibration.synthetic import SAMPLES, cut_at_normalized, noise
@@ -69,6 +70,7 @@ def convert(
     neuron: Neuron | None = None,
     per_layer: bool = False,
     correct: bool = False,
+    delay: int | None = 0,
     strict: bool = False,
     integer: bool = False,
     verify: bool = False,
@@ -88,6 +90,9 @@ def convert(
         per_layer: one threshold per layer instead of one per channel.
         correct: fit each layer's weights, thresholds, initial potentials and biases to what the
             SNN really emits, layer by layer; it takes two runs over the data for every layer.
+        delay: steps that the outputs leave out once they are over: from then on they are those of
+            the mean over the later ones. None for as many as spikes are estimated to take, T / 2
+            at most. Not with `correct`, which fits all steps together.
         strict: refuse what would not be driven by spikes, instead of compensating it.
         integer: give weights and spikes 8 bits, in quantized operators; what that costs is
             measured on up to 256 of the samples, and in the SNN's metadata as `integer`.
@@ -108,7 +113,7 @@ def convert(
         >>> conversion.snn.timesteps, [layer.neuron for layer in conversion.snn.layers]
         (8, ['if', 'if', 'if', 'if'])
     """
-    _check_arguments(timesteps, threshold, data, correct)
+    _check_arguments(timesteps, threshold, data, correct, delay)
     asked, neuron = neuron is not None, neuron or IntegrateAndFire()
     source = model if isinstance(model, Source) else load_source(model)
     line = Pipeline(keep)
@@ -133,7 +138,10 @@ def convert(
         fit_rate_inference(graph, statistics, data, progress)
     line.layers = _layers(graph, statistics, thresholds.origins, neuron)
     graph = line.did(graph, thresholds)
-    potentials: Mapping[str, Array | float] = {} if asked else prepared.potentials
+    trained = {} if asked else prepared.potentials
+    if delay is None:
+        delay = read_out_delay(graph, statistics, neuron, trained, timesteps)
+    potentials: Mapping[str, Array | float] = trained
     if correct and data is not None:
         corrected = correct_network(
             graph,
@@ -149,7 +157,7 @@ def convert(
         line.layers = _layers(graph, statistics, thresholds.origins, neuron, corrected.biases)
         graph = line.did(graph, corrected)
     graph = line.did(graph, absorb_scales(graph))
-    spiking = spike(graph, neuron, potentials)
+    spiking = spike(graph, neuron, potentials, delay)
     line.did(graph, spiking)
 
     metadata = {
@@ -157,6 +165,7 @@ def convert(
         "threshold": threshold or method,
         "per_layer": per_layer,
         "corrected": correct,
+        "delay": delay,
         "statistics": origin,
         "neuron": {"model": neuron.name, **vars(neuron)},
         "bits_per_spike": max(layer.bits for layer in line.layers),
@@ -172,7 +181,7 @@ def convert(
 
 
 def _check_arguments(
-    timesteps: int, threshold: str | None, data: Dataset | None, correct: bool
+    timesteps: int, threshold: str | None, data: Dataset | None, correct: bool, delay: int | None
 ) -> None:
     if timesteps < 1 or timesteps != int(timesteps):
         raise UsageError(f"timesteps must be a whole number, 1 or more, and is {timesteps}")
@@ -184,6 +193,15 @@ def _check_arguments(
         raise UsageError("threshold 'ril' compares outputs on data; give some with --data")
     if correct and data is None:
         raise UsageError("neurons are corrected on data; give some with --data")
+    if delay is not None and (not 0 <= delay < timesteps or delay != int(delay)):
+        raise UsageError(
+            f"delay must be a whole number from 0 to {timesteps - 1}, below the number of "
+            f"timesteps, and is {delay}"
+        )
+    if correct and delay != 0:
+        raise UsageError(
+            "--correct fits all timesteps together, and --delay leaves some out; give one of them"
+        )
 
 
 def _method(

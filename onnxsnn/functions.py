@@ -61,6 +61,21 @@ RunningMean (x, sum, step) => (mean, sum_next) {
 }
 """
 
+_DELAYED_MEAN = """
+DelayedMean <delay> (x, sum, step) => (mean, sum_next) {
+    late = Constant <value_float: float = @delay> ()
+    since = Sub (step, late)
+    one = Constant <value = float {1.0}> ()
+    begins = Equal (since, one)
+    nothing = Constant <value = float {0.0}> ()
+    before = Where (begins, nothing, sum)
+    sum_next = Add (before, x)
+    counted = Greater (since, nothing)
+    steps = Where (counted, since, step)
+    mean = Div (sum_next, steps)
+}
+"""  # from step `delay` + 1 on, the mean of what has come since
+
 _SUM_INCREMENT = """
 SumIncrement (sum, last) => (x, last_next) {
     x = Sub (sum, last)
@@ -104,6 +119,7 @@ BODIES: dict[str, str] = {
     "SignedRateNorm": _SIGNED_RATE_NORM,  # its counterpart where values can be negative
     "RunningSum": _RUNNING_SUM,
     "RunningMean": _RUNNING_MEAN,
+    "DelayedMean": _DELAYED_MEAN,
     "SumIncrement": _SUM_INCREMENT,
     "MeanIncrement": _MEAN_INCREMENT,
     **{neuron.operator: neuron.body for neuron in NEURONS.values()},

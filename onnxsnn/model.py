@@ -176,6 +176,11 @@ class SpikingModel:
         """The number of timesteps that the thresholds were chosen for."""
         return int(self.metadata["timesteps"])
 
+    @property
+    def delay(self) -> int:
+        """The steps that the outputs leave out once they are over."""
+        return int(self.metadata.get("delay", 0))
+
     def steps(self, timesteps: int | None) -> int:
         """The number of timesteps to run: as given, or for None that of `timesteps`.
 

@@ -166,7 +166,7 @@ TABLE: dict[str, Row] = {
     ),
 }
 
-_STATES = {"RunningSum", "RunningMean", "SumIncrement", "MeanIncrement"}
+_STATES = {"RunningSum", "RunningMean", "DelayedMean", "SumIncrement", "MeanIncrement"}
 
 
 def varying_tensors(graph: Graph) -> set[int]:

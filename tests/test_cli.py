@@ -62,11 +62,12 @@ def test_convert_takes_every_option(folder):
         "convert", "model.onnx", "--data", "x.npy", "--timesteps", 5, "--threshold", "percentile",
         "--initial-potential", 0, "--per-layer", "--output", "mine.onnx", "--keep-intermediate",
         "--verify", "--limit", 8, "--scale", "1/2", "--mean", "0.1", "--std", "0.5",
-        "--layout", "nchw",
+        "--layout", "nchw", "--delay", 2,
     )  # fmt: skip
     metadata = SpikingModel.load("mine.onnx").metadata
     assert metadata["threshold"] == "percentile"
     assert metadata["per_layer"] is True
+    assert metadata["delay"] == 2
     assert metadata["neuron"]["initial_potential"] == 0
     names = sorted(path.name for path in (folder / "mine.passes").iterdir())
     assert names == [
@@ -433,6 +434,23 @@ def test_timesteps_may_be_found():
     network = SpikingModel.load("model.snn.onnx")
     text = call("evaluate", "model.snn.onnx", "--data", "x.npy", "--ann", "model.onnx", "--json")
     assert json.loads(text)["rows"][network.timesteps - 1]["agreement"] >= 0.9
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_delay_may_be_estimated():
+    command = ("convert", "model.onnx", "--data", "x.npy", "--threshold", "max", "--delay", "auto")
+    assert 0 < json.loads(call(*command, "--json"))["delay"] <= 8
+    assert "averaged from step" in call(*command)
+
+
+@pytest.mark.usefixtures("folder")
+def test_delays_that_make_no_sense_are_refused():
+    command = ("convert", "model.onnx", "--data", "x.npy", "-T", 4)
+    for delay in (4, -1):
+        assert "from 0 to 3" in fails(*command, "--delay", delay, code=2)
+    for delay in (1, "auto"):
+        assert "--correct" in fails(*command, "--correct", "--delay", delay, code=2)
+    assert "--delay auto" in fails(*command[:4], "-T", "auto", "--delay", 1, code=2)
 
 
 @pytest.mark.usefixtures("folder")

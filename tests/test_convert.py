@@ -234,6 +234,21 @@ def test_error_falls_as_one_over_t(tmp_path, b, v0):
 
 
 @quick
+@given(networks(), st.sampled_from([0.0, 0.5]), st.integers(1, 15))
+def test_error_behind_a_delay_falls_too(tmp_path, b, v0, delay):
+    x = uniform(8, 2, 6, 6)
+    source = load_source(b.save(tmp_path / "m.onnx"))
+    neuron = IntegrateAndFire(v0)
+    snn = convert(source, dataset(x=x), threshold="max", neuron=neuron, delay=delay).snn
+    expected = ann(b, x)
+    every = Runner(snn).run(x, 512, every_step=True).every_step
+    errors = {t: np.abs(every[t - 1][b.last] - expected).max() for t in (32, 512)}
+    scale = np.abs(expected).max()
+    worst = max(errors[32], 0.02 * scale) * (32 - delay) / (512 - delay)
+    assert errors[512] <= 4 * worst + 1e-5 * scale
+
+
+@quick
 @given(networks())
 def test_fit_curve_of_the_first_layer_stays_below_its_bound(tmp_path, b):
     """Ding et al. 2021, theorem 2: K(t) < 2 * Omega / t, constant current, v0 = 0."""

@@ -237,7 +237,8 @@ def _summed(events: _Events, node: Node) -> Tensor | None:
 
 
 _RULES: dict[str, Callable[[_Events, Node], Tensor | None]] = {
-    **dict.fromkeys(["RunningSum", "RunningMean", "Neg", "Cast", "Identity"], _same),
+    **dict.fromkeys(["RunningSum", "RunningMean", "DelayedMean"], _same),
+    **dict.fromkeys(["Neg", "Cast", "Identity"], _same),
     **dict.fromkeys(["SumIncrement", "MeanIncrement"], _nonzero),
     **dict.fromkeys(["DepthToSpace", "Expand", "Flatten", "Gather", "GlobalMaxPool"], _moved),
     **dict.fromkeys(["MaxPool", "Reshape", "Resize", "Slice", "SpaceToDepth"], _moved),

@@ -65,6 +65,10 @@ __all__ = ["convert_command"]
 @click.option(
     "--correct", is_flag=True, help="Fit each layer to what really arrives there; needs data."
 )
+@click.option(
+    "--delay", default="0", show_default=True, metavar="NUMBER|auto", callback=number_or_auto,
+    help="Steps that the outputs leave out; `auto` estimates how long spikes take to arrive.",
+)  # fmt: skip
 @click.option("--strict", is_flag=True, help="Refuse what would not be driven by spikes.")
 @click.option(
     "--integer", is_flag=True,
@@ -87,6 +91,7 @@ def convert_command(
     initial_potential: float | None,
     per_layer: bool,
     correct: bool,
+    delay: int | None,
     strict: bool,
     integer: bool,
     keep_intermediate: bool,
@@ -102,6 +107,8 @@ def convert_command(
     output = output or Path(f"{model.stem}.snn.onnx")
     if output.resolve() == model.resolve():
         raise UsageError(f"{output}: is the model itself; choose another --output")
+    if timesteps is None and delay:
+        raise UsageError("-T auto tries each T from 1 on, below --delay too; give --delay auto")
     source = load_source(model)
     check_writable(output)
     samples = load_data(data, source.inputs, options, labelled=False) if data else None
@@ -110,6 +117,7 @@ def convert_command(
         "neuron": neuron_of(neuron, levels, initial_potential),
         "per_layer": per_layer,
         "correct": correct,
+        "delay": delay,
         "strict": strict,
         "integer": integer,
     }

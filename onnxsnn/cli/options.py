@@ -131,7 +131,7 @@ def number_or_auto(
     param: click.Parameter,  # noqa: ARG001
     value: str,
 ) -> int | None:
-    """A number of timesteps; None for `auto`."""
+    """A number of timesteps, or of a delay; None for `auto`."""
     try:
         return None if value == "auto" else int(value)
     except ValueError as error:

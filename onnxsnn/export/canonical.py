@@ -14,7 +14,7 @@
     Pad             with zeros; pads
     Reshape         to the shape of what it gives
     Transpose       order
-    RunningSum, RunningMean, SumIncrement, MeanIncrement, SumToMean, MeanToSum
+    RunningSum, RunningMean, DelayedMean (delay), SumIncrement, MeanIncrement, SumToMean, MeanToSum
                     the forms of tensors in time (`onnxsnn.passes.spike`)
     neurons         threshold, v0, and the neuron's own settings (`onnxsnn.neurons`)
 
@@ -110,7 +110,7 @@ def _neuron(node: Node, context: Context) -> Form:
 
 
 def _in_time(node: Node, context: Context) -> Form:  # noqa: ARG001
-    return Form(node.op, node.inputs[:1])
+    return Form(node.op, node.inputs[:1], _settings(node))
 
 
 def _convolution(node: Node, context: Context) -> Form | None:
@@ -255,7 +255,8 @@ RULES: dict[str, Callable[[Node, Context], Form | None]] = {
     "Pad": _pad,
     **dict.fromkeys(["Flatten", "Reshape", "Squeeze", "Unsqueeze"], _reshape),
     "Transpose": _transpose,
-    **dict.fromkeys(["RunningSum", "RunningMean", "SumIncrement", "MeanIncrement"], _in_time),
+    **dict.fromkeys(["RunningSum", "RunningMean", "DelayedMean"], _in_time),
+    **dict.fromkeys(["SumIncrement", "MeanIncrement"], _in_time),
     **{neuron.operator: _neuron for neuron in NEURONS.values()},
 }
 """By operator, what gives a node's canonical form; None where this node has none."""

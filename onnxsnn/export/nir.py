@@ -139,6 +139,8 @@ class _Writer:
 
     def _write(self, operation: Operation) -> None:
         if operation.operator in _LEFT_TO_THE_READER:
+            if operation.operator == "DelayedMean":
+                self._lose(_DELAY, operation)
             self._pass(operation)
         elif operation.fires:
             self._neuron(operation)
@@ -231,8 +233,10 @@ def _end(role: str, name: str, names: Collection[str]) -> str:
 
 
 _POTENTIAL = "the potential before the first step; `convert --initial-potential 0` has none"
+_DELAY = "the steps that the outputs leave out; `convert --delay 0` leaves out none"
 _LEFT_TO_THE_READER = {
     "RunningMean",
+    "DelayedMean",
     "RunningSum",
     "SumIncrement",
     "MeanIncrement",

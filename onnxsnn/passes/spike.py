@@ -1,10 +1,11 @@
 """From rates to spikes: Rate Norm Layers become neurons, every tensor gets its form in time.
 
-A tensor of the ANN that varies over time takes one of three forms in the SNN, after step t:
+A tensor of the ANN that varies over time takes one of four forms in the SNN, after step t:
 
     current   x_t, what arrives in this step
     sum       x_1 + ... + x_t
     mean      (x_1 + ... + x_t) / t, the running estimate of the ANN's tensor
+    delayed   the mean, up to step t0; from then on (x_(t0 + 1) + ... + x_t) / (t - t0)
 
 A *static* tensor, which depends on the input current and constants only, is the same in
 every step, and is current and mean at once.
@@ -18,6 +19,8 @@ every step, and is current and mean at once.
    (expectation compensation; ECMT, Huang et al. 2024). A positively homogeneous f of one input,
    MaxPool above all, works on sums, so that of 0/1 spikes it gives 0/1 again.
 4. A graph output is a mean: the running estimate of the ANN's output.
+5. With a delay t0, every mean of the read-out, which is what no neuron follows, and of the graph
+   outputs is a delayed one (Bu, Li and Yu, CVPR 2025); means that neurons follow are not.
 
 Each change of form is a node of the onnxsnn domain, with a state where it needs one.
 """
@@ -79,10 +82,14 @@ class _Form(Enum):
     CURRENT = auto()
     SUM = auto()
     MEAN = auto()
+    DELAYED = auto()
 
 
 def spike(
-    graph: Graph, neuron: Neuron, potentials: Mapping[str, Array | float] | None = None
+    graph: Graph,
+    neuron: Neuron,
+    potentials: Mapping[str, Array | float] | None = None,
+    delay: int = 0,
 ) -> SpikeReport:
     """Turn a graph of Rate Norm Layers into the step graph: one timestep of the SNN.
 
@@ -91,6 +98,7 @@ def spike(
         neuron: the neuron model; its signed counterpart stands for SignedRateNorm.
         potentials: initial potentials other than the neuron's, by layer, as fractions of
             the threshold.
+        delay: t0, the steps that the outputs leave out once they are over.
 
     Raises:
         UnsupportedError: an operator cannot be converted, or works on another type than
@@ -98,18 +106,20 @@ def spike(
     """
     graph.toposort()
     refuse_unsupported(graph)
-    return _Spiker(graph, neuron, potentials or {}).run()
+    return _Spiker(graph, neuron, potentials or {}, delay).run()
 
 
 class _Spiker:
     """The pass at work: the form of each tensor, and the conversions made so far."""
 
     def __init__(
-        self, graph: Graph, neuron: Neuron, potentials: Mapping[str, Array | float]
+        self, graph: Graph, neuron: Neuron, potentials: Mapping[str, Array | float], delay: int
     ) -> None:
         self.graph = graph
         self.neuron = neuron
         self.potentials = potentials
+        self.delay = delay
+        self.estimate = _Form.DELAYED if delay else _Form.MEAN  # the read-out's form
         self.report = SpikeReport("spike")
         self.forms: dict[int, _Form] = {}
         self.converted: dict[tuple[int, _Form], Tensor] = {}
@@ -148,7 +158,7 @@ class _Spiker:
 
     def _working_form(self, node: Node, what: Fate, moving: list[Tensor]) -> _Form:
         if id(node) not in self.before_neuron:
-            return _Form.MEAN
+            return self.estimate
         if what.role is Role.COMPENSATED:
             return _Form.SUM if what.homogeneous and self._one_output(node) else _Form.MEAN
         means = sum(self._form(tensor) is _Form.MEAN for tensor in moving)
@@ -180,12 +190,12 @@ class _Spiker:
         self.forms[id(node.outputs[0])] = _Form.CURRENT
 
     def _place_output(self, position: int, output: Tensor) -> None:
-        """Let a graph output be a mean under its own name."""
-        if self._form(output) in (_Form.STATIC, _Form.MEAN):
+        """Let a graph output be an estimate under its own name."""
+        if self._form(output) in (_Form.STATIC, self.estimate):
             return
         name = output.name
         output.name = unique_name(self.graph, f"{name}.spiking")
-        mean = self._convert(output, _Form.MEAN, output.inputs[0])
+        mean = self._convert(output, self.estimate, output.inputs[0])
         mean.name = name
         self.graph.outputs[position] = mean
 
@@ -211,6 +221,16 @@ class _Spiker:
         before, after = self._zero_state(tensor, "sum", node)
         mean = self._like(tensor, "mean")
         insert(self.graph, "RunningMean", [tensor, before, self._steps()], mean, after)
+        return mean
+
+    def _delayed_mean(self, tensor: Tensor, node: Node) -> Tensor:
+        if self._form(tensor) is not _Form.CURRENT:
+            tensor = self._convert(tensor, _Form.CURRENT, node)
+        before, after = self._zero_state(tensor, "sum", node)
+        mean = self._like(tensor, "mean")
+        reads, attrs = [tensor, before, self._steps()], {"delay": float(self.delay)}
+        insert(self.graph, "DelayedMean", reads, mean, after, attrs=attrs)
+        self.report.actions[f"read-out averaged from step {self.delay + 1} on"] += 1
         return mean
 
     def _sum_increment(self, tensor: Tensor, node: Node) -> Tensor:
@@ -278,6 +298,9 @@ _CONVERSIONS = {
     (_Form.MEAN, _Form.CURRENT): _Spiker._mean_increment,
     (_Form.SUM, _Form.MEAN): _Spiker._sum_to_mean,
     (_Form.MEAN, _Form.SUM): _Spiker._mean_to_sum,
+    (_Form.CURRENT, _Form.DELAYED): _Spiker._delayed_mean,
+    (_Form.SUM, _Form.DELAYED): _Spiker._delayed_mean,
+    (_Form.MEAN, _Form.DELAYED): _Spiker._delayed_mean,
 }
 
 

@@ -12,7 +12,8 @@ From the step graph it makes two models:
    [N, ...] each, whose body is the node itself: spikes are the step graph's, bit for bit.
 3. A static tensor is read by a Scan as it is; any other node that varies reads it K times over.
 4. Where the last step's outputs will do, what no state depends on is computed for the last
-   step only, and a running mean that nothing but outputs reads is one sum over the slices.
+   step only, and a running mean that nothing but outputs reads is one sum over the slices. A
+   delayed mean, which starts over on the way, is a Scan.
 
 K and N are sizes at run time. Whether the operators treat samples alone is not decided here:
 `runtime/time_batched.py` tries it.

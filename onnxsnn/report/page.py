@@ -49,11 +49,12 @@ def _about(data: ReportData) -> str:
     neurons = ", ".join(dict.fromkeys(layer.neuron for layer in data.snn.layers))
     bits = figure("bits_per_spike", result.bits_per_spike, lambda value: f"{value:.3g}")
     corrected = ", corrected layer by layer" if metadata.get("corrected") else ""
+    late = f", outputs averaged from step {data.snn.delay + 1} on" if data.snn.delay else ""
     samples = figure("samples", result.samples, lambda value: f"{value:,}")
     return (
         f"Neurons: {escape(neurons)}, {bits} bit{'' if result.bits_per_spike == 1 else 's'} per "
         f"spike. Thresholds: {escape(metadata['threshold'])}{corrected}, for "
-        f"T = {data.snn.timesteps}. Run here for {len(result.rows)} "
+        f"T = {data.snn.timesteps}{late}. Run here for {len(result.rows)} "
         f"step{'' if len(result.rows) == 1 else 's'} on {samples} samples, beside the ANN."
     )
 

@@ -3,8 +3,8 @@
 After every step each sample has a certainty, and it is done when that reaches a margin:
 
 1. Outputs that are scores of classes: the greatest score minus the second greatest, times the
-   number of steps so far. That is the lead in what the steps have added up to, and what is
-   still to come must make up for it.
+   number of steps so far, less those that a delay has left out. That is the lead in what the
+   steps have added up to, and what is still to come must make up for it.
 2. All other outputs: 1 / the relative change of the running estimate, ||y_t|| / ||y_t - y_t-1||,
    the least over the last three steps and over all outputs. So a margin of 100 is a tolerance
    of 1 %. A single step without change says little: spikes may not have arrived yet. The
@@ -75,7 +75,7 @@ def run_early(
         UsageError: the margin is negative, or timesteps are below 1.
         DataError: the outputs do not have one row per sample.
     """
-    exits = Exits(_samples(inputs), margin)
+    exits = Exits(_samples(inputs), margin, runner.model.delay)
     for outputs in runner.steps(inputs, runner.model.steps(timesteps), lambda: ~exits.done):
         exits.see(outputs, runner.spikes)
         if exits.done.all():
@@ -111,7 +111,8 @@ def calibrate_margin(
     steps = runner.model.steps(timesteps)
     failing: list[float] = []
     for feeds, _ in data.batches(batch_size(runner.model)):
-        failing.extend(_failing(list(runner.steps(feeds, steps)), _samples(feeds), error))
+        certainty = _Certainty(_samples(feeds), runner.model.delay)
+        failing.extend(_failing(list(runner.steps(feeds, steps)), certainty, error))
         progress(len(failing), len(data))
     allowed = len(failing) - math.ceil(agreement * len(failing))
     highest = sorted(failing, reverse=True)[allowed]
@@ -127,11 +128,11 @@ class Exits:
             of the last step.
     """
 
-    def __init__(self, samples: int, margin: float) -> None:
+    def __init__(self, samples: int, margin: float, delay: int = 0) -> None:
         if not margin >= 0:
             raise UsageError(f"a margin is 0 or more, and not {margin}")
         self._margin = margin
-        self._certainty = _Certainty(samples)
+        self._certainty = _Certainty(samples, delay)
         self.done = np.zeros(samples, bool)
         self.outputs: dict[str, Array] = {}
         self.timesteps = np.zeros(samples, np.int64)
@@ -157,8 +158,9 @@ def classes(values: Array) -> Array | None:
 class _Certainty:
     """The certainty of each sample, called with the outputs after every step."""
 
-    def __init__(self, samples: int) -> None:
+    def __init__(self, samples: int, delay: int) -> None:
         self._samples = samples
+        self._delay = delay
         self._step = 0
         self._before: Mapping[str, Array] = {}
         self._recent = deque([np.zeros(samples)] * _QUIET_STEPS, _QUIET_STEPS)
@@ -176,7 +178,8 @@ class _Certainty:
         first = next(iter(outputs.values()))
         if classes(first) is not None:
             second, best = np.partition(first.astype(np.float64), -2, axis=1)[:, -2:].T
-            return np.asarray(self._step * (best - second))
+            left_out = self._delay if self._step > self._delay else 0
+            return np.asarray((self._step - left_out) * (best - second))
         if before:
             self._recent.append(1 / np.maximum(_distance(outputs, before), _LEAST_CHANGE))
         return np.asarray(np.stack(self._recent).min(axis=0))
@@ -193,10 +196,11 @@ def _distance(outputs: Mapping[str, Array], others: Mapping[str, Array]) -> Arra
     return np.asarray(np.stack(distances).max(axis=0))
 
 
-def _failing(history: Sequence[Mapping[str, Array]], samples: int, error: float) -> list[float]:
+def _failing(
+    history: Sequence[Mapping[str, Array]], certainty: _Certainty, error: float
+) -> list[float]:
     """The greatest certainty at which each sample is not right, -inf where it always is, [N]."""
-    certainty = _Certainty(samples)
-    failing = np.full(samples, -np.inf)
+    failing: Array = np.array(-np.inf)
     for outputs in history:
         right, reached = _right(outputs, history[-1], error), certainty(outputs)
         failing = np.maximum(failing, np.where(right, -np.inf, reached))

@@ -211,6 +211,15 @@ def test_every_structure_is_counted_and_computes_what_it_did(tmp_path, structure
         assert any(row.driven == "input" for row in found.rows)
 
 
+def test_a_delay_changes_no_operations(tmp_path):
+    source = load_source(STRUCTURES["transformer"]().save(tmp_path / "m.onnx"))
+    (spec,) = source.inputs
+    data = dataset(x=uniform(4, *spec.shape[1:]))
+    plain, late = (energy(convert(source, data, timesteps=T, delay=d).snn, data) for d in (0, 2))
+    assert late.synaptic_operations == plain.synaptic_operations
+    assert late.analog_macs == plain.analog_macs
+
+
 def test_attention_is_paid_for_in_every_step(tmp_path):
     source = load_source(STRUCTURES["transformer"]().save(tmp_path / "m.onnx"))
     (spec,) = source.inputs

@@ -39,9 +39,10 @@ def test_neurons_and_parameters_are_counted(path):
 
 
 def test_snn_has_thresholds_p_and_omega(path, tmp_path):
-    convert(load_source(path), dataset(x=X), timesteps=4).snn.save(tmp_path / "snn.onnx")
+    convert(load_source(path), dataset(x=X), timesteps=4, delay=1).snn.save(tmp_path / "snn.onnx")
     inspection = inspect(tmp_path / "snn.onnx")
     assert inspection.kind == "snn"
+    assert inspection.metadata["delay"] == 1
     neurons = by_operator(inspection, "IntegrateAndFire")
     assert len(neurons) == 4
     for row in neurons:

@@ -52,10 +52,13 @@ def snn(tmp_path_factory):
     neuron=st.sampled_from([*RECTIFYING_NEURONS.values()]),
     timesteps=st.integers(1, 9),
     samples=st.integers(1, 3),
+    delay=st.integers(0, 3),
 )
-def test_outputs_are_the_runner_s_to_the_last_bit(tmp_path_factory, b, neuron, timesteps, samples):
+def test_outputs_are_the_runner_s_to_the_last_bit(
+    tmp_path_factory, b, neuron, timesteps, samples, delay
+):
     path = b.save(tmp_path_factory.mktemp("loop") / "m.onnx")
-    snn = convert(path, threshold="trained", timesteps=4, neuron=neuron()).snn
+    snn = convert(path, threshold="trained", timesteps=4, neuron=neuron(), delay=delay).snn
     x = eighths(samples, 2, 6, 6, seed=timesteps)
     assert_equal(looped(snn, x, timesteps), Runner(snn).run(x, timesteps).outputs)
 

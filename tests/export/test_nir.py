@@ -173,6 +173,14 @@ def test_losses_are_listed_and_refused_unless_allowed(tmp_path):
     assert potential == 0.5
 
 
+def test_a_delay_is_a_loss(tmp_path):
+    snn = trained(average_network(), tmp_path, threshold="trained", delay=2)
+    with pytest.raises(UnsupportedError, match=r"steps that the outputs leave out.*--allow-loss"):
+        nir_graph(snn)
+    _, losses = nir_graph(snn, allow_loss=True)
+    assert len(losses) == 1
+
+
 def test_what_the_rest_needs_cannot_be_left_out(tmp_path):
     path = residual_network().save(tmp_path / "m.onnx")
     snn = convert(path, dataset(x=uniform(4, 3, 8, 8)), neuron=IntegrateAndFire(0.0)).snn

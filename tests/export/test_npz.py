@@ -81,6 +81,11 @@ class Simulator:
                 return self.add(key, x)
             case "RunningMean":
                 return self.add(key, x) / self.step
+            case "DelayedMean":
+                late = self.step > settings["delay"]
+                if self.step == settings["delay"] + 1:
+                    self.states[key] = 0.0
+                return self.add(key, x) / (self.step - late * settings["delay"])
             case "SumIncrement":
                 return x - self.swap(key, x)
             case "MeanIncrement":
@@ -143,10 +148,12 @@ def assert_same(snn, path, x, timesteps, tolerance):
     b=integer_networks(),
     neuron=st.sampled_from([*RECTIFYING_NEURONS.values()]),
     timesteps=st.integers(1, 8),
+    delay=st.integers(0, 3),
 )
-def test_file_alone_has_the_spikes_of_the_snn(tmp_path_factory, b, neuron, timesteps):
-    folder = tmp_path_factory.mktemp("npz")
-    snn = convert(b.save(folder / "m.onnx"), threshold="trained", neuron=neuron()).snn
+def test_file_alone_has_the_spikes_of_the_snn(tmp_path_factory, b, neuron, timesteps, delay):
+    path = b.save(tmp_path_factory.mktemp("npz") / "m.onnx")
+    folder = path.parent
+    snn = convert(path, threshold="trained", neuron=neuron(), delay=delay).snn
     assert export_npz(snn, folder / "m.npz") == []
     assert_same(snn, folder / "m.npz", eighths(3, 2, 6, 6), timesteps, 1e-6)
 

@@ -15,13 +15,13 @@ from onnxsnn.ratenorm import rate_norms
 from tests.models import Builder, outputs_of, uniform
 
 
-def spiking(b, *outputs, theta=1.0, v0=0.5):
+def spiking(b, *outputs, theta=1.0, v0=0.5, delay=0):
     """The step graph of a model, every threshold `theta`, and the report."""
     graph, _ = clean(b.graph(*outputs))
     relu_to_ratenorm(graph)
     for node in rate_norms(graph):
         node.inputs[1].values = np.full_like(node.inputs[1].values, theta)
-    return graph, spike(graph, IntegrateAndFire(v0))
+    return graph, spike(graph, IntegrateAndFire(v0), delay=delay)
 
 
 def run(graph, report, x, timesteps):
@@ -143,6 +143,60 @@ def test_running_mean_is_made_once_for_all_its_readers():
     left, right = b.op("Sigmoid", spikes), b.op("Tanh", spikes)
     graph, _ = spiking(b, left, right, spikes)
     assert operators(graph).count("RunningMean") == 1
+
+
+def forms():
+    """A mean in front of neurons, a sum and a current, each of them an output too; a read-out."""
+    b = Builder((2, 4, 4))
+    spikes = b.relu()
+    pooled = b.op("MaxPool", kernel_shape=[2, 2])
+    b.conv(3, kernel=1)
+    b.relu()
+    bent = b.op("Tanh")
+    b.conv(3, kernel=1)
+    b.relu()
+    return b, [spikes, pooled, bent, b.head()]
+
+
+@pytest.mark.parametrize("delay", [1, 3, 6])
+def test_delayed_outputs_are_the_means_of_what_came_since(delay):
+    """Up to the delay they are those without; then the increments of t * mean, averaged."""
+    b, names = forms()
+    x = 2 * uniform(3, 2, 4, 4)
+    plain = run(*spiking(b, *names), x, 9)
+    graph, report = spiking(b, *names, delay=delay)
+    delayed = run(graph, report, x, 9)
+    assert operators(graph).count("DelayedMean") == len(names)
+    for name in names:
+        before = delay * plain[delay - 1][name]
+        for t in range(1, 10):
+            mean = plain[t - 1][name]
+            expected = mean if t <= delay else (t * mean - before) / (t - delay)
+            np.testing.assert_allclose(delayed[t - 1][name], expected, atol=1e-5)
+
+
+def test_means_in_front_of_neurons_are_not_delayed():
+    b, names = forms()
+    x = 2 * uniform(3, 2, 4, 4)
+    graph, report = spiking(b, *names)
+    late, late_report = spiking(b, *names, delay=3)
+    (before,) = (n for n in late.nodes if n.op == "RunningMean")
+    assert [reader.op for reader in before.outputs[0].outputs] == ["Tanh"]
+    potentials = [s.output for s in report.states if s.role == "potential"]
+    ends = [run(*net, x, 7)[-1] for net in ((graph, report), (late, late_report))]
+    for name in potentials:
+        np.testing.assert_array_equal(ends[0][name], ends[1][name])
+
+
+def test_what_follows_the_last_neuron_is_applied_to_the_delayed_mean():
+    b = Builder((3,))
+    spikes = b.relu()
+    out = b.op("Softmax", axis=1)
+    graph, report = spiking(b, spikes, out, delay=2)
+    assert operators(graph).count("DelayedMean") == 1
+    last = run(graph, report, uniform(2, 3), 5)[-1]
+    exps = np.exp(last[spikes])
+    np.testing.assert_allclose(last[out], exps / exps.sum(1, keepdims=True), atol=1e-6)
 
 
 def test_inner_tensor_that_is_an_output_is_a_running_mean_under_its_name():

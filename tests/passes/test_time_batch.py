@@ -31,14 +31,14 @@ def whole(*shape):
     return np.random.default_rng(0).integers(-2, 3, shape).astype(np.float32)
 
 
-def with_whole_thresholds(b, neuron, outputs=()):
+def with_whole_thresholds(b, neuron, outputs=(), delay=0):
     """The SNN of a network, with a threshold of 4 where none was trained."""
     graph = prepare(Source(b.model(*outputs), "", []), Pipeline(None)).graph
     for node in rate_norms(graph):
         if threshold_of(node) is None:
             set_threshold(graph, node, np.full_like(node.inputs[1].values, 4.0))
     absorb_scales(graph)
-    states = spike(graph, neuron).states
+    states = spike(graph, neuron, delay=delay).states
     return SpikingModel.build(graph, states, {"timesteps": T}, [])
 
 
@@ -150,9 +150,16 @@ def whole_networks(draw):
 
 @pytest.mark.parametrize("neuron", RECTIFYING_NEURONS.values())
 @settings(max_examples=8, deadline=None)
-@given(b=whole_networks(), chunks=st.lists(st.integers(1, 4), min_size=1, max_size=3))
-def test_spikes_and_states_are_those_of_the_step_graph_however_steps_are_split(neuron, b, chunks):
-    snn, feeds = with_whole_thresholds(b, neuron()), {"x": whole(SAMPLES, 2, 4, 4)}
+@given(
+    b=whole_networks(),
+    delay=st.integers(0, 4),
+    chunks=st.lists(st.integers(1, 4), min_size=1, max_size=3),
+)
+def test_spikes_and_states_are_those_of_the_step_graph_however_steps_are_split(
+    neuron, b, delay, chunks
+):
+    snn = with_whole_thresholds(b, neuron(), delay=delay)
+    feeds = {"x": whole(SAMPLES, 2, 4, 4)}
     spikes = list(snn.spikes.values())
     expected, after = stepped(snn, feeds, sum(chunks), spikes)
     found, state = Folded(snn, spikes).run(feeds, chunks)
@@ -346,9 +353,11 @@ def test_a_linear_node_in_front_of_a_late_sum_is_run_at_every_step(residual):
 
 
 @pytest.mark.parametrize("every_step", [None, []])
-def test_the_mean_of_what_no_step_changes(residual, every_step):
-    layer = list(residual.spikes)[-1]
-    exact, feeds = with_exact_layer(residual, layer), {residual.spikes[layer]: uniform(5, 10) ** 2}
+@pytest.mark.parametrize("delay", [0, 2])
+def test_the_mean_of_what_no_step_changes(delay, every_step):
+    snn = with_whole_thresholds(STRUCTURES["residual"](), IntegrateAndFire(), delay=delay)
+    layer = list(snn.spikes)[-1]
+    exact, feeds = with_exact_layer(snn, layer), {snn.spikes[layer]: uniform(5, 10) ** 2}
     expected, _ = stepped(exact, feeds, T)
     found, _ = Folded(exact, every_step=every_step).run(feeds, [3, 4])
     assert_same({n: v[-1:] for n, v in expected.items()}, {n: v[-1:] for n, v in found.items()})

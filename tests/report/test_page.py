@@ -144,6 +144,13 @@ def test_page_of_every_structure_without_labels(tmp_path, structure):
         assert f"Neurons: {neurons}, " in text
 
 
+def test_page_says_which_steps_the_outputs_leave_out(network):
+    source, snn, data = network
+    late = convert(source, dataset(x=X), timesteps=4, delay=2).snn
+    assert "averaged from step 3 on" in page(gather("Late", late, source, data))
+    assert "averaged from" not in page(gather("Plain", snn, source, data))
+
+
 def test_one_step_is_a_dot(network):
     """A line of one point would not be seen."""
     source, snn, data = network

@@ -40,9 +40,9 @@ def only(outputs):
     return values
 
 
-def exits_of(scores, margin):
+def exits_of(scores, margin, delay=0):
     """Exits of a batch whose scores after each step are given, [T, N, classes]."""
-    exits = Exits(scores.shape[1], margin)
+    exits = Exits(scores.shape[1], margin, delay)
     for step, values in enumerate(scores):
         exits.see({"y": values}, {"a": np.full(len(values), step), "b": np.ones(len(values))})
     return exits
@@ -55,6 +55,13 @@ def test_sample_stops_when_its_lead_times_the_steps_reaches_the_margin():
     assert exits.done.all()
     np.testing.assert_array_equal(exits.outputs["y"][:, 0], np.float32([5.0, 3.1]))
     assert exits.spikes.tolist() == [1, 2]  # step - 1 of layer a, 1 of layer b
+
+
+def test_with_a_delay_the_steps_since_are_those_that_count():
+    lead = np.array([[0.9, 0.9], [0.9, 0.9], [1.5, 2.5], [1.5, 0.0]], np.float32)  # [T, N]
+    exits = exits_of(np.stack([lead, 0 * lead], axis=-1), 2.0, delay=2)
+    assert exits.timesteps.tolist() == [4, 3]
+    assert exits_of(np.stack([lead, 0 * lead], axis=-1), 2.0).timesteps.tolist() == [3, 3]
 
 
 def test_sample_that_is_never_certain_keeps_what_it_has_last():
@@ -101,9 +108,17 @@ def test_batch_stops_when_its_last_sample_is_done(snn):
     assert runner.steps_done == run.timesteps.max() < T
 
 
+@pytest.fixture(scope="module")
+def late(tmp_path_factory):
+    """The same with a delay."""
+    path = residual_network().save(tmp_path_factory.mktemp("late") / "model.onnx")
+    return convert(path, dataset(x=X[:20]), timesteps=T, delay=4).snn
+
+
+@pytest.mark.parametrize("which", ["snn", "late"])
 @pytest.mark.parametrize("agreement", [0.5, 0.8, 0.9, 0.99, 1.0])
-def test_calibrated_agreement_is_met_on_the_calibration_data(snn, agreement):
-    runner = Runner(snn)
+def test_calibrated_agreement_is_met_on_the_calibration_data(which, agreement, request):
+    runner = Runner(request.getfixturevalue(which))
     margin = calibrate_margin(runner, dataset(x=X), agreement=agreement)
     early, whole = run_early(runner, X, margin), runner.run(X)
     kept = only(early.outputs).argmax(axis=1) == only(whole.outputs).argmax(axis=1)

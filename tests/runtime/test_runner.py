@@ -7,7 +7,7 @@ from onnxsnn import Runner, convert
 from onnxsnn.errors import DataError, ModelError, UsageError
 from onnxsnn.runtime import BACKENDS
 from tests.models import Builder, dataset, uniform
-from tests.networks import residual_network
+from tests.networks import IntegerBuilder, eighths, residual_network
 
 X = uniform(7, 3, 8, 8)
 
@@ -31,6 +31,31 @@ def test_steps_are_a_run(snn, backend):
     for mine, its in zip(by_hand, result.every_step, strict=True):
         np.testing.assert_array_equal(mine, only(its))
     np.testing.assert_array_equal(only(result.outputs), by_hand[-1])
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["float", "integer"])
+def late(request, tmp_path_factory):
+    """A network of whole weights without a delay, and with one of 3 steps."""
+    b = IntegerBuilder((2, 6, 6), seed=3)
+    b.conv(4)
+    b.clip(4.0)
+    b.op("Flatten")
+    b.gemm(3, inputs=144)
+    path = b.save(tmp_path_factory.mktemp("late") / "model.onnx")
+    return [convert(path, timesteps=6, delay=d, integer=request.param).snn for d in (0, 3)]
+
+
+@pytest.mark.parametrize("memory", [None, 1], ids=["together", "step by step"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_outputs_behind_a_delay_are_the_mean_of_the_steps_since(late, backend, memory):
+    x = eighths(5, 2, 6, 6)
+    plain, delayed = (Runner(snn, backend, memory=memory) for snn in late)
+    means = [only(outputs) for outputs in plain.steps(x, 8)]
+    found = [only(outputs) for outputs in delayed.steps(x, 8)]
+    for t, mean in enumerate(means, start=1):
+        expected = mean if t <= 3 else (t * mean - 3 * means[2]) / (t - 3)
+        np.testing.assert_allclose(found[t - 1], expected, atol=1e-4)
+    np.testing.assert_allclose(only(delayed.run(x, 8).outputs), found[-1], atol=1e-5)
 
 
 def test_steps_is_a_generator(snn):
