@@ -4,6 +4,9 @@ Every case whose operators the table calls linear, shape-only or compensated is 
 float inputs are made to vary over time, by adding the spikes of a neuron that never fires,
 and a neuron reads each float output, so that all that lies between must become a current.
 After T steps of constant input, the mean of that current is what the operator gives.
+
+Where a case treats the rows of its inputs as samples, many steps at once give what one by one
+gives.
 """
 
 import numpy as np
@@ -44,24 +47,30 @@ def run_alone(model, feeds):
     return dict(zip(session.outputs, values, strict=True))
 
 
-def with_constants(graph, feeds):
-    """The graph in which every input that is no float is a constant, as axes and indices are."""
+def with_constants(graph, feeds, varying):
+    """The graph in which every input that does not vary is a constant, as axes and indices are."""
     for tensor in list(graph.inputs):
-        if not is_float(feeds[tensor.name]):
+        if tensor.name not in varying:
             tensor.to_constant(feeds[tensor.name])
             graph.inputs.remove(tensor)
     return graph
 
 
-def wrapped(graph, varying):
-    """The graph as an SNN in which the inputs named in `varying` vary over time."""
-    quiet = gs.Variable("quiet", np.float32, [1])
+def wrapped(graph, varying, rows=(1,)):
+    """The graph as an SNN in which the inputs named in `varying` vary over time.
+
+    `rows` is the shape of the input `quiet`, which must be zeros.
+    """
+    rows = list(rows)
+    quiet = gs.Variable("quiet", np.float32, rows)
     theta = gs.Constant("quiet.theta", np.ones(1, np.float32))
-    silence = gs.Variable("silence", np.float32, [1])
+    silence = gs.Variable("silence", np.float32, rows)
     insert(graph, "RateNorm", [quiet, theta], silence)
-    none = gs.Variable("none", np.float32, [])
-    insert(graph, "ReduceSum", [silence], none, attrs={"keepdims": 0})
     for tensor in [tensor for tensor in graph.inputs if tensor.name in varying]:
+        axes = [-1, *[1] * (len(tensor.shape) - 1)] if tensor.shape else []
+        shape = gs.Constant(f"{tensor.name}.axes", np.array(axes, np.int64))
+        none = gs.Variable(f"{tensor.name}.none", np.float32, [*rows, *axes[1:]] if axes else [])
+        insert(graph, "Reshape", [silence, shape], none)
         moving = gs.Variable(f"{tensor.name}.moving", np.float32, tensor.shape)
         for reader in list(tensor.outputs):
             reader.inputs = [moving if source is tensor else source for source in reader.inputs]

@@ -41,7 +41,7 @@ class Way:
         return f"--threshold {self.threshold} --neuron {self.neuron}{levels}{correct}"
 
     def convert(self, source: Source, data: Dataset, timesteps: int) -> SpikingModel:
-        """The network converted in this way, for T steps; data are left out where none are taken."""
+        """The network converted in this way, for T steps, without data where it takes none."""
         return convert(
             source,
             data if takes_data(self.threshold, self.correct) else None,
