@@ -46,7 +46,7 @@ def cells(result: Evaluation, agreement: float) -> list[str]:
         str(last.timesteps),
         f"{result.bits_per_spike:.3g}",
         percent(last.accuracy),
-        f"{agreement:.1%}",
+        f"{100 * agreement:g} %",
         percent(early.accuracy),
         f"{early.timesteps:.2f}",
         percent(early.saved),
