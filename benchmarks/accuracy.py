@@ -19,39 +19,24 @@ For Fashion-MNIST's idx files:
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from onnxsnn import Preprocessing, load_source
-from onnxsnn.analysis.comparison import Way, compare
-from onnxsnn.data import Dataset, load, parse_scale
+from classifier import classifier_and_data, new_parser, way_of
+
+from onnxsnn.analysis.comparison import compare
+from onnxsnn.data import Dataset
 from onnxsnn.display import progress, show_comparison
 
 WAYS = ["max", "percentile", "bound", "fit", "fit+correct"]
 
 
 def options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--calibrate", type=Path, required=True, help="samples; no labels needed")
-    parser.add_argument("--test", type=Path, required=True, help="samples with labels")
-    parser.add_argument("--scale", default="1", help="factor of the values, e.g. 1/255")
-    parser.add_argument("--samples", type=int, default=256, help="calibration samples")
-    parser.add_argument("--skip", type=int, default=0, help="calibration samples to skip")
-    parser.add_argument("--limit", type=int, help="test samples; all by default")
+    parser = new_parser(__doc__.splitlines()[0])
     parser.add_argument("--ways", nargs="+", default=WAYS)
     parser.add_argument("--timesteps", type=int, nargs="+", default=[4, 8, 16, 32])
     parser.add_argument(
         "--peer", help="its name in train_networks.py: SpikingJelly converts it too"
     )
     return parser.parse_args()
-
-
-def way_of(text: str) -> Way:
-    """A way as it is written on the command line."""
-    method, _, correct = text.partition("+")
-    threshold, _, neuron = method.partition("@")
-    name, _, levels = neuron.partition(":")
-    return Way(threshold, name or "if", int(levels) if levels else None, bool(correct))
 
 
 def show_peer(chosen: argparse.Namespace, calibration: Dataset, test: Dataset) -> None:
@@ -71,21 +56,14 @@ def show_peer(chosen: argparse.Namespace, calibration: Dataset, test: Dataset) -
 
 def main() -> None:
     chosen = options()
-    source = load_source(chosen.model)
-    preprocessing = Preprocessing(scale=parse_scale(chosen.scale))
-    calibration, test = (
-        load(path, source.inputs, preprocessing=preprocessing)
-        for path in (chosen.calibrate, chosen.test)
-    )
-    calibration = calibration.slice(chosen.skip, chosen.skip + chosen.samples)
+    source, unlabelled, test = classifier_and_data(chosen)
+    calibration = unlabelled.slice(0, chosen.samples)
     ways = [way_of(text) for text in chosen.ways]
     with progress("comparing") as report:
-        comparison = compare(
-            source, calibration, test.slice(0, chosen.limit), ways, chosen.timesteps, report
-        )
+        comparison = compare(source, calibration, test, ways, chosen.timesteps, report)
     show_comparison(comparison)
     if chosen.peer:
-        show_peer(chosen, calibration, test.slice(0, chosen.limit))
+        show_peer(chosen, calibration, test)
     print(f"{chosen.model.name}: {len(calibration)} calibration samples without labels")
 
 

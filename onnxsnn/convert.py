@@ -32,7 +32,15 @@ from onnxsnn.source import Source, load_source
 from onnxsnn.thresholds import METHODS
 from onnxsnn.thresholds.ril import fit_rate_inference
 
-__all__ = ["DEFAULT_TIMESTEPS", "THRESHOLDS", "Conversion", "Keep", "Progress", "convert"]
+__all__ = [
+    "DEFAULT_TIMESTEPS",
+    "THRESHOLDS",
+    "Conversion",
+    "Keep",
+    "Progress",
+    "convert",
+    "takes_data",
+]
 
 DEFAULT_TIMESTEPS = 16
 THRESHOLDS = (*METHODS, "ril", "trained")
@@ -82,7 +90,8 @@ def convert(
     Args:
         model: an ONNX file, or what `load_source` made of one.
         data: samples to calibrate on; without any, thresholds come from training where the
-            graph has them, else from its BatchNorms, else from random input.
+            graph has them, else from its BatchNorms, else from random input. With threshold
+            `trained`, for `correct` alone.
         timesteps: the number T of steps that will be run.
         threshold: a name in THRESHOLDS; None chooses: `fit` where there are data.
         neuron: the neuron model; None for integrate-and-fire that starts at theta / 2, or
@@ -180,6 +189,11 @@ def convert(
     return Conversion(snn, line.reports, line.warnings, line.differences)
 
 
+def takes_data(threshold: str | None, correct: bool) -> bool:
+    """Whether data may be given; where thresholds are those of training, for correction alone."""
+    return threshold != "gaussian" and (threshold != "trained" or correct)
+
+
 def _check_arguments(
     timesteps: int, threshold: str | None, data: Dataset | None, correct: bool, delay: int | None
 ) -> None:
@@ -187,7 +201,7 @@ def _check_arguments(
         raise UsageError(f"timesteps must be a whole number, 1 or more, and is {timesteps}")
     if threshold is not None and threshold not in THRESHOLDS:
         raise UsageError(f"threshold {threshold!r} is none of {', '.join(THRESHOLDS)}")
-    if threshold in ("gaussian", "trained") and data is not None:
+    if data is not None and not takes_data(threshold, correct):
         raise UsageError(f"threshold {threshold!r} takes no data; leave the data out")
     if threshold == "ril" and data is None:
         raise UsageError("threshold 'ril' compares outputs on data; give some with --data")

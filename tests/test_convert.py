@@ -14,7 +14,7 @@ from onnxsnn.errors import ModelError, UnsupportedError, UsageError
 from onnxsnn.session import Session
 from onnxsnn.thresholds import METHODS
 from tests.models import Builder, dataset, uniform
-from tests.networks import STRUCTURES, networks, residual_network
+from tests.networks import STRUCTURES, average_network, networks, residual_network
 
 X = uniform(24, 3, 8, 8)
 quick = settings(
@@ -174,6 +174,19 @@ def test_gaussian_is_refused_without_batchnorm(tmp_path):
     b.relu()
     with pytest.raises(UnsupportedError, match="BatchNormalization"):
         convert(b.save(tmp_path / "m.onnx"), threshold="gaussian")
+
+
+def test_trained_thresholds_are_where_correction_starts(tmp_path):
+    source = load_source(average_network().save(tmp_path / "m.onnx"))
+    x, fresh = uniform(64, 2, 8, 8), uniform(64, 2, 8, 8, seed=1)
+    expected = Session(source.model).run({"x": fresh})
+    errors = {}
+    for correct, data in ((False, None), (True, dataset(x=x))):
+        snn = convert(source, data, timesteps=4, threshold="trained", correct=correct).snn
+        assert {layer.origin for layer in snn.layers} == {"trained"}
+        ((name, values),) = Runner(snn).run(fresh).outputs.items()
+        errors[correct] = relative_error(values, expected[name])
+    assert errors[True] < 0.9 * errors[False]
 
 
 @pytest.mark.parametrize("method", ["gaussian", "trained"])

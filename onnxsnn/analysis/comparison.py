@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from onnxsnn.analysis.evaluate import Evaluation, Row, evaluate
-from onnxsnn.convert import convert
+from onnxsnn.convert import convert, takes_data
 from onnxsnn.data import Dataset
 from onnxsnn.model import SpikingModel
 from onnxsnn.neurons import RECTIFYING_NEURONS, IntegrateAndFire, Neuron
@@ -41,10 +41,10 @@ class Way:
         return f"--threshold {self.threshold} --neuron {self.neuron}{levels}{correct}"
 
     def convert(self, source: Source, data: Dataset, timesteps: int) -> SpikingModel:
-        """The network converted in this way, for T steps."""
+        """The network converted in this way, for T steps, without data where it takes none."""
         return convert(
             source,
-            data,
+            data if takes_data(self.threshold, self.correct) else None,
             timesteps=timesteps,
             threshold=self.threshold,
             neuron=self._neuron(),

@@ -16,7 +16,8 @@ From the step graph it makes two models:
    delayed mean, which starts over on the way, is a Scan.
 
 K and N are sizes at run time. Whether the operators treat samples alone is not decided here:
-`runtime/time_batched.py` tries it.
+`runtime/time_batched.py` tries it. Only what names rows of the batch is refused, as a trial of few
+samples cannot tell whether it takes all of many.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from onnxsnn.graph import (
     constant,
     describe,
     insert,
+    is_float,
     is_static_shape,
     rank,
     remove,
@@ -52,6 +54,7 @@ __all__ = ["TIME", "TimeBatched", "time_batch"]
 TIME = "onnxsnn.time"
 _FEW = 64  # values per constant that are quicker to read than to repeat
 _SUMS = {"RunningSum", "RunningMean"}
+_LONGEST = 2**31 - 1  # what exporters write for an axis's end
 
 
 @dataclass
@@ -84,7 +87,8 @@ def time_batch(
             None for all.
 
     Raises:
-        UnsupportedError: the batch is fixed, or something that varies has no batch axis.
+        UnsupportedError: the batch is fixed, something that varies, an output among it, has no
+            batch axis, or a node takes some rows of the batch.
     """
     return _TimeBatcher(graph, states, every_step).run()
 
@@ -120,6 +124,8 @@ class _TimeBatcher:
             raise UnsupportedError("the batch axis of an input is fixed")
         if any(id(t) not in self.moving for t in self.outputs):
             raise UnsupportedError("an output does not vary over time")
+        if any(t.shape is not None and not t.shape for t in self.outputs):
+            raise UnsupportedError("an output is a single number for all samples")
         self.steps = self._op("Shape", [self.time], np.int64, [1])
         for node in list(self.graph.nodes):
             if any(id(tensor) in self.moving for tensor in node.outputs):
@@ -167,6 +173,8 @@ class _TimeBatcher:
             self._fold_late(node)
         elif any(t.name in self.before or self._is_count(t) for t in node.inputs):
             self._scan(node)
+        elif _names_rows(node):
+            raise UnsupportedError(f"{describe(node)} takes some rows of the batch")
         else:
             node.inputs = [self._spread(tensor, node) for tensor in node.inputs]
 
@@ -395,3 +403,23 @@ class _TimeBatcher:
 
 def _slice_shape(tensor: Tensor) -> list[Any]:
     return ["K", "N", *tensor.shape[1:]]
+
+
+def _names_rows(node: Node) -> bool:
+    """Whether a node takes rows by their places along the first axis, and not all of any number."""
+    if node.op not in ("Compress", "Slice") or not is_float(node.inputs[0]):
+        return False
+    axes = rank(node.inputs[0], node)
+    if node.op == "Compress":
+        return node.attrs.get("axis") in (None, 0, -axes)
+    starts, ends, named, steps = (
+        None if index >= len(node.inputs) else constant(node.inputs[index])
+        for index in (1, 2, 3, 4)
+    )
+    if starts is None or ends is None:
+        return True
+    named = np.arange(len(starts)) if named is None else named % axes
+    first = named == 0
+    strides = np.ones_like(starts) if steps is None else steps
+    whole = (starts == 0) & (ends >= _LONGEST) & (strides == 1)
+    return bool(np.any(first & ~whole))

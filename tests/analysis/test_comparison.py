@@ -8,7 +8,7 @@ from onnxsnn.errors import UsageError
 from onnxsnn.plot import check_plot, draw
 from onnxsnn.source import load_source
 from tests.models import dataset, uniform
-from tests.networks import STRUCTURES, residual_network
+from tests.networks import STRUCTURES, average_network, residual_network
 
 PLAIN, MULTI = Way("fit"), Way("fit", "multi-threshold", 4)
 
@@ -55,6 +55,15 @@ def test_every_way_has_a_row_for_every_number_of_timesteps(tmp_path):
     assert comparison.ann_accuracy is None
     assert comparison.bits[MULTI] > comparison.bits[PLAIN] == 1
     assert seen[-1] == (4, 4)
+
+
+def test_trained_thresholds_are_compared_without_data_and_corrected_with_them(tmp_path):
+    source = load_source(average_network().save(tmp_path / "m.onnx"))
+    x = uniform(24, 2, 8, 8)
+    ways = Way("trained"), Way("trained", correct=True)
+    comparison = compare(source, dataset(x=x[:8]), dataset(x=x[8:]), ways, (4,))
+    plain, corrected = (rows[0].error for rows in comparison.rows.values())
+    assert plain != corrected
 
 
 @pytest.mark.parametrize("suffix", [".svg", ".png"])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from onnxsnn import Runner, convert
+from onnxsnn.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from onnxsnn.runtime.runner import _instrument
 from onnxsnn.runtime.step_graph import StepGraph
 from onnxsnn.runtime.time_batched import TimeBatchedGraph
@@ -105,6 +106,38 @@ def test_a_graph_that_mixes_samples_is_stepped_with_one_warning(tmp_path, axis, 
     assert len(runner.warnings) == warnings
     expected = {name: values[-1] for name, values in stepped(snn, {"x": x}, T).items()}
     assert_same(expected, outputs, 1e-5)
+
+
+@pytest.mark.parametrize(("end", "warnings"), [(20, 1), (2**31 - 1, 0)])
+def test_rows_that_are_cut_off_only_from_large_batches_are_found(tmp_path, end, warnings):
+    """20 rows are all of them in any trial of few samples."""
+    b = Builder((4,))
+    b.gemm(4)
+    b.relu()
+    b.gemm(4)
+    bounds = [b.constant([value], np.int64) for value in (0, end, 0)]
+    b.op("Slice", b.last, *bounds)
+    b.op("Sigmoid")
+    x = uniform(20, 4)
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x[:4]), timesteps=T).snn
+    runner = Runner(snn)
+    outputs = runner.run(x, T).outputs
+    assert len(runner.warnings) == warnings
+    expected = {name: values[-1] for name, values in stepped(snn, {"x": x}, T).items()}
+    assert_same(expected, outputs, 1e-5)
+
+
+def test_an_output_without_axes_is_not_folded(tmp_path):
+    b = Builder((4,))
+    b.gemm(4)
+    b.relu()
+    b.gemm(3)
+    b.op("ReduceMax", keepdims=0)
+    x = uniform(6, 4)
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x), timesteps=T).snn
+    backend = OnnxRuntimeBackend(snn.model, snn.states, snn.outputs)
+    backend.tile({"x": x}, T)
+    assert "a single number" in backend.warnings[0]
 
 
 def test_samples_mixed_before_the_first_neuron_are_found(tmp_path):

@@ -1,0 +1,45 @@
+"""A trained classifier and its data, as the scripts about one take them on the command line."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from onnxsnn import Preprocessing, load_source
+from onnxsnn.analysis.comparison import Way
+from onnxsnn.data import Dataset, load, parse_scale
+from onnxsnn.source import Source
+
+__all__ = ["classifier_and_data", "new_parser", "way_of"]
+
+
+def new_parser(description: str) -> argparse.ArgumentParser:
+    """A parser of what says which classifier, and which samples."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--calibrate", type=Path, required=True, help="samples; no labels needed")
+    parser.add_argument("--test", type=Path, required=True, help="samples with labels")
+    parser.add_argument("--scale", default="1", help="factor of the values, e.g. 1/255")
+    parser.add_argument("--samples", type=int, default=256, help="calibration samples")
+    parser.add_argument("--skip", type=int, default=0, help="calibration samples to skip")
+    parser.add_argument("--limit", type=int, help="test samples; all by default")
+    return parser
+
+
+def classifier_and_data(chosen: argparse.Namespace) -> tuple[Source, Dataset, Dataset]:
+    """The classifier, all unlabelled samples but those to skip, and the test samples."""
+    source = load_source(chosen.model)
+    preprocessing = Preprocessing(scale=parse_scale(chosen.scale))
+    unlabelled, test = (
+        load(path, source.inputs, preprocessing=preprocessing, labelled=labelled)
+        for path, labelled in ((chosen.calibrate, False), (chosen.test, True))
+    )
+    return source, unlabelled.slice(chosen.skip, None), test.slice(0, chosen.limit)
+
+
+def way_of(text: str) -> Way:
+    """A way as it is written on the command line."""
+    method, _, correct = text.partition("+")
+    threshold, _, neuron = method.partition("@")
+    name, _, levels = neuron.partition(":")
+    return Way(threshold, name or "if", int(levels) if levels else None, bool(correct))
