@@ -20,6 +20,7 @@ from onnxsnn.model import step_graph
 from onnxsnn.passes.dense_convolutions import dense_convolutions
 from onnxsnn.passes.spike import State
 from onnxsnn.passes.time_batch import TIME, TimeBatched, time_batch
+from onnxsnn.passes.winograd import winograd
 from onnxsnn.runtime.backend import Tile
 from onnxsnn.runtime.ort_values import Values, from_arrays, run_bound
 from onnxsnn.runtime.step_graph import StepGraph
@@ -75,6 +76,7 @@ class TimeBatchedGraph:
         self._defaults = [tensor for tensor in model.graph.initializer if tensor.name in starts]
         self._graph = step_graph(model, self._states)
         dense_convolutions(self._graph)
+        winograd(self._graph)
         self._each = live_bytes(self._graph, {state.output for state in self._states})
         self._chunk(every_step=True)
 
