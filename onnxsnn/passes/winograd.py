@@ -8,14 +8,15 @@ by p products, after the inputs and the kernel have each been taken through a ma
 F(2, 3) takes 4 products instead of 6; F(4, 3) takes 7 instead of 12 where the polynomial that
 it divides by is x (x - 1) (x + 1) (x^2 + 1) and infinity. A and B hold 0, 1 and -1, and G
 fractions of 4, so that whole weights and spikes give whole sums, as exact as the convolution's.
-Along both axes of a map, and over channels c, for all tiles at once:
+Along both axes of a map, for all its tiles at once, t rows and u columns of them:
 
     x [N, C, H, W] -> [H, W, N C]
-    d = B x B^T                    [p t, q u, N C]: t rows and u columns of tiles
-    z = sum_c (G g G^T)[c] * d[c]  a matrix [C, D] for each pair of products: p q of them
-    y = A z A^T + b                [H', W', N D] -> [N, D, H', W']
+    d = B x B^T              [p p, t u N, C]: a value of every tile for each pair of products
+    z = d (G g G^T)          [p p, t u N, D]: a matrix [C, D] for each pair of products
+    y = A z A^T              [m m t u, N D]: the pixels of every tile
+      -> [N, D, H', W'] + b  the pixels in their places, without those beyond the map
 
-where A and B are repeated along their axis, once for each tile; padding is what B does not read.
+B of an axis is repeated for each tile along it; padding is what it does not read.
 
 1. Only convolutions of 3x3, in steps of 1, without groups and dilations, whose weights are
    constant and whose maps have a known size.
@@ -77,6 +78,10 @@ class _Algorithm:
     def tiles(self, size: int) -> int:
         """How many give an axis of `size` outputs."""
         return -(-size // self.outputs)
+
+    def pixels(self, rows: int, columns: int) -> int:
+        """How many the tiles of a map give."""
+        return self.outputs**2 * self.tiles(rows) * self.tiles(columns)
 
 
 _F2 = _Algorithm(
@@ -165,63 +170,51 @@ _READ = 2  # multiply-adds that take as long as to read a weight, once for 16 sa
 _MOVED = 80  # multiply-adds that take as long as to make and to read a value of d or z
 
 
-@dataclass(frozen=True)
-class _Axis:
-    """An axis of the map: all its tiles.
-
-    Attributes:
-        tiles: t.
-        read: B of all tiles, [p t, H].
-        give: A of all tiles, [H', p t].
-    """
-
-    tiles: int
-    read: Array
-    give: Array
-
-
-def _axis(algorithm: _Algorithm, inputs: int, outputs: int, pad: int) -> _Axis:
-    """The axis of `inputs` values behind `pad` zeros, of which `outputs` are made."""
+def _read(algorithm: _Algorithm, inputs: int, outputs: int, pad: int) -> Array:
+    """B of all tiles of an axis [p, t, H]: `inputs` values behind `pad` zeros, `outputs` made."""
     tiles, m = algorithm.tiles(outputs), algorithm.outputs
-    read = np.zeros((algorithm.products, tiles, m * tiles + 2), np.float32)
-    give = np.zeros((m * tiles, algorithm.products, tiles), np.float32)
+    read = np.zeros((algorithm.products, tiles, max(m * tiles + 2, pad + inputs)), np.float32)
     for tile in range(tiles):
         read[:, tile, m * tile : m * tile + m + 2] = algorithm.read
-        give[m * tile : m * tile + m, :, tile] = algorithm.give
-    real = np.zeros((*read.shape[:2], inputs), np.float32)
-    count = min(inputs, read.shape[2] - pad)
-    real[:, :, :count] = read[:, :, pad : pad + count]
-    return _Axis(tiles, real.reshape(-1, inputs), give[:outputs].reshape(outputs, -1))
+    return read[:, :, pad : pad + inputs]
+
+
+def _pixels(algorithm: _Algorithm, rows: int, columns: int) -> Array:
+    """Where in [m, m, t, u], columns first, then rows, each pixel of a map [H' W'] is."""
+    m = algorithm.outputs
+    y, x = np.arange(rows)[:, None], np.arange(columns)
+    shape = (m, m, algorithm.tiles(rows), algorithm.tiles(columns))
+    return np.ravel_multi_index((x % m, y % m, y // m, x // m), shape).reshape(-1)
 
 
 def _replace(graph: Graph, node: Node, algorithm: _Algorithm) -> None:
     source, output, biases = node.inputs[0], node.outputs[0], _biases(node)
-    (d, c), weights = node.inputs[1].shape[:2], node.inputs[1].values.astype(np.float64)
-    (height, width), (high, wide) = source.shape[2:], output.shape[2:]
+    weights = node.inputs[1].values.astype(np.float64)
+    (d, c), p, g = weights.shape[:2], algorithm.products, algorithm.weigh
+    (height, width), (rows, columns) = source.shape[2:], output.shape[2:]
     top, left = node.attrs.get("pads", (0, 0))[:2]
-    rows, columns = (
-        _axis(algorithm, height, high, top),
-        _axis(algorithm, width, wide, left),
-    )
-    p, g = algorithm.products, algorithm.weigh
-    matrices = np.einsum("pi,qj,dcij->pqcd", g, g, weights).astype(np.float32)
+    read_rows = _read(algorithm, height, rows, top)
+    read_columns = _read(algorithm, width, columns, left)
+    give = algorithm.give.astype(np.float32)
+    matrices = np.einsum("qj,pi,dcij->qpcd", g, g, weights).astype(np.float32)
     remove(graph, node)
     line = _Line(graph, source, output.name)
     line.reshape(-1, height * width)
     line.transpose()
     line.reshape(height, width, -1)
-    line.multiply(columns.read)
-    line.reshape(height, -1)
-    line.multiply(rows.read)
-    line.reshape(p, rows.tiles, p, -1, c)
-    line.multiply_by(matrices.reshape(p, 1, p, c, d))
-    line.reshape(len(rows.read), -1)
-    line.multiply(rows.give)
-    line.reshape(high, len(columns.read), -1)
-    line.multiply(columns.give)
-    line.reshape(high * wide, -1)
+    line.multiply(read_columns[:, None])  # [p, H, u, N C]
+    line.reshape(p, height, -1)
+    line.multiply(read_rows.reshape(-1, height))  # [p, p t, u N C]
+    line.reshape(p * p, -1, c)
+    line.multiply_by(matrices.reshape(p * p, c, d))  # [p p, t u N, D]
+    line.reshape(p, p, -1)
+    line.multiply(give)  # [p, m, t u N D]
+    line.reshape(p, -1)
+    line.multiply(give)  # [m, m t u N D]
+    line.reshape(algorithm.pixels(rows, columns), -1)
+    line.take(_pixels(algorithm, rows, columns))
     line.transpose()
-    line.reshape(-1, d, high, wide)
+    line.reshape(-1, d, rows, columns)
     if biases:
         line.add(biases[0].values.reshape(-1, 1, 1))
     line.end(output)
@@ -243,13 +236,19 @@ class _Line:
 
     def multiply(self, matrix: Array) -> None:
         """From the left."""
-        shape = [*self.tensor.shape[:-2], len(matrix), self.tensor.shape[-1]]
+        before, last = self.tensor.shape[:-2], self.tensor.shape[-1]
+        shape = [*matrix.shape[:-3], *before, matrix.shape[-2], last]
         self._add("MatMul", [self._constant("matrix", matrix), self.tensor], shape)
 
     def multiply_by(self, matrices: Array) -> None:
         """From the right."""
         shape = [*self.tensor.shape[:-1], matrices.shape[-1]]
         self._add("MatMul", [self.tensor, self._constant("weights", matrices)], shape)
+
+    def take(self, places: Array) -> None:
+        """Rows of the first axis."""
+        inputs = [self.tensor, self._constant("places", places)]
+        self._add("Gather", inputs, [len(places), *self.tensor.shape[1:]])
 
     def add(self, values: Array) -> None:
         self._add("Add", [self.tensor, self._constant("bias", values)], self.tensor.shape)
