@@ -137,13 +137,21 @@ def _values(node: Node, position: int, default: Array) -> Array:
 
 
 def _matrix(node: Node) -> Array:
-    """What the convolution gives for each unit vector, without its bias."""
-    shape = node.inputs[0].shape[1:]
-    count = math.prod(shape)
-    units = np.eye(count, dtype=np.float32).reshape(count, *shape)
-    (given,) = Session(_alone(node)).run({"x": units}).values()
-    matrix: Array = given.reshape(count, -1)
-    return matrix
+    """What the convolution gives for each unit vector, without its bias.
+
+    Channels meet their kernels alone: each pair of them is a channel that is given for one that
+    is read.
+    """
+    kernel, (channels, *space) = _kernel(node).values, node.inputs[0].shape[1:]
+    groups = channels // kernel.shape[1]
+    pixels = np.eye(math.prod(space), dtype=np.float32).reshape(-1, 1, *space)
+    (given,) = Session(_alone(node)).run({"x": pixels}).values()
+    pairs = given.reshape(len(pixels), groups, -1, kernel.shape[1], math.prod(given.shape[2:]))
+    _, _, outputs, inputs, results = pairs.shape
+    matrix = np.zeros((groups, inputs, len(pixels), groups, outputs, results), np.float32)
+    for group in range(groups):
+        matrix[group, :, :, group] = pairs[:, group].transpose(2, 0, 1, 3)
+    return matrix.reshape(channels * len(pixels), -1)
 
 
 def _each_pixel(values: Array, node: Node) -> Array:
@@ -153,11 +161,10 @@ def _each_pixel(values: Array, node: Node) -> Array:
 
 
 def _alone(node: Node) -> onnx.ModelProto:
-    """The convolution as a model, in float32, which holds its whole weights exactly."""
-    x, y = (
-        gs.Variable("x", np.float32, ["N", *node.inputs[0].shape[1:]]),
-        gs.Variable("y", np.float32),
-    )
-    weights = gs.Constant("weights", _kernel(node).values.astype(np.float32))
-    convolution = gs.Node("Conv", attrs=node.attrs, inputs=[x, weights], outputs=[y])
+    """The convolution of one channel by every kernel, in float32, which holds bytes exactly."""
+    kernel, space = _kernel(node).values.astype(np.float32), node.inputs[0].shape[2:]
+    weights = gs.Constant("weights", kernel.reshape(-1, 1, *kernel.shape[2:]))
+    x, y = gs.Variable("x", np.float32, ["N", 1, *space]), gs.Variable("y", np.float32)
+    attrs = {**node.attrs, "group": 1}
+    convolution = gs.Node("Conv", attrs=attrs, inputs=[x, weights], outputs=[y])
     return to_model(gs.Graph([convolution], [x], [y], opset=MINIMUM_OPSET))
