@@ -31,7 +31,7 @@ Integer Arithmetic", 2019.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,7 +50,7 @@ from onnxsnn.graph import (
 )
 from onnxsnn.passes.report import Report
 
-__all__ = ["winograd"]
+__all__ = ["WinogradReport", "winograd"]
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,6 @@ class _Algorithm:
     def tiles(self, size: int) -> int:
         """How many give an axis of `size` outputs."""
         return -(-size // self.outputs)
-
-    def pixels(self, rows: int, columns: int) -> int:
-        """How many the tiles of a map give."""
-        return self.outputs**2 * self.tiles(rows) * self.tiles(columns)
 
 
 _F2 = _Algorithm(
@@ -116,15 +112,27 @@ _F4 = _Algorithm(
 _ALGORITHMS = (_F2, _F4)
 
 
-def winograd(graph: Graph) -> Report:
+@dataclass
+class WinogradReport(Report):
+    """The report of the pass.
+
+    Attributes:
+        held: bytes that d and z of one sample take at once, of the convolution where they are most.
+    """
+
+    held: int = 0
+
+
+def winograd(graph: Graph) -> WinogradReport:
     """Replace every convolution by Winograd's products where that is less work."""
-    report = Report("winograd")
+    report = WinogradReport("winograd")
     for node in list(graph.nodes):
         if node.op == "Conv" and _fits(node):
             algorithm = min(_ALGORITHMS, key=lambda one: _cost(one, node))
             if _cost(algorithm, node) < _direct_cost(node):
-                _replace(graph, node, algorithm)
+                report.held = max(report.held, 4 * _moved(algorithm, node))
                 report.actions["Conv turned into Winograd's products"] += 1
+                _replace(graph, node, algorithm)
     return report
 
 
@@ -155,14 +163,22 @@ def _cost(algorithm: _Algorithm, node: Node) -> int:
     too; and d and z are written, and read, beside.
     """
     d, c = node.inputs[1].values.shape[:2]
-    rows, columns = (algorithm.tiles(size) for size in node.outputs[0].shape[2:])
-    pairs = algorithm.products**2
-    return int(pairs * ((rows * columns + _READ) * c * d + _MOVED * rows * columns * (c + d)))
+    read = algorithm.products**2 * (_tiles(algorithm, node) + _READ) * c * d
+    return int(read) + _MOVED * _moved(algorithm, node)
+
+
+def _tiles(algorithm: _Algorithm, node: Node) -> int:
+    return math.prod(algorithm.tiles(size) for size in node.outputs[0].shape[2:])
+
+
+def _moved(algorithm: _Algorithm, node: Node) -> int:
+    """The values of d and z of a sample."""
+    d, c = node.inputs[1].values.shape[:2]
+    return algorithm.products**2 * _tiles(algorithm, node) * int(c + d)
 
 
 def _direct_cost(node: Node) -> int:
-    height, width = node.outputs[0].shape[2:]
-    return int(node.inputs[1].values.size * height * width)
+    return math.prod([*node.inputs[1].shape, *node.outputs[0].shape[2:]])
 
 
 # Measured on a processor with AVX-512, 64 to 1024 channels on maps of 4x4 to 32x32:
@@ -192,7 +208,7 @@ def _replace(graph: Graph, node: Node, algorithm: _Algorithm) -> None:
     weights = node.inputs[1].values.astype(np.float64)
     (d, c), p, g = weights.shape[:2], algorithm.products, algorithm.weigh
     (height, width), (rows, columns) = source.shape[2:], output.shape[2:]
-    top, left = node.attrs.get("pads", (0, 0))[:2]
+    tiles, (top, left) = _tiles(algorithm, node), node.attrs.get("pads", (0, 0))[:2]
     read_rows = _read(algorithm, height, rows, top)
     read_columns = _read(algorithm, width, columns, left)
     give = algorithm.give.astype(np.float32)
@@ -211,7 +227,7 @@ def _replace(graph: Graph, node: Node, algorithm: _Algorithm) -> None:
     line.multiply(give)  # [p, m, t u N D]
     line.reshape(p, -1)
     line.multiply(give)  # [m, m t u N D]
-    line.reshape(algorithm.pixels(rows, columns), -1)
+    line.reshape(algorithm.outputs**2 * tiles, -1)
     line.take(_pixels(algorithm, rows, columns))
     line.transpose()
     line.reshape(-1, d, rows, columns)
@@ -227,38 +243,33 @@ class _Line:
         self.graph, self.tensor, self.name = graph, start, name
 
     def reshape(self, *sizes: int) -> None:
-        """-1 stands for what the samples make it."""
-        shape = [None if size == -1 else size for size in sizes]
-        self._add("Reshape", [self.tensor, self._constant("shape", np.array(sizes))], shape)
+        self._add("Reshape", [self.tensor, self._constant("sizes", np.array(sizes))])
 
     def transpose(self) -> None:
-        self._add("Transpose", [self.tensor], self.tensor.shape[::-1])
+        """Exchange the two axes."""
+        self._add("Transpose", [self.tensor])
 
     def multiply(self, matrix: Array) -> None:
         """From the left."""
-        before, last = self.tensor.shape[:-2], self.tensor.shape[-1]
-        shape = [*matrix.shape[:-3], *before, matrix.shape[-2], last]
-        self._add("MatMul", [self._constant("matrix", matrix), self.tensor], shape)
+        self._add("MatMul", [self._constant("matrix", matrix), self.tensor])
 
     def multiply_by(self, matrices: Array) -> None:
         """From the right."""
-        shape = [*self.tensor.shape[:-1], matrices.shape[-1]]
-        self._add("MatMul", [self.tensor, self._constant("weights", matrices)], shape)
+        self._add("MatMul", [self.tensor, self._constant("matrices", matrices)])
 
     def take(self, places: Array) -> None:
         """Rows of the first axis."""
-        inputs = [self.tensor, self._constant("places", places)]
-        self._add("Gather", inputs, [len(places), *self.tensor.shape[1:]])
+        self._add("Gather", [self.tensor, self._constant("places", places)])
 
     def add(self, values: Array) -> None:
-        self._add("Add", [self.tensor, self._constant("bias", values)], self.tensor.shape)
+        self._add("Add", [self.tensor, self._constant("added", values)])
 
     def end(self, output: Tensor) -> None:
         """Let the last operator write `output`."""
         self.tensor.inputs[0].outputs = [output]
 
-    def _add(self, operator: str, inputs: list[Tensor], shape: Sequence[int | None]) -> None:
-        output = gs.Variable(unique_name(self.graph, f"{self.name}.part"), np.float32, shape)
+    def _add(self, operator: str, inputs: list[Tensor]) -> None:
+        output = gs.Variable(unique_name(self.graph, f"{self.name}.part"), np.float32)
         insert(self.graph, operator, inputs, output)
         self.tensor = output
 

@@ -65,5 +65,5 @@ def live_bytes(graph: Graph, states: Collection[str]) -> int:
 def _bytes(tensor: Tensor) -> int:
     if tensor.shape is None or tensor.dtype is None:
         return 0
-    sizes = [size for size in tensor.shape if isinstance(size, int)]
+    sizes = [size for size in tensor.shape[1:] if isinstance(size, int)]
     return math.prod(sizes) * int(np.dtype(tensor.dtype).itemsize)

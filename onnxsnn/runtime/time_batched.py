@@ -76,8 +76,8 @@ class TimeBatchedGraph:
         self._defaults = [tensor for tensor in model.graph.initializer if tensor.name in starts]
         self._graph = step_graph(model, self._states)
         dense_convolutions(self._graph)
-        winograd(self._graph)
-        self._each = live_bytes(self._graph, {state.output for state in self._states})
+        plain = live_bytes(self._graph, {state.output for state in self._states})
+        self._each = max(plain, winograd(self._graph).held)
         self._chunk(every_step=True)
 
     def _chunk(self, every_step: bool) -> _Chunk:
