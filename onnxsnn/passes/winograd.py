@@ -5,9 +5,11 @@ by p products, after the inputs and the kernel have each been taken through a ma
 
     y = A [(G g) * (B d)],    A [m, p],  B [p, m + 2],  G [p, 3]
 
-F(2, 3) takes 4 products instead of 6; F(4, 3) takes 7 instead of 12 where the polynomial that
-it divides by is x (x - 1) (x + 1) (x^2 + 1) and infinity. A and B hold 0, 1 and -1, and G
-fractions of 4, so that whole weights and spikes give whole sums, as exact as the convolution's.
+F(2, 3) takes 4 products instead of 6; F(4, 3), taken modulo x (x - 1) (x + 1) (x^2 + 1) and at
+infinity, 7 instead of 12. A and B hold 0, 1 and -1, and G fractions of 4: whole weights and
+spikes give the convolution's numbers exactly. Others are rounded otherwise than there, about as
+much, so that a spike whose potential is at its threshold may come in another step.
+
 Along both axes of a map, for all its tiles at once, t rows and u columns of them:
 
     x [N, C, H, W] -> [H, W, N C]
