@@ -103,12 +103,23 @@ def wide(path):
 
 def test_many_channels_give_the_spikes_of_stepping_by_fewer_multiplications(tmp_path):
     snn, x = wide(tmp_path / "m.onnx"), uniform(5, 3, 8, 8)
+    expected = stepped(snn, {"x": x}, T)[snn.outputs[0]]
     runner = Runner(snn)
     history = [o[snn.outputs[0]] for o in runner.steps(x, T)]
     assert folds(runner)
     operators = [node.op for node in runner._backend._graph._graph.nodes]
     assert operators.count("Conv") == 1  # of the image; winograd turned the others
-    np.testing.assert_array_equal(stepped(snn, {"x": x}, T)[snn.outputs[0]], history)
+    np.testing.assert_array_equal(expected, history)
+
+
+def test_a_few_steps_do_without_and_go_on_with_the_same_states(tmp_path):
+    snn, x = wide(tmp_path / "m.onnx"), uniform(1, 3, 8, 8)
+    expected = stepped(snn, {"x": x}, T + 2)[snn.outputs[0]]
+    runner = Runner(snn)
+    runner.run(x, T)
+    found = [runner.step(x)[snn.outputs[0]] for _ in range(2)]
+    assert {few for _, few in runner._backend._graph._chunks} == {False, True}
+    np.testing.assert_array_equal(expected[T:], found)
 
 
 def mixing(axis):
