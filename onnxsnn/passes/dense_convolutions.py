@@ -6,12 +6,18 @@ vectors:
 
     y = reshape(x) M + b,    M[i, :] = conv(e_i)
 
-It has H W C x H' W' C' values, and is used where that is less work than the convolution.
+It has H W C x H' W' C' values, and is used where that is less work than the convolution. A
+quantized convolution becomes its steps, each rounded as there, so that its bytes are the same:
+
+    sums = (reshape(x) - zero) M + shift,    y = middle + round(scale * sums)
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx
@@ -22,6 +28,7 @@ from onnxsnn.functions import MINIMUM_OPSET
 from onnxsnn.graph import (
     Graph,
     Node,
+    Tensor,
     constant,
     insert,
     is_static_shape,
@@ -36,23 +43,35 @@ __all__ = ["dense_convolutions"]
 
 
 def dense_convolutions(graph: Graph) -> Report:
-    """Replace every convolution of constant weights by a Gemm where that is less work."""
+    """Replace every convolution of constant weights by a product where that is less work."""
     report = Report("dense_convolutions")
     for node in list(graph.nodes):
-        if node.op == "Conv" and _is_less_work(node):
-            _replace(graph, node)
-            report.actions["Conv turned into Gemm"] += 1
+        if node.op in _STEPS and _is_less_work(node):
+            steps = _STEPS[node.op](node)
+            _replace(graph, node, steps)
+            report.actions[f"{node.op} turned into {steps[0].operator}"] += 1
     return report
+
+
+@dataclass(frozen=True)
+class _Step:
+    """An operator that reads what the one before it gave, and constants, and gives `dtype`."""
+
+    operator: str
+    constants: Sequence[Array]
+    dtype: Any
+    attrs: dict[str, Any] = field(default_factory=dict)
 
 
 def _is_less_work(node: Node) -> bool:
     """Whether all values of a sample are fewer than a kernel's, and the matrix is no giant."""
-    weights = constant(node.inputs[1])
-    biases = [constant(tensor) for tensor in node.inputs[2:] if not tensor.is_empty()]
+    weights = constant(_kernel(node))
+    others = [constant(tensor) for tensor in node.inputs[1:] if not tensor.is_empty()]
     read, given = (tensor.shape for tensor in (node.inputs[0], node.outputs[0]))
     if (
         weights is None
-        or any(values is None for values in biases)
+        or any(values is None for values in others)
+        or (node.op == "QLinearConv" and np.any(others[_WEIGHT_ZERO]))
         or not (is_static_shape(read) and is_static_shape(given))
     ):
         return False
@@ -63,44 +82,89 @@ def _is_less_work(node: Node) -> bool:
 _GROWTH = 2  # of the weights' memory, at most
 
 
-def _replace(graph: Graph, node: Node) -> None:
+def _kernel(node: Node) -> Tensor:
+    return node.inputs[3 if node.op == "QLinearConv" else 1]
+
+
+def _replace(graph: Graph, node: Node, steps: list[_Step]) -> None:
     source, output = node.inputs[0], node.outputs[0]
-    matrix, bias = _matrix(node, source.shape[1:]), _bias(node, output.shape[1:])
-    flat = gs.Variable(unique_name(graph, f"{source.name}.flat"), source.dtype)
-    product = gs.Variable(unique_name(graph, f"{output.name}.flat"), output.dtype)
-    shape = np.array([-1, *output.shape[1:]])
-    parameters = {"matrix": matrix, "bias": bias, "shape": shape}
-    constants = [
-        gs.Constant(unique_name(graph, f"{node.name}.{name}"), values)
-        for name, values in parameters.items()
-    ]
+    size = math.prod(output.shape[1:])
     remove(graph, node)
+    flat = gs.Variable(unique_name(graph, f"{source.name}.flat"), source.dtype)
     insert(graph, "Flatten", [source], flat)
-    insert(graph, "Gemm", [flat, *constants[:2]], product)
-    insert(graph, "Reshape", [product, constants[2]], output)
+    for step in steps:
+        read, name = flat, unique_name(graph, f"{output.name}.flat")
+        flat = gs.Variable(name, step.dtype, [output.shape[0], size])
+        constants = [
+            gs.Constant(unique_name(graph, f"{name}.constant{number}"), values)
+            for number, values in enumerate(step.constants)
+        ]
+        insert(graph, step.operator, [read, *constants], flat, attrs=step.attrs)
+    sizes = np.array([-1, *output.shape[1:]])
+    shape = gs.Constant(unique_name(graph, f"{output.name}.shape"), sizes)
+    insert(graph, "Reshape", [flat, shape], output)
 
 
-def _matrix(node: Node, shape: list[int]) -> Array:
-    """What the convolution gives for each unit vector, without its bias."""
-    count = math.prod(shape)
-    units = np.eye(count, dtype=np.float32).reshape(count, *shape)
-    (given,) = Session(_alone(node)).run({"x": units}).values()
-    matrix: Array = given.reshape(count, -1)
-    return matrix
+def _steps_of_conv(node: Node) -> list[_Step]:
+    bias = _values(node, 2, np.zeros(1, np.float32))
+    return [_Step("Gemm", [_matrix(node), _each_pixel(bias, node)], np.float32)]
 
 
-def _bias(node: Node, shape: list[int]) -> Array:
-    bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
-    column = np.zeros(shape[0], np.float32) if bias is None else bias
-    return np.repeat(column, math.prod(shape[1:]))
+def _steps_of_quantized(node: Node) -> list[_Step]:
+    read_scale, read_zero, weights, scales, _, given_scale, given_zero = (
+        tensor.values for tensor in (node.inputs[at] for at in range(1, 8))
+    )
+    matrix, shift = _matrix(node).astype(weights.dtype), _values(node, 8, np.zeros(1, np.int32))
+    scale, one = read_scale * scales / given_scale, np.array(1, np.float32)
+    return [
+        _Step("MatMulInteger", [matrix, read_zero], np.int32),
+        _Step("Add", [_each_pixel(shift, node)], np.int32),
+        _Step("Cast", [], np.float32, {"to": onnx.TensorProto.FLOAT}),
+        _Step("Mul", [_each_pixel(scale, node)], np.float32),
+        _Step("QuantizeLinear", [one, given_zero], given_zero.dtype),
+    ]
+
+
+_STEPS = {"Conv": _steps_of_conv, "QLinearConv": _steps_of_quantized}
+_WEIGHT_ZERO = 4  # of the constants of a QLinearConv, the zero point of its weights
+
+
+def _values(node: Node, position: int, default: Array) -> Array:
+    """The values of an input that may be left out."""
+    tensors = [tensor for tensor in node.inputs[position:] if not tensor.is_empty()]
+    values: Array = tensors[0].values if tensors else default
+    return values
+
+
+def _matrix(node: Node) -> Array:
+    """What the convolution gives for each unit vector, without its bias.
+
+    Channels meet their kernels alone: each pair of them is a channel that is given for one that
+    is read.
+    """
+    kernel, (channels, *space) = _kernel(node).values, node.inputs[0].shape[1:]
+    groups = channels // kernel.shape[1]
+    pixels = np.eye(math.prod(space), dtype=np.float32).reshape(-1, 1, *space)
+    (given,) = Session(_alone(node)).run({"x": pixels}).values()
+    pairs = given.reshape(len(pixels), groups, -1, kernel.shape[1], math.prod(given.shape[2:]))
+    _, _, outputs, inputs, results = pairs.shape
+    matrix = np.zeros((groups, inputs, len(pixels), groups, outputs, results), np.float32)
+    for group in range(groups):
+        matrix[group, :, :, group] = pairs[:, group].transpose(2, 0, 1, 3)
+    return matrix.reshape(channels * len(pixels), -1)
+
+
+def _each_pixel(values: Array, node: Node) -> Array:
+    """Values of each output channel [C'], or one for all, as those of each pixel [C' H' W']."""
+    channels, *pixels = node.outputs[0].shape[1:]
+    return np.repeat(np.broadcast_to(values.reshape(-1), channels), math.prod(pixels))
 
 
 def _alone(node: Node) -> onnx.ModelProto:
-    """The convolution as a model."""
-    x, y = (
-        gs.Variable("x", np.float32, ["N", *node.inputs[0].shape[1:]]),
-        gs.Variable("y", np.float32),
-    )
-    weights = gs.Constant("weights", node.inputs[1].values)
-    convolution = gs.Node("Conv", attrs=node.attrs, inputs=[x, weights], outputs=[y])
+    """The convolution of one channel by every kernel, in float32, which holds bytes exactly."""
+    kernel, space = _kernel(node).values.astype(np.float32), node.inputs[0].shape[2:]
+    weights = gs.Constant("weights", kernel.reshape(-1, 1, *kernel.shape[2:]))
+    x, y = gs.Variable("x", np.float32, ["N", 1, *space]), gs.Variable("y", np.float32)
+    attrs = {**node.attrs, "group": 1}
+    convolution = gs.Node("Conv", attrs=attrs, inputs=[x, weights], outputs=[y])
     return to_model(gs.Graph([convolution], [x], [y], opset=MINIMUM_OPSET))

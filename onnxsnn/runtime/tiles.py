@@ -20,7 +20,7 @@ __all__ = ["MEMORY", "best_tile", "live_bytes"]
 MEMORY = 2**29  # bytes, unless told
 _CACHED = 192 * 2**20  # bytes from which on larger tiles were no faster
 _LEAST, _MOST = 16, 128  # sample-steps
-_SAMPLES = 16  # measured: of as many sample-steps, about as many of each were fastest
+_SAMPLES = 8  # measured: a step of more left the caches within a neuron; fewer were no faster
 _COPIES = 2  # ONNX Runtime keeps tensors of convolutions in two layouts, for a while
 
 

@@ -20,6 +20,7 @@ from onnxsnn.model import step_graph
 from onnxsnn.passes.dense_convolutions import dense_convolutions
 from onnxsnn.passes.spike import State
 from onnxsnn.passes.time_batch import TIME, TimeBatched, time_batch
+from onnxsnn.passes.winograd import winograd
 from onnxsnn.runtime.backend import Tile
 from onnxsnn.runtime.ort_values import Values, from_arrays, run_bound
 from onnxsnn.runtime.step_graph import StepGraph
@@ -27,6 +28,8 @@ from onnxsnn.runtime.tiles import best_tile, live_bytes
 from onnxsnn.session import make_session
 
 __all__ = ["TimeBatchedGraph", "treats_samples_alone"]
+
+_FEW = 4  # sample-steps; measured: for fewer, to read more weights takes longer
 
 
 @dataclass(frozen=True)
@@ -69,22 +72,30 @@ class TimeBatchedGraph:
     ) -> None:
         self._states, self._outputs = list(states), list(outputs)
         self._counted, self._threads, self._memory = counted, threads, memory
-        self._chunks: dict[bool, _Chunk] = {}
+        self._chunks: dict[tuple[bool, bool], _Chunk] = {}
         self._static: ort.InferenceSession | None = None
         starts = {state.input for state in states}
         self._defaults = [tensor for tensor in model.graph.initializer if tensor.name in starts]
-        self._graph = step_graph(model, self._states)
-        dense_convolutions(self._graph)
-        self._each = live_bytes(self._graph, {state.output for state in self._states})
-        self._chunk(every_step=True)
+        self._plain = step_graph(model, self._states)
+        dense_convolutions(self._plain)
+        self._graph = self._plain.copy()
+        report = winograd(self._graph)
+        self._few = _FEW if report.changed else 0
+        held = live_bytes(self._plain, {state.output for state in self._states})
+        self._each = max(held, report.held)
+        self._chunk(every_step=True, few=False)
 
-    def _chunk(self, every_step: bool) -> _Chunk:
-        """The session for outputs of every step, or of the last; each is made when asked for."""
-        if every_step not in self._chunks:
+    def _chunk(self, every_step: bool, few: bool) -> _Chunk:
+        """The session for outputs of every step, or of the last; each is made when asked for.
+
+        Few sample-steps go without what takes fewer multiplications by more weights.
+        """
+        key = every_step, few
+        if key not in self._chunks:
             kept = None if every_step else self._counted
-            folded = time_batch(self._graph.copy(), self._states, kept)
-            self._chunks[every_step] = self._loaded(folded)
-        return self._chunks[every_step]
+            graph = self._plain if few else self._graph
+            self._chunks[key] = self._loaded(time_batch(graph.copy(), self._states, kept))
+        return self._chunks[key]
 
     def _loaded(self, folded: TimeBatched) -> _Chunk:
         folded.chunk.graph.initializer.extend(self._defaults)
@@ -110,7 +121,8 @@ class TimeBatchedGraph:
         self, inputs: Values, state: Values, timesteps: int, every_step: bool
     ) -> tuple[dict[str, Array], Values]:
         """One run of the chunk."""
-        chunk = self._chunk(every_step)
+        samples = next(iter(inputs.values())).shape()[0]
+        chunk = self._chunk(every_step, few=samples * timesteps < self._few)
         time = from_arrays({TIME: np.arange(1, timesteps + 1, dtype=np.float32)})
         feeds = {name: inputs[name] for name in chunk.constants} | state | time
         names = [*self._outputs, *(s.output for s in self._states)]
@@ -158,7 +170,7 @@ def treats_samples_alone(
     )
 
 
-_FIRST, _SECOND = 2, 1
+_FIRST, _SECOND = 3, 2  # of two samples, not few
 _TOLERANCE = 1e-2  # relative; a spike may fall on the other side of its threshold by rounding
 
 

@@ -1,6 +1,7 @@
 """dense_convolutions: a kernel as large as its map becomes a Gemm, and values stay the same."""
 
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
 import pytest
 from hypothesis import given, settings
@@ -94,6 +95,36 @@ def test_several_in_a_row_keep_the_names_of_their_tensors():
     assert_same(outputs_of(b.model(first, last), x=x), outputs_of(graph, x=x))
 
 
+def quantized(outputs=8, shape=(8, 2, 2), zero=3, weight_zero=0, shift=True, seed=0):
+    """A quantized convolution of 3x3, of bytes of a few levels."""
+    b = Builder(shape, seed)
+    b.op("Cast", "x", to=onnx.TensorProto.UINT8)
+    weights = b.random.integers(-127, 128, (outputs, b.channels, 3, 3))
+    scales = b.random.uniform(0.01, 0.1, outputs)
+    constants = [
+        (0.5, np.float32), (zero, np.uint8), (weights, np.int8), (scales, np.float32),
+        (weight_zero * np.ones(outputs), np.int8), (0.7, np.float32), (128, np.uint8),
+        (b.random.integers(-999, 999, outputs), np.int32),
+    ]  # fmt: skip
+    names = [b.constant(*constant) for constant in constants[: 7 + shift]]
+    b.op("QLinearConv", b.last, *names, pads=[1] * 4)
+    return b
+
+
+@settings(max_examples=30, deadline=None)
+@given(zero=st.integers(0, 4), shift=st.booleans(), seed=st.integers(0, 1000))
+def test_a_quantized_convolution_gives_the_same_bytes(zero, shift, seed):
+    b = quantized(zero=zero, shift=shift, seed=seed)
+    graph, count = turned(b)
+    assert count == 1
+    assert "QLinearConv" not in operators(graph)
+    x = b.random.integers(0, 9, (5, 8, 2, 2)).astype(np.float32)
+    (expected,), (found,) = (outputs_of(m, x=x).values() for m in (b.model(), graph))
+    assert len(np.unique(expected)) > 9
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, expected)
+
+
 def computed_weights():
     b = Builder((8, 2, 2))
     b.op("Conv", "x", b.op("Neg", b.normal(8, 8, 3, 3)), pads=[1] * 4)
@@ -129,8 +160,20 @@ def transposed():
         computed_weights(),
         computed_bias(),
         transposed(),
+        quantized(shape=(8, 8, 8)),
+        quantized(weight_zero=1),
     ],
-    ids=["large map", "1x1", "depthwise", "open size", "weights", "bias", "transposed"],
+    ids=[
+        "large map",
+        "1x1",
+        "depthwise",
+        "open size",
+        "weights",
+        "bias",
+        "transposed",
+        "quantized, large map",
+        "quantized, weights with a zero point",
+    ],
 )
 def test_what_is_no_less_work_or_not_known_is_left_alone(b):
     before = operators(b.graph())

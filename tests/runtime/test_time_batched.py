@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from onnx import numpy_helper
 
 from onnxsnn import Runner, convert
 from onnxsnn.runtime.onnxruntime_backend import OnnxRuntimeBackend
@@ -83,6 +84,43 @@ def test_a_small_budget_changes_nothing_but_the_tile(snn):
     assert_same(first.outputs, second.outputs, 1e-5)
     for layer, counts in first.spikes.items():
         np.testing.assert_array_equal(counts, second.spikes[layer])
+
+
+def wide(path):
+    """Two convolutions over many channels, which read spikes; their weights are whole 256ths."""
+    b = Builder((3, 8, 8))
+    for _ in range(3):
+        b.conv(256)
+        b.relu()
+    b.head()
+    snn = convert(b.save(path), dataset(x=uniform(4, 3, 8, 8)), timesteps=T).snn
+    read = {name for node in snn.model.graph.node if node.op_type == "Conv" for name in node.input}
+    for tensor in snn.model.graph.initializer:
+        if tensor.name in read:
+            values = np.round(256 * numpy_helper.to_array(tensor)) / 256
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    return snn
+
+
+def test_many_channels_give_the_spikes_of_stepping_by_fewer_multiplications(tmp_path):
+    snn, x = wide(tmp_path / "m.onnx"), uniform(5, 3, 8, 8)
+    expected = stepped(snn, {"x": x}, T)[snn.outputs[0]]
+    runner = Runner(snn)
+    history = [o[snn.outputs[0]] for o in runner.steps(x, T)]
+    assert folds(runner)
+    operators = [node.op for node in runner._backend._graph._graph.nodes]
+    assert operators.count("Conv") == 1  # of the image; winograd turned the others
+    np.testing.assert_array_equal(expected, history)
+
+
+def test_a_few_steps_do_without_and_go_on_with_the_same_states(tmp_path):
+    snn, x = wide(tmp_path / "m.onnx"), uniform(1, 3, 8, 8)
+    expected = stepped(snn, {"x": x}, T + 2)[snn.outputs[0]]
+    runner = Runner(snn)
+    runner.run(x, T)
+    found = [runner.step(x)[snn.outputs[0]] for _ in range(2)]
+    assert {few for _, few in runner._backend._graph._chunks} == {False, True}
+    np.testing.assert_array_equal(expected[T:], found)
 
 
 def mixing(axis):

@@ -1,0 +1,279 @@
+"""A convolution of 3x3 over many channels becomes products over tiles: fewer multiplications.
+
+Along an axis, m outputs of a kernel g [3] read m + 2 inputs d. Winograd's F(m, 3) gives them
+by p products, after the inputs and the kernel have each been taken through a matrix:
+
+    y = A [(G g) * (B d)],    A [m, p],  B [p, m + 2],  G [p, 3]
+
+F(2, 3) takes 4 products instead of 6; F(4, 3), taken modulo x (x - 1) (x + 1) (x^2 + 1) and at
+infinity, 7 instead of 12. A and B hold 0, 1 and -1, and G fractions of 4: whole weights and
+spikes give the convolution's numbers exactly. Others are rounded otherwise than there, about as
+much, so that a spike whose potential is at its threshold may come in another step.
+
+Along both axes of a map, for all its tiles at once, t rows and u columns of them:
+
+    x [N, C, H, W] -> [H, W, N C]
+    d = B x B^T              [p p, t u N, C]: a value of every tile for each pair of products
+    z = d (G g G^T)          [p p, t u N, D]: a matrix [C, D] for each pair of products
+    y = A z A^T              [m m t u, N D]: the pixels of every tile
+      -> [N, D, H', W'] + b  the pixels in their places, without those beyond the map
+
+B of an axis is repeated for each tile along it; padding is what it does not read.
+
+1. Only convolutions of 3x3, in steps of 1, without groups and dilations, whose weights are
+   constant and whose maps have a known size.
+2. Only where the products saved are worth the values that are moved: see `_cost`.
+3. Of the two algorithms, the one that costs less.
+
+Winograd, "Arithmetic Complexity of Computations", 1980; as products of matrices over tiles:
+Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, section 4; with
+x^2 + 1 in the place of fractions: Meng and Brothers, "Efficient Winograd Convolution via
+Integer Arithmetic", 2019.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxsnn.arrays import Array
+from onnxsnn.graph import (
+    Graph,
+    Node,
+    Tensor,
+    constant,
+    insert,
+    is_static_shape,
+    remove,
+    unique_name,
+)
+from onnxsnn.passes.report import Report
+
+__all__ = ["WinogradReport", "winograd"]
+
+
+@dataclass(frozen=True)
+class _Algorithm:
+    """F(m, 3).
+
+    Attributes:
+        read: B [p, m + 2], of the inputs.
+        weigh: G [p, 3], of the kernel.
+        give: A [m, p], of the products.
+    """
+
+    read: Array
+    weigh: Array
+    give: Array
+
+    @property
+    def outputs(self) -> int:
+        return len(self.give)
+
+    @property
+    def products(self) -> int:
+        return len(self.read)
+
+    def tiles(self, size: int) -> int:
+        """How many give an axis of `size` outputs."""
+        return -(-size // self.outputs)
+
+
+_F2 = _Algorithm(
+    read=np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]]),
+    weigh=np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]]) / 2,
+    give=np.array([[1, 1, 1, 0], [0, 1, -1, -1]]),
+)
+# Modulo x, x - 1, x + 1; three for x^2 + 1, as of a complex product; infinity.
+_F4 = _Algorithm(
+    read=np.array(
+        [
+            [1, 0, 0, 0, -1, 0],
+            [0, 1, 1, 1, 1, 0],
+            [0, -1, 1, -1, 1, 0],
+            [0, -1, -1, 1, 1, 0],
+            [0, -1, 1, 1, -1, 0],
+            [0, 1, 0, -1, 0, 0],
+            [0, -1, 0, 0, 0, 1],
+        ]
+    ),
+    weigh=np.array([[4, 0, 0], [1, 1, 1], [1, -1, 1], [2, 0, -2], [0, 2, 0], [2, 2, -2], [0, 0, 4]])
+    / 4,
+    give=np.array(
+        [
+            [1, 1, 1, 1, 0, 1, 0],
+            [0, 1, -1, 0, 1, 1, 0],
+            [0, 1, 1, -1, 0, -1, 0],
+            [0, 1, -1, 0, -1, -1, 1],
+        ]
+    ),
+)
+_ALGORITHMS = (_F2, _F4)
+
+
+@dataclass
+class WinogradReport(Report):
+    """The report of the pass.
+
+    Attributes:
+        held: bytes that d and z of one sample take at once, of the convolution where they are most.
+    """
+
+    held: int = 0
+
+
+def winograd(graph: Graph) -> WinogradReport:
+    """Replace every convolution by Winograd's products where that is less work."""
+    report = WinogradReport("winograd")
+    for node in list(graph.nodes):
+        if node.op == "Conv" and _fits(node):
+            algorithm = min(_ALGORITHMS, key=lambda one: _cost(one, node))
+            if _cost(algorithm, node) < _direct_cost(node):
+                report.held = max(report.held, 4 * _moved(algorithm, node))
+                report.actions["Conv turned into Winograd's products"] += 1
+                _replace(graph, node, algorithm)
+    return report
+
+
+def _fits(node: Node) -> bool:
+    """Whether a convolution is one that F(m, 3) computes, of known sizes."""
+    weights = constant(node.inputs[1])
+    attrs = node.attrs
+    return (
+        weights is not None
+        and weights.dtype == np.float32
+        and weights.shape[2:] == (3, 3)
+        and all(constant(tensor) is not None for tensor in _biases(node))
+        and all(is_static_shape(t.shape) for t in (node.inputs[0], node.outputs[0]))
+        and attrs.get("group", 1) == 1
+        and all(step == 1 for name in ("strides", "dilations") for step in attrs.get(name, ()))
+        and attrs.get("auto_pad", "NOTSET") == "NOTSET"
+    )
+
+
+def _biases(node: Node) -> list[Tensor]:
+    return [tensor for tensor in node.inputs[2:] if not tensor.is_empty()]
+
+
+def _cost(algorithm: _Algorithm, node: Node) -> int:
+    """What a sample costs in one step, in multiply-adds.
+
+    Each pair of products multiplies a row of C for each tile by a matrix [C, D], which is read
+    too; and d and z are written, and read, beside.
+    """
+    d, c = node.inputs[1].values.shape[:2]
+    read = algorithm.products**2 * (_tiles(algorithm, node) + _READ) * c * d
+    return int(read) + _MOVED * _moved(algorithm, node)
+
+
+def _tiles(algorithm: _Algorithm, node: Node) -> int:
+    return math.prod(algorithm.tiles(size) for size in node.outputs[0].shape[2:])
+
+
+def _moved(algorithm: _Algorithm, node: Node) -> int:
+    """The values of d and z of a sample."""
+    d, c = node.inputs[1].values.shape[:2]
+    return algorithm.products**2 * _tiles(algorithm, node) * int(c + d)
+
+
+def _direct_cost(node: Node) -> int:
+    return math.prod([*node.inputs[1].shape, *node.outputs[0].shape[2:]])
+
+
+# Measured on a processor with AVX-512, 64 to 1024 channels on maps of 4x4 to 32x32:
+_READ = 2  # multiply-adds that take as long as to read a weight, once for 16 sample-steps
+_MOVED = 90  # multiply-adds that take as long as to make and to read a value of d or z
+
+
+def _read(algorithm: _Algorithm, inputs: int, outputs: int, pad: int) -> Array:
+    """B of all tiles of an axis [p, t, H]: `inputs` values behind `pad` zeros, `outputs` made."""
+    tiles, m = algorithm.tiles(outputs), algorithm.outputs
+    read = np.zeros((algorithm.products, tiles, max(m * tiles + 2, pad + inputs)), np.float32)
+    for tile in range(tiles):
+        read[:, tile, m * tile : m * tile + m + 2] = algorithm.read
+    return read[:, :, pad : pad + inputs]
+
+
+def _pixels(algorithm: _Algorithm, rows: int, columns: int) -> Array:
+    """Where in [m, m, t, u], columns first, then rows, each pixel of a map [H' W'] is."""
+    m = algorithm.outputs
+    y, x = np.arange(rows)[:, None], np.arange(columns)
+    shape = (m, m, algorithm.tiles(rows), algorithm.tiles(columns))
+    return np.ravel_multi_index((x % m, y % m, y // m, x // m), shape).reshape(-1)
+
+
+def _replace(graph: Graph, node: Node, algorithm: _Algorithm) -> None:
+    source, output, biases = node.inputs[0], node.outputs[0], _biases(node)
+    weights = node.inputs[1].values.astype(np.float64)
+    (d, c), p, g = weights.shape[:2], algorithm.products, algorithm.weigh
+    (height, width), (rows, columns) = source.shape[2:], output.shape[2:]
+    tiles, (top, left) = _tiles(algorithm, node), node.attrs.get("pads", (0, 0))[:2]
+    read_rows = _read(algorithm, height, rows, top)
+    read_columns = _read(algorithm, width, columns, left)
+    give = algorithm.give.astype(np.float32)
+    matrices = np.einsum("qj,pi,dcij->qpcd", g, g, weights).astype(np.float32)
+    remove(graph, node)
+    line = _Line(graph, source, output.name)
+    line.reshape(-1, height * width)
+    line.transpose()
+    line.reshape(height, width, -1)
+    line.multiply(read_columns[:, None])  # [p, H, u, N C]
+    line.reshape(p, height, -1)
+    line.multiply(read_rows.reshape(-1, height))  # [p, p t, u N C]
+    line.reshape(p * p, -1, c)
+    line.multiply_by(matrices.reshape(p * p, c, d))  # [p p, t u N, D]
+    line.reshape(p, p, -1)
+    line.multiply(give)  # [p, m, t u N D]
+    line.reshape(p, -1)
+    line.multiply(give)  # [m, m t u N D]
+    line.reshape(algorithm.outputs**2 * tiles, -1)
+    line.take(_pixels(algorithm, rows, columns))
+    line.transpose()
+    line.reshape(-1, d, rows, columns)
+    if biases:
+        line.add(biases[0].values.reshape(-1, 1, 1))
+    line.end(output)
+
+
+class _Line:
+    """Operators in a row, each of which reads what the one before it gave."""
+
+    def __init__(self, graph: Graph, start: Tensor, name: str) -> None:
+        self.graph, self.tensor, self.name = graph, start, name
+
+    def reshape(self, *sizes: int) -> None:
+        self._add("Reshape", [self.tensor, self._constant("sizes", np.array(sizes))])
+
+    def transpose(self) -> None:
+        """Exchange the two axes."""
+        self._add("Transpose", [self.tensor])
+
+    def multiply(self, matrix: Array) -> None:
+        """From the left."""
+        self._add("MatMul", [self._constant("matrix", matrix), self.tensor])
+
+    def multiply_by(self, matrices: Array) -> None:
+        """From the right."""
+        self._add("MatMul", [self.tensor, self._constant("matrices", matrices)])
+
+    def take(self, places: Array) -> None:
+        """Rows of the first axis."""
+        self._add("Gather", [self.tensor, self._constant("places", places)])
+
+    def add(self, values: Array) -> None:
+        self._add("Add", [self.tensor, self._constant("added", values)])
+
+    def end(self, output: Tensor) -> None:
+        """Let the last operator write `output`."""
+        self.tensor.inputs[0].outputs = [output]
+
+    def _add(self, operator: str, inputs: list[Tensor]) -> None:
+        output = gs.Variable(unique_name(self.graph, f"{self.name}.part"), np.float32)
+        insert(self.graph, operator, inputs, output)
+        self.tensor = output
+
+    def _constant(self, role: str, values: Array) -> Tensor:
+        return gs.Constant(unique_name(self.graph, f"{self.name}.{role}"), values)
