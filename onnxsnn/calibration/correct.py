@@ -31,8 +31,8 @@ from onnxsnn.weights import weight_layer
 
 __all__ = ["CorrectionReport", "correct_network"]
 
-_SAMPLES = 2048  # values per channel that the neurons of a layer are fitted to
-_VALUES = 2**19  # and of all channels and steps together, at most
+_SAMPLES = 2**13  # values per channel that the neurons of a layer are fitted to
+_VALUES = 2**23  # and of all channels and steps together, at most
 
 
 @dataclass

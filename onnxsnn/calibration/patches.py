@@ -15,7 +15,15 @@ from onnxsnn.arrays import Array, Floats
 from onnxsnn.padding import same_paddings
 from onnxsnn.weights import WeightLayer
 
-__all__ = ["by_position", "change_weights", "fan_in", "groups", "has_patches", "patches"]
+__all__ = [
+    "by_group",
+    "by_position",
+    "change_weights",
+    "fan_in",
+    "groups",
+    "has_patches",
+    "patches",
+]
 
 
 def has_patches(layer: WeightLayer) -> bool:
@@ -37,6 +45,12 @@ def by_position(layer: WeightLayer, values: Array) -> Array:
     """Outputs of a layer as [samples, positions, outputs]."""
     last = np.moveaxis(values, layer.output_axis(values.ndim), -1)
     return last.reshape(len(last), -1, layer.outputs)
+
+
+def by_group(layer: WeightLayer, values: Array) -> Array:
+    """Outputs of a layer, [rows, outputs], as [groups, rows, outputs of a group]."""
+    count = groups(layer)
+    return values.reshape(len(values), count, layer.outputs // count).swapaxes(0, 1)
 
 
 def patches(layer: WeightLayer, values: Array, samples: Array, positions: Array) -> Floats:

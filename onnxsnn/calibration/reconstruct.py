@@ -9,9 +9,13 @@ positions,
     D = argmin  sum |a - (W + D) x - b|^2  +  lambda * sum |x|^2 / |x's entries| * |D|^2
 
 in closed form; lambda is the one of least error on samples held out, and where none is better
-there than D = 0, the weights stay. They are changed by half of D: x is noisy, by when spikes
-come as much as by how many, and a regression on noisy inputs shrinks what it predicts, layer
-after layer (attenuation: Fuller, Measurement Error Models, 1987, section 1.1).
+there than D = 0, the weights stay.
+
+Where a Rate Norm Layer reads the sum alone, what it clips need not be met: where a lies below
+0 (or above a trained threshold), the target is what the layer gives already, if that is clipped
+too, else the limit. The target then depends on D, so that regression and target take turns, and
+the error of the activations falls with each (compare the nonlinear, asymmetric reconstruction of
+Zhang et al., TPAMI 2016, section 3).
 
 Fitting a layer's output is how post-training quantization sets weights (Nagel et al., ICML
 2020, section 3), and how biases of SNNs were set (Li et al., ICML 2021, section 4).
@@ -22,7 +26,7 @@ in front makes up for errors of the shortcut too.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +34,7 @@ import numpy as np
 from onnxsnn.arrays import Array, Floats
 from onnxsnn.calibration.cut import Bench, Potentials
 from onnxsnn.calibration.patches import (
+    by_group,
     by_position,
     change_weights,
     fan_in,
@@ -38,6 +43,7 @@ from onnxsnn.calibration.patches import (
     patches,
 )
 from onnxsnn.graph import Graph, Node, Tensor, sole_consumer
+from onnxsnn.ratenorm import is_rate_norm, limits_of, rate_norms
 from onnxsnn.weights import WeightLayer
 
 __all__ = ["reconstruct_weights"]
@@ -47,7 +53,10 @@ _WIDEST = 2**13  # inputs of an output: beyond, the equations take too long
 _ROWS = 2**15  # positions that a layer is fitted to, at most,
 _VALUES = 2**25  # and their inputs together
 _PARTS = 4  # one sample of so many is held out
-_SHARE = 0.5  # of the change: measured, better at few timesteps than all or none
+_TURNS = 3  # of regression and target; measured, more gain little
+
+_Limits = tuple[Array, Array]
+"""Between what the activation clips, each a scalar or by output, [G, 1, O]."""
 
 
 def reconstruct_weights(
@@ -67,56 +76,89 @@ def reconstruct_weights(
     if not has_patches(layer) or fan_in(layer) > _WIDEST:
         return False
     target = _target(bench.graph, layer.node, waiting)
-    equations = _observe(bench, layer, target, potentials)
-    change = equations.solution()
+    parts = _observe(bench, layer, target, potentials)
+    change = _regression(parts, _limits(bench, layer, target))
     if change is None:
         return False
-    change_weights(layer, _SHARE * change)
+    change_weights(layer, change)
     return True
 
 
-@dataclass
-class _Equations:
-    """Sums over observations that the regression needs, of both parts; G is groups.
+@dataclass(frozen=True)
+class _Observations:
+    """What a layer reads and gives, by group, sample and position; G is groups.
 
     Attributes:
-        inputs: x x^T, [2, G, K, K]: the part that is fitted to, and that held out.
-        products: x r^T, r being the residual, [2, G, K, O].
+        rows: x, the mean of what arrives, [G, n, K].
+        reached: W x + b, and what else enters the sum, [G, n, O].
+        wanted: a, the same in the ANN, [G, n, O].
     """
 
-    inputs: Floats
-    products: Floats
+    rows: Floats
+    reached: Floats
+    wanted: Floats
 
-    def add(self, part: int, rows: Floats, residual: Floats) -> None:
-        """Count observations: rows [G, n, K], and their residuals [G, n, O]."""
-        transposed = rows.swapaxes(1, 2)
-        self.inputs[part] += transposed @ rows
-        self.products[part] += transposed @ residual
+    def squares(self) -> Floats:
+        """x x^T, summed over observations, [G, K, K]."""
+        squares: Floats = self.rows.swapaxes(1, 2) @ self.rows
+        return squares
 
-    def solution(self) -> Floats | None:
-        """The change of the weights, [G, K, O]; None where none is better than no change."""
-        errors = [self._held_out(self._ridge(amount)) for amount in _LAMBDAS]
-        best = int(np.argmin(errors))
-        if not errors[best] < 0:
-            return None
-        self.inputs[0] += self.inputs[1]
-        self.products[0] += self.products[1]
-        return self._ridge(_LAMBDAS[best])
+    def products(self, change: Floats | None, limits: _Limits | None) -> Floats:
+        """x r^T likewise, [G, K, O], r being the residual that is left to the change."""
+        wanted = self.wanted
+        if limits is not None:
+            now = self.reached if change is None else self.reached + self.rows @ change
+            low, high = limits
+            wanted = np.where(wanted <= low, np.minimum(now, low), wanted)
+            wanted = np.where(wanted >= high, np.maximum(now, high), wanted)
+        products: Floats = self.rows.swapaxes(1, 2) @ (wanted - self.reached)
+        return products
 
-    def _ridge(self, amount: float) -> Floats:
-        """The regression on what it is fitted to."""
-        inputs, products = self.inputs[0], self.products[0]
-        size = inputs.shape[-1]
-        power = np.trace(inputs, axis1=1, axis2=2) / size  # [G]
-        penalty = np.maximum(amount * power, np.finfo(np.float32).tiny)
-        damped = inputs + penalty[:, None, None] * np.eye(size, dtype=inputs.dtype)
-        change: Floats = np.linalg.solve(damped, products)
-        return change
 
-    def _held_out(self, change: Floats) -> float:
-        """Squared error on the part held out, less that of no change."""
-        inputs, products = self.inputs[1], self.products[1]
-        return float(np.vdot(change, inputs @ change) - 2 * np.vdot(change, products))
+def _regression(parts: Sequence[_Observations], limits: _Limits | None) -> Floats | None:
+    """The change of the weights, [G, K, O]; None where none is better than no change.
+
+    Args:
+        parts: what is fitted to, and what is held out.
+        limits: None where no activation clips what the layer gives.
+    """
+    squares = [part.squares() for part in parts]
+    products = [part.products(None, limits) for part in parts]
+    errors = []
+    for amount in _LAMBDAS:
+        change = _ridge(squares[0], products[0], amount)
+        errors.append(np.vdot(change, squares[1] @ change) - 2 * np.vdot(change, products[1]))
+    best = int(np.argmin(errors))
+    if not errors[best] < 0:
+        return None
+    found: Floats | None = None
+    for _ in range(1 if limits is None else _TURNS):
+        fitted, held_out = (part.products(found, limits) for part in parts)
+        found = _ridge(squares[0] + squares[1], fitted + held_out, _LAMBDAS[best])
+    return found
+
+
+def _ridge(squares: Floats, products: Floats, amount: float) -> Floats:
+    """The regression with a penalty relative to the power of an input, [G, K, O]."""
+    size = squares.shape[-1]
+    power = np.trace(squares, axis1=1, axis2=2) / size  # [G]
+    penalty = np.maximum(amount * power, np.finfo(np.float32).tiny)
+    damped = squares + penalty[:, None, None] * np.eye(size, dtype=squares.dtype)
+    change: Floats = np.linalg.solve(damped, products)
+    return change
+
+
+def _limits(bench: Bench, layer: WeightLayer, target: Tensor) -> _Limits | None:
+    """What the ANN's activation behind the target clips; None where something else reads it."""
+    reader = sole_consumer(bench.graph, target)
+    if reader is None or not is_rate_norm(reader):
+        return None
+    (original,) = (node for node in rate_norms(bench.reference) if node.name == reader.name)
+    low, high = (
+        limit if limit.size == 1 else limit.reshape(groups(layer), 1, -1)
+        for limit in limits_of(original)
+    )
+    return low, high
 
 
 def _target(graph: Graph, node: Node, waiting: Collection[int]) -> Tensor:
@@ -147,30 +189,31 @@ def _depends(tensor: Tensor, nodes: Collection[int]) -> bool:
 
 def _observe(
     bench: Bench, layer: WeightLayer, target: Tensor, potentials: Potentials
-) -> _Equations:
-    """Run both networks over the data, up to the layer."""
+) -> list[_Observations]:
+    """Run both networks over the data, up to the layer: what is fitted to, what is held out."""
     snn = bench.spiking([layer.node.inputs[0].name, target.name], potentials)
     analog = bench.analog(target.name)
-    wide, count = fan_in(layer), groups(layer)
-    equations = _Equations(
-        np.zeros((2, count, wide, wide), np.float32),
-        np.zeros((2, count, wide, layer.outputs // count), np.float32),
-    )
-    rows = max(1, round(min(_ROWS, _VALUES // (count * wide)) / len(bench.data)))
+    rows = min(_ROWS, _VALUES // (groups(layer) * fan_in(layer)))
+    share = max(1, round(rows / len(bench.data)))  # of each sample
     random = np.random.default_rng(0)
+    pieces: list[list[_Observations]] = [[], []]
     done = 0
     for feeds, inputs in bench.batches(snn):
         arrived, mean = snn.run(inputs, bench.timesteps).outputs.values()
-        residual = by_position(layer, analog(feeds) - mean)  # [N, positions, outputs]
-        for part, chosen in enumerate(_parts(done, len(residual))):
-            where = _some(residual.shape[1], rows, len(chosen), random)
+        reached, wanted = (by_position(layer, values) for values in (mean, analog(feeds)))
+        for part, chosen in enumerate(_parts(done, len(reached))):
+            where = _some(reached.shape[1], share, len(chosen), random)
             samples, positions = np.repeat(chosen, where.shape[1]), where.reshape(-1)
-            wrong = residual[samples, positions].reshape(
-                len(samples), count, layer.outputs // count
-            )
-            equations.add(part, patches(layer, arrived, samples, positions), wrong.swapaxes(0, 1))
-        done += len(residual)
-    return equations
+            observed = patches(layer, arrived, samples, positions)
+            given = (by_group(layer, v[samples, positions]) for v in (reached, wanted))
+            pieces[part].append(_Observations(observed, *given))
+        done += len(reached)
+    return [_joined(part) for part in pieces]
+
+
+def _joined(pieces: Sequence[_Observations]) -> _Observations:
+    columns = zip(*((p.rows, p.reached, p.wanted) for p in pieces), strict=True)
+    return _Observations(*(np.concatenate(column, axis=1) for column in columns))
 
 
 def _parts(first: int, count: int) -> tuple[Array, Array]:

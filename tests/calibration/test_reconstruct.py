@@ -57,6 +57,36 @@ def test_clipped_and_rounded_rates_are_made_up_for(theta):
     assert error(graph, reference, fresh) < 0.97 * before
 
 
+def activation_error(graph, reference, x):
+    """As `error`, behind the rectifier that reads the last layer of weights."""
+    *_, node = (n for n in graph.nodes if weight_layer(graph, n) is not None)
+    name, bench = node.outputs[0].name, Bench(graph, reference, dataset(x=x), IntegrateAndFire(), T)
+    ((mean),) = bench.spiking([name], {}).run(x, T).outputs.values()
+    return float(
+        np.square(np.maximum(mean, 0) - np.maximum(bench.analog(name)({"x": x}), 0)).mean()
+    )
+
+
+def with_rectifier(rectified):
+    """Two layers, whose second output one rectifier reads, or another node too."""
+    b = two_layers()
+    second = b.last
+    b.relu()
+    if not rectified:
+        b.op("Add", b.last, second)
+    return b
+
+
+def test_what_a_rectifier_clips_need_not_be_met():
+    """Weights that may give any negative value for one give the others better."""
+    fresh, errors = uniform(100, 3, 8, 8, seed=1), []
+    for rectified in (True, False):
+        graph, reference = prepared(with_rectifier(rectified), [0.5, 1.0])
+        fit_last(graph, reference, uniform(100, 3, 8, 8))
+        errors.append(activation_error(graph, reference, fresh))
+    assert errors[0] < 0.98 * errors[1]
+
+
 def test_nothing_changes_where_the_rates_are_exact():
     """Inputs of 0 and 1 through an identity: every rate is 0 or 1."""
     b = Builder((4,))
