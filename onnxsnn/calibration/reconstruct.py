@@ -43,7 +43,7 @@ from onnxsnn.calibration.patches import (
     patches,
 )
 from onnxsnn.graph import Graph, Node, Tensor, sole_consumer
-from onnxsnn.ratenorm import is_rate_norm, limits_of, rate_norms
+from onnxsnn.ratenorm import RECTIFYING, limits_of, rate_norms
 from onnxsnn.weights import WeightLayer
 
 __all__ = ["reconstruct_weights"]
@@ -131,11 +131,12 @@ def _regression(parts: Sequence[_Observations], limits: _Limits | None) -> Float
     best = int(np.argmin(errors))
     if not errors[best] < 0:
         return None
-    found: Floats | None = None
-    for _ in range(1 if limits is None else _TURNS):
-        fitted, held_out = (part.products(found, limits) for part in parts)
-        found = _ridge(squares[0] + squares[1], fitted + held_out, _LAMBDAS[best])
-    return found
+    both, amount = squares[0] + squares[1], _LAMBDAS[best]
+    change = _ridge(both, products[0] + products[1], amount)
+    for _ in range(0 if limits is None else _TURNS - 1):
+        fitted, held_out = (part.products(change, limits) for part in parts)
+        change = _ridge(both, fitted + held_out, amount)
+    return change
 
 
 def _ridge(squares: Floats, products: Floats, amount: float) -> Floats:
@@ -149,9 +150,9 @@ def _ridge(squares: Floats, products: Floats, amount: float) -> Floats:
 
 
 def _limits(bench: Bench, layer: WeightLayer, target: Tensor) -> _Limits | None:
-    """What the ANN's activation behind the target clips; None where something else reads it."""
+    """What the rectifier behind the target clips in the ANN; None where something else reads it."""
     reader = sole_consumer(bench.graph, target)
-    if reader is None or not is_rate_norm(reader):
+    if reader is None or reader.op != RECTIFYING:
         return None
     (original,) = (node for node in rate_norms(bench.reference) if node.name == reader.name)
     low, high = (
