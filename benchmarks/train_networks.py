@@ -242,7 +242,7 @@ class Recipe:
 RECIPES = {
     "vit": Recipe(Vit, 6, adam=True),
     "bert": Recipe(Bert, 6, ("ids", "attention_mask"), tokens, adam=True),
-    "mobilenet": Recipe(mobilenet, 3),
+    "mobilenet": Recipe(mobilenet, 9),
     "preact": Recipe(preact, 4),
     "vgg-avg": Recipe(lambda: vgg(nn.AvgPool2d), 5),
     "vgg-max": Recipe(lambda: vgg(nn.MaxPool2d), 5),

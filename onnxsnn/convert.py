@@ -98,7 +98,8 @@ def convert(
             where the graph was trained to start.
         per_layer: one threshold per layer instead of one per channel.
         correct: fit each layer's weights, thresholds, initial potentials and biases to what the
-            SNN really emits, layer by layer; it takes two runs over the data for every layer.
+            SNN really emits, layer by layer; it takes as long as three runs over the data, and
+            the fits.
         delay: steps that the outputs leave out once they are over: from then on they are those of
             the mean over the later ones. None for as many as spikes are estimated to take, T / 2
             at most. Not with `correct`, which fits all steps together.

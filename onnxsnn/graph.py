@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -213,10 +213,16 @@ def insert(
     return node
 
 
-def part_up_to(graph: Graph, names: Sequence[str]) -> Graph:
-    """A copy of what these tensors depend on, with them as its only outputs, in this order."""
+def part_up_to(graph: Graph, names: Sequence[str], known: Collection[str] = ()) -> Graph:
+    """A copy of what these tensors depend on, with them as its only outputs, in this order.
+
+    Tensors that are known are inputs of it, and what they depend on is left out.
+    """
     part = graph.copy()
     tensors = part.tensors()
+    for name in known:
+        tensors[name].inputs.clear()
+        part.inputs.append(tensors[name])
     part.outputs = []
     for name in names:
         tensor = tensors[name]

@@ -169,12 +169,13 @@ TABLE: dict[str, Row] = {
 _STATES = {"RunningSum", "RunningMean", "DelayedMean", "SumIncrement", "MeanIncrement"}
 
 
-def varying_tensors(graph: Graph) -> set[int]:
+def varying_tensors(graph: Graph, inputs: Collection[str] = ()) -> set[int]:
     """id() of every tensor that varies over time: those behind a rectifier or a neuron.
 
-    The graph must be in topological order. A shape is static, whatever it is the shape of.
+    The graph must be in topological order; `inputs` names those of its inputs that vary too. A
+    shape is static, whatever it is the shape of.
     """
-    varying: set[int] = set()
+    varying = {id(tensor) for tensor in graph.inputs if tensor.name in inputs}
     for node in graph.nodes:
         fires = rectifier_limit(node) is not None or fate(node, ()).role is Role.NEURON
         if fires or any(id(tensor) in varying for tensor in values_read(node)):

@@ -10,23 +10,22 @@ weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxsnn.arrays import Array, Floats
-from onnxsnn.calibration.cut import Bench, Potentials
+from onnxsnn.calibration.cut import Bench
 from onnxsnn.calibration.fitting import Fit, fit_neurons
-from onnxsnn.calibration.reconstruct import reconstruct_weights
+from onnxsnn.calibration.reconstruct import fitted_tensor, reconstruct_weights
 from onnxsnn.data import Dataset
 from onnxsnn.graph import Graph, Node, insert, per_channel, sole_producer, unique_name
 from onnxsnn.neurons import Neuron
 from onnxsnn.operators import varying_tensors
 from onnxsnn.passes.report import Report
 from onnxsnn.ratenorm import SIGNED, is_rate_norm, limits_of, rate_norms, set_threshold
-from onnxsnn.runtime.runner import Runner
 from onnxsnn.weights import weight_layer
 
 __all__ = ["CorrectionReport", "correct_network"]
@@ -53,14 +52,14 @@ def correct_network(
     data: Dataset,
     neuron: Neuron,
     timesteps: int,
-    potentials: Potentials,
+    potentials: Mapping[str, Array | float],
     *,
     thresholds: bool = True,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> CorrectionReport:
     """Fit the weights of every layer to its spikes, and its neurons to their currents, in order.
 
-    It costs two runs of T steps over the data for each layer, up to that layer.
+    It costs about three runs of T steps over the data, as layers that are fitted are recorded.
 
     Args:
         graph: Rate Norm Layers with their thresholds; it is changed.
@@ -74,21 +73,23 @@ def correct_network(
         progress: called with the layers done and the layers in all.
     """
     report = CorrectionReport("correct", preserves_values=False)
-    found: dict[str, Array | float] = dict(potentials)
-    bench = Bench(graph, reference, data, neuron, timesteps)
+    bench = Bench(graph, reference, data, neuron, timesteps, dict(potentials))
     stages = _stages(graph)
     originals = {node.name: node for node in rate_norms(reference)}
     for done, node in enumerate(stages, start=1):
         layer = weight_layer(graph, node)
         if layer is None:
-            fit = _fitted(bench, node, originals[node.name], found, thresholds=thresholds)
+            fit = _fitted(bench, node, originals[node.name], thresholds=thresholds)
             report.biases[node.name] = fit.bias
-            found[node.name] = report.potentials[node.name] = _apply(graph, node, fit)
+            report.potentials[node.name] = bench.potentials[node.name] = _apply(bench, node, fit)
             report.actions["layers fitted to their currents"] += 1
+            result = node.outputs[0]
         else:
             waiting = {id(later) for later in stages[done:] if not is_rate_norm(later)}
-            if reconstruct_weights(bench, layer, waiting, found):
+            result = fitted_tensor(graph, node, waiting)
+            if reconstruct_weights(bench, layer, result):
                 report.actions["layers of weights fitted to their spikes"] += 1
+        bench.record(result.name, stages[done:])
         progress(done, len(stages))
     return report
 
@@ -105,47 +106,30 @@ def _stages(graph: Graph) -> list[Node]:
     ]
 
 
-def _fitted(
-    bench: Bench, node: Node, original: Node, potentials: Potentials, *, thresholds: bool
-) -> Fit:
+def _fitted(bench: Bench, node: Node, original: Node, *, thresholds: bool) -> Fit:
     """The fit of a layer's neurons."""
     neuron = bench.neuron.signed if node.op == SIGNED else bench.neuron
-    start = _start(node, potentials.get(node.name, neuron.initial_potential))
-    currents, target = _observe(bench, node, original, potentials)
+    start = _start(node, bench.potentials.get(node.name, neuron.initial_potential))
+    currents, target = _observe(bench, node, original)
     return fit_neurons(currents, target, start, neuron, thresholds=thresholds)
 
 
-def _observe(
-    bench: Bench, node: Node, original: Node, potentials: Potentials
-) -> tuple[Floats, Floats]:
+def _observe(bench: Bench, node: Node, original: Node) -> tuple[Floats, Floats]:
     """Samples of a layer's currents [T, C, any] and of the ANN's activation there [C, any]."""
-    snn = bench.spiking([node.inputs[0].name], potentials)
-    analog = bench.analog(original.inputs[0].name)
     limits = limits_of(original)
     shape = node.inputs[1].values.shape
     channels = int(np.prod(shape))
     axis = int(np.argmax(shape)) if channels > 1 else None
     wanted = min(_SAMPLES, max(_VALUES // (channels * bench.timesteps), 256))
+    share = -(-wanted // len(bench.batches))
     random = np.random.default_rng(0)
     pieces = []
-    for feeds, inputs in bench.batches(snn):
-        target = _by_channel(np.clip(analog(feeds), *limits), axis)
-        share = -(-wanted * len(next(iter(feeds.values()))) // len(bench.data))
+    for steps, (analog,) in bench.observe([node.inputs[0].name]):
+        target = _by_channel(np.clip(analog, *limits), axis)
         chosen = random.permutation(target.shape[1])[:share]
-        steps = _currents(snn, inputs, bench.timesteps)
-        currents = [_by_channel(z, axis)[:, chosen] for z in steps]
+        currents = [_by_channel(current, axis)[:, chosen] for (current,) in steps]
         pieces.append((np.stack(currents), target[:, chosen]))
     return np.concatenate([p[0] for p in pieces], 2), np.concatenate([p[1] for p in pieces], 1)
-
-
-def _currents(snn: Runner, feeds: Mapping[str, Array], timesteps: int) -> Iterator[Array]:
-    """What arrives in each step, from the running means: t * mean_t - (t-1) * mean_(t-1)."""
-    total: Array = np.zeros((), np.float32)
-    for step, outputs in enumerate(snn.steps(feeds, timesteps), start=1):
-        (mean,) = outputs.values()
-        after = np.where(np.isfinite(mean), mean * np.float32(step), total)
-        yield after - total
-        total = after
 
 
 def _by_channel(values: Array, axis: int | None) -> Array:
@@ -162,25 +146,26 @@ def _start(node: Node, potential: Array | float) -> Fit:
     return Fit(threshold, start * threshold, np.zeros_like(threshold), threshold)
 
 
-def _apply(graph: Graph, node: Node, fit: Fit) -> Array:
+def _apply(bench: Bench, node: Node, fit: Fit) -> Array:
     """Give a layer its fit; the initial potentials, as fractions, are given back."""
     shape = node.inputs[1].values.shape
-    set_threshold(graph, node, fit.threshold.reshape(shape), fit.scale.reshape(shape))
+    set_threshold(bench.graph, node, fit.threshold.reshape(shape), fit.scale.reshape(shape))
     if np.any(fit.bias):
-        _add_bias(graph, node, fit.bias.reshape(shape).astype(np.float32))
+        _add_bias(bench, node, fit.bias.reshape(shape).astype(np.float32))
     fractions: Array = (fit.potential / fit.threshold).reshape(shape).astype(np.float32)
     return fractions
 
 
-def _add_bias(graph: Graph, node: Node, bias: Array) -> None:
+def _add_bias(bench: Bench, node: Node, bias: Array) -> None:
     """Add a current to what a layer reads: by the weights in front, or an Add."""
-    source = node.inputs[0]
+    graph, source = bench.graph, node.inputs[0]
     layer = weight_layer(graph, sole_producer(graph, source))
     if layer is not None and layer.takes_bias:
         axis = layer.output_axis(bias.ndim)
         vector = per_channel(bias, bias.ndim, axis, layer.outputs)
         if vector is not None:
             layer.shift_output(vector)
+            bench.shift(source.name, bias)
             return
     shift = gs.Constant(unique_name(graph, f"{node.name}.bias"), bias)
     current = gs.Variable(unique_name(graph, f"{source.name}.biased"), source.dtype, source.shape)

@@ -32,7 +32,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxsnn.arrays import Array, Floats
-from onnxsnn.calibration.cut import Bench, Potentials
+from onnxsnn.calibration.cut import Bench, Steps
 from onnxsnn.calibration.patches import (
     by_group,
     by_position,
@@ -46,7 +46,7 @@ from onnxsnn.graph import Graph, Node, Tensor, sole_consumer
 from onnxsnn.ratenorm import RECTIFYING, limits_of, rate_norms
 from onnxsnn.weights import WeightLayer
 
-__all__ = ["reconstruct_weights"]
+__all__ = ["fitted_tensor", "reconstruct_weights"]
 
 _LAMBDAS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 _WIDEST = 2**13  # inputs of an output: beyond, the equations take too long
@@ -59,24 +59,20 @@ _Limits = tuple[Array, Array]
 """Between what the activation clips, each a scalar or by output, [G, 1, O]."""
 
 
-def reconstruct_weights(
-    bench: Bench, layer: WeightLayer, waiting: Collection[int], potentials: Potentials
-) -> bool:
+def reconstruct_weights(bench: Bench, layer: WeightLayer, target: Tensor) -> bool:
     """Fit one layer's weights to what arrives.
 
     Args:
         bench: the SNN that there is so far, and the ANN.
         layer: of the SNN's graph; its weights are changed.
-        waiting: id() of the layers of weights whose turn is still to come.
-        potentials: initial potentials of the neurons before.
+        target: what is fitted, of the same shape as the layer's output: `fitted_tensor`.
 
     Returns:
         whether the weights changed.
     """
     if not has_patches(layer) or fan_in(layer) > _WIDEST:
         return False
-    target = _target(bench.graph, layer.node, waiting)
-    parts = _observe(bench, layer, target, potentials)
+    parts = _observe(bench, layer, target)
     change = _regression(parts, _limits(bench, layer, target))
     if change is None:
         return False
@@ -162,8 +158,15 @@ def _limits(bench: Bench, layer: WeightLayer, target: Tensor) -> _Limits | None:
     return low, high
 
 
-def _target(graph: Graph, node: Node, waiting: Collection[int]) -> Tensor:
-    """What is fitted: the layer's output, or the last of the sums that it only enters."""
+def fitted_tensor(graph: Graph, node: Node, waiting: Collection[int]) -> Tensor:
+    """What a layer is fitted by: its output, or the last of the sums that it only enters.
+
+    Args:
+        graph: the graph.
+        node: the layer.
+        waiting: id() of the layers of weights whose turn is still to come: a sum that they
+            enter too is theirs to fit.
+    """
     tensor = node.outputs[0]
     while True:
         reader = sole_consumer(graph, tensor)
@@ -188,20 +191,16 @@ def _depends(tensor: Tensor, nodes: Collection[int]) -> bool:
     return False
 
 
-def _observe(
-    bench: Bench, layer: WeightLayer, target: Tensor, potentials: Potentials
-) -> list[_Observations]:
+def _observe(bench: Bench, layer: WeightLayer, target: Tensor) -> list[_Observations]:
     """Run both networks over the data, up to the layer: what is fitted to, what is held out."""
-    snn = bench.spiking([layer.node.inputs[0].name, target.name], potentials)
-    analog = bench.analog(target.name)
     rows = min(_ROWS, _VALUES // (groups(layer) * fan_in(layer)))
     share = max(1, round(rows / len(bench.data)))  # of each sample
     random = np.random.default_rng(0)
     pieces: list[list[_Observations]] = [[], []]
     done = 0
-    for feeds, inputs in bench.batches(snn):
-        arrived, mean = snn.run(inputs, bench.timesteps).outputs.values()
-        reached, wanted = (by_position(layer, values) for values in (mean, analog(feeds)))
+    for steps, (_, analog) in bench.observe([layer.node.inputs[0].name, target.name]):
+        arrived, mean = _means(steps)
+        reached, wanted = (by_position(layer, values) for values in (mean, analog))
         for part, chosen in enumerate(_parts(done, len(reached))):
             where = _some(reached.shape[1], share, len(chosen), random)
             samples, positions = np.repeat(chosen, where.shape[1]), where.reshape(-1)
@@ -210,6 +209,16 @@ def _observe(
             pieces[part].append(_Observations(observed, *given))
         done += len(reached)
     return [_joined(part) for part in pieces]
+
+
+def _means(steps: Steps) -> list[Array]:
+    """The means over time of some tensors' currents."""
+    totals = next(steps)
+    count = 1
+    for currents in steps:
+        totals = [total + current for total, current in zip(totals, currents, strict=True)]
+        count += 1
+    return [total / np.float32(count) for total in totals]
 
 
 def _joined(pieces: Sequence[_Observations]) -> _Observations:

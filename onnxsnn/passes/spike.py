@@ -27,7 +27,7 @@ Each change of form is a node of the onnxsnn domain, with a state where it needs
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -90,6 +90,7 @@ def spike(
     neuron: Neuron,
     potentials: Mapping[str, Array | float] | None = None,
     delay: int = 0,
+    currents: Collection[str] = (),
 ) -> SpikeReport:
     """Turn a graph of Rate Norm Layers into the step graph: one timestep of the SNN.
 
@@ -99,6 +100,7 @@ def spike(
         potentials: initial potentials other than the neuron's, by layer, as fractions of
             the threshold.
         delay: t0, the steps that the outputs leave out once they are over.
+        currents: names of graph inputs that are currents, fed anew in every step.
 
     Raises:
         UnsupportedError: an operator cannot be converted, or works on another type than
@@ -106,14 +108,19 @@ def spike(
     """
     graph.toposort()
     refuse_unsupported(graph)
-    return _Spiker(graph, neuron, potentials or {}, delay).run()
+    return _Spiker(graph, neuron, potentials or {}, delay, currents).run()
 
 
 class _Spiker:
     """The pass at work: the form of each tensor, and the conversions made so far."""
 
     def __init__(
-        self, graph: Graph, neuron: Neuron, potentials: Mapping[str, Array | float], delay: int
+        self,
+        graph: Graph,
+        neuron: Neuron,
+        potentials: Mapping[str, Array | float],
+        delay: int,
+        currents: Collection[str],
     ) -> None:
         self.graph = graph
         self.neuron = neuron
@@ -121,9 +128,9 @@ class _Spiker:
         self.delay = delay
         self.estimate = _Form.DELAYED if delay else _Form.MEAN  # the read-out's form
         self.report = SpikeReport("spike")
-        self.forms: dict[int, _Form] = {}
+        self.forms = {id(t): _Form.CURRENT for t in graph.inputs if t.name in currents}
         self.converted: dict[tuple[int, _Form], Tensor] = {}
-        varying = varying_tensors(graph)
+        varying = varying_tensors(graph, currents)
         self.fates = {id(node): fate(node, varying) for node in graph.nodes}
         self.before_neuron = before_neurons(graph)
         self.before_current = _before_currents(graph, self.fates)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from onnxsnn.calibration.cut import Bench
-from onnxsnn.calibration.reconstruct import reconstruct_weights
+from onnxsnn.calibration.reconstruct import fitted_tensor, reconstruct_weights
 from onnxsnn.neurons import IntegrateAndFire
 from onnxsnn.passes.relu_to_ratenorm import relu_to_ratenorm
 from onnxsnn.ratenorm import rate_norms, set_threshold
@@ -28,15 +28,24 @@ def prepared(builder, thresholds):
 def fit_last(graph, reference, x, waiting=()):
     bench = Bench(graph, reference, dataset(x=x), IntegrateAndFire(), T)
     *_, node = (n for n in graph.nodes if weight_layer(graph, n) is not None)
-    return reconstruct_weights(bench, weight_layer(graph, node), waiting, {})
+    target = fitted_tensor(graph, node, waiting)
+    return reconstruct_weights(bench, weight_layer(graph, node), target)
+
+
+def mean_and_target(graph, reference, name, x):
+    """A tensor's mean in the SNN, and its value in the ANN."""
+    bench = Bench(graph, reference, dataset(x=x), IntegrateAndFire(), T)
+    pieces = [
+        (np.mean([current for (current,) in steps], axis=0), value)
+        for steps, (value,) in bench.observe([name])
+    ]
+    return [np.concatenate(column) for column in zip(*pieces, strict=True)]
 
 
 def error(graph, reference, x):
     """Of the SNN, squared, against the ANN."""
-    bench = Bench(graph, reference, dataset(x=x), IntegrateAndFire(), T)
-    name = graph.outputs[0].name
-    ((mean),) = bench.spiking([name], {}).run(x, T).outputs.values()
-    return float(np.square(mean - bench.analog(name)({"x": x})).mean())
+    mean, target = mean_and_target(graph, reference, graph.outputs[0].name, x)
+    return float(np.square(mean - target).mean())
 
 
 def two_layers():
@@ -60,11 +69,8 @@ def test_clipped_and_rounded_rates_are_made_up_for(theta):
 def activation_error(graph, reference, x):
     """As `error`, behind the rectifier that reads the last layer of weights."""
     *_, node = (n for n in graph.nodes if weight_layer(graph, n) is not None)
-    name, bench = node.outputs[0].name, Bench(graph, reference, dataset(x=x), IntegrateAndFire(), T)
-    ((mean),) = bench.spiking([name], {}).run(x, T).outputs.values()
-    return float(
-        np.square(np.maximum(mean, 0) - np.maximum(bench.analog(name)({"x": x}), 0)).mean()
-    )
+    mean, target = mean_and_target(graph, reference, node.outputs[0].name, x)
+    return float(np.square(np.maximum(mean, 0) - np.maximum(target, 0)).mean())
 
 
 def with_rectifier(rectified):

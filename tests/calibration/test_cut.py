@@ -1,0 +1,145 @@
+"""Bench: tensors of both networks, from the input or from what is recorded, are the same."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onnxsnn.calibration import cut
+from onnxsnn.calibration.cut import Bench
+from onnxsnn.model import SpikingModel
+from onnxsnn.neurons import RECTIFYING_NEURONS, IntegrateAndFire
+from onnxsnn.passes.relu_to_ratenorm import relu_to_ratenorm
+from onnxsnn.passes.spike import spike
+from onnxsnn.ratenorm import rate_norms
+from onnxsnn.runtime.runner import Runner
+from tests.models import Builder, dataset, outputs_of, uniform
+from tests.networks import eighths, integer_networks
+
+T = 4
+
+
+def bench_of(builder, x, neuron=None, timesteps=T):
+    """A bench of a network whose thresholds are its limits."""
+    graph = builder.graph()
+    relu_to_ratenorm(graph)
+    return Bench(graph, graph.copy(), dataset(x=x), neuron or IntegrateAndFire(), timesteps)
+
+
+def observed(bench, *names):
+    """Currents of all steps and batches, [T, N, ...] each, and the ANN's values, [N, ...]."""
+    pieces = [(list(steps), values) for steps, values in bench.observe(names)]
+    currents = [
+        np.concatenate([np.stack([step[i] for step in steps]) for steps, _ in pieces], axis=1)
+        for i in range(len(names))
+    ]
+    values = [np.concatenate([values[i] for _, values in pieces]) for i in range(len(names))]
+    return currents, values
+
+
+def record_all(bench):
+    """Record every layer's spikes, front to back, each for all that comes later."""
+    layers = rate_norms(bench.graph)
+    for layer in layers:
+        bench.record(layer.outputs[0].name, bench.graph.nodes)
+    return layers
+
+
+def held(bench):
+    """Names of the tensors that a bench has recorded: the inputs of the last layer's part."""
+    return set(bench._currents)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    b=integer_networks(),
+    timesteps=st.integers(1, 6),
+    neuron=st.sampled_from(sorted(RECTIFYING_NEURONS)),
+)
+def test_what_is_computed_from_records_is_the_same(b, timesteps, neuron):
+    x = eighths(7, 2, 6, 6)
+    bench = bench_of(b, x, RECTIFYING_NEURONS[neuron](), timesteps)
+    names = [node.outputs[0].name for node in bench.graph.nodes]
+    before = [observed(bench, name) for name in names]
+    assert len(held(bench)) == 0
+    assert len(record_all(bench)) == len(held(bench))
+    for name, (currents, values) in zip(names, before, strict=True):
+        again = observed(bench, name)
+        np.testing.assert_array_equal(again[0], currents)
+        np.testing.assert_array_equal(again[1], values)
+
+
+@settings(max_examples=10, deadline=None)
+@given(integer_networks())
+def test_currents_are_those_of_the_snn_and_values_those_of_the_ann(b):
+    x = eighths(60, 2, 6, 6)  # more than one batch
+    bench = bench_of(b, x)
+    (name,) = (output.name for output in bench.graph.outputs)
+    (currents,), (values,) = observed(bench, name)
+    whole = bench.graph.copy()
+    states = spike(whole, bench.neuron).states
+    runner = Runner(SpikingModel.build(whole, states, {"timesteps": T}, []))
+    ((mean),) = runner.run(x, T).outputs.values()
+    np.testing.assert_allclose(currents.mean(axis=0), mean, rtol=1e-6)
+    np.testing.assert_array_equal(values, outputs_of(bench.reference, x=x)[name])
+
+
+def two_layers():
+    b = Builder((3, 6, 6))
+    b.conv(4)
+    b.clip(2.0)
+    b.conv(4)
+    b.clip(2.0)
+    b.op("Flatten")
+    b.gemm(3, inputs=144)
+    return b
+
+
+def test_what_nothing_later_needs_is_forgotten():
+    bench = bench_of(two_layers(), uniform(5, 3, 6, 6))
+    first, second = (layer.outputs[0].name for layer in record_all(bench))
+    assert held(bench) == {first, second}
+    (read_out,) = (node for node in bench.graph.nodes if node.op == "Gemm")
+    bench.record(second, [read_out])
+    assert held(bench) == {second}
+
+
+def test_records_take_no_more_room_than_there_is(monkeypatch):
+    """What does not fit is computed again."""
+    bench = bench_of(two_layers(), uniform(5, 3, 6, 6))
+    name = bench.graph.outputs[0].name
+    before = observed(bench, name)
+    room = T * 5 * 144 + 4 * 5 * 144  # one layer's spikes, a byte each, and the ANN's values
+    monkeypatch.setattr(cut, "_RECORDED", room)
+    first, _ = record_all(bench)
+    assert held(bench) == {first.outputs[0].name}
+    for values, expected in zip(observed(bench, name), before, strict=True):
+        np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_shift_adds_to_every_step(recorded):
+    bench = bench_of(two_layers(), uniform(5, 3, 6, 6))
+    name = rate_norms(bench.graph)[1].inputs[0].name
+    if recorded:
+        bench.record(name, bench.graph.nodes)
+    bias = np.arange(4, dtype=np.float32).reshape(1, 4, 1, 1)
+    (before,), values = observed(bench, name)
+    bench.shift(name, bias)
+    (after,), same = observed(bench, name)
+    np.testing.assert_allclose(
+        after - before, np.broadcast_to(bias * recorded, before.shape), atol=1e-6
+    )
+    np.testing.assert_array_equal(same, values)
+
+
+@pytest.mark.parametrize(("samples", "batches"), [(2, 1), (4, 1), (11, 2)])
+def test_a_fixed_batch_is_filled(samples, batches):
+    b = Builder((3, 6, 6), batch=4)
+    b.conv(4)
+    b.clip(2.0)
+    bench = bench_of(b, uniform(samples, 3, 6, 6))
+    assert [len(feeds["x"]) for feeds in bench.batches] == [4] * batches
+    currents, values = observed(bench, bench.graph.outputs[0].name)
+    assert currents[0].shape == (T, 4 * batches, 4, 6, 6)
+    assert values[0].shape == (4 * batches, 4, 6, 6)
