@@ -39,7 +39,8 @@ def classifier_and_data(chosen: argparse.Namespace) -> tuple[Source, Dataset, Da
 
 def way_of(text: str) -> Way:
     """A way as it is written on the command line."""
-    method, _, correct = text.partition("+")
+    method, _, correction = text.partition("+")
+    correct = {"": None, "correct": True, "none": False}[correction]
     threshold, _, neuron = method.partition("@")
     name, _, levels = neuron.partition(":")
-    return Way(threshold, name or "if", int(levels) if levels else None, bool(correct))
+    return Way(threshold, name or "if", int(levels) if levels else None, correct)

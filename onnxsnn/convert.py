@@ -77,7 +77,7 @@ def convert(
     threshold: str | None = None,
     neuron: Neuron | None = None,
     per_layer: bool = False,
-    correct: bool = False,
+    correct: bool | None = None,
     delay: int | None = 0,
     strict: bool = False,
     integer: bool = False,
@@ -99,7 +99,9 @@ def convert(
         per_layer: one threshold per layer instead of one per channel.
         correct: fit each layer's weights, thresholds, initial potentials and biases to what the
             SNN really emits, layer by layer; it takes as long as three runs over the data, and
-            the fits.
+            the fits. None for a quick fit of all but the weights, on up to 64 of the samples,
+            where thresholds are those of `fit`, and neither `delay` nor initial potentials other
+            than the neuron's own are asked for; False for thresholds alone.
         delay: steps that the outputs leave out once they are over: from then on they are those of
             the mean over the later ones. None for as many as spikes are estimated to take, T / 2
             at most. Not with `correct`, which fits all steps together.
@@ -152,7 +154,8 @@ def convert(
     if delay is None:
         delay = read_out_delay(graph, statistics, neuron, trained, timesteps)
     potentials: Mapping[str, Array | float] = trained
-    if correct and data is not None:
+    correction = _correction(correct, data, method, delay, neuron)
+    if correction != "none" and data is not None:
         corrected = correct_network(
             graph,
             reference,
@@ -160,6 +163,7 @@ def convert(
             neuron,
             timesteps,
             potentials,
+            weights=correction == "weights",
             thresholds=not per_layer,
             progress=progress,
         )
@@ -174,7 +178,7 @@ def convert(
         "timesteps": timesteps,
         "threshold": threshold or method,
         "per_layer": per_layer,
-        "corrected": correct,
+        "correction": correction,
         "delay": delay,
         "statistics": origin,
         "neuron": {"model": neuron.name, **vars(neuron)},
@@ -190,13 +194,28 @@ def convert(
     return Conversion(snn, line.reports, line.warnings, line.differences)
 
 
-def takes_data(threshold: str | None, correct: bool) -> bool:
+def takes_data(threshold: str | None, correct: bool | None) -> bool:
     """Whether data may be given; where thresholds are those of training, for correction alone."""
-    return threshold != "gaussian" and (threshold != "trained" or correct)
+    return threshold != "gaussian" and (threshold != "trained" or bool(correct))
+
+
+def _correction(
+    correct: bool | None, data: Dataset | None, method: str, delay: int, neuron: Neuron
+) -> str:
+    """What is fitted to what the SNN really emits: `none`, `neurons` or `weights`, and neurons."""
+    if correct is not None:
+        return "weights" if correct else "none"
+    usual = neuron.initial_potential == type(neuron)().initial_potential
+    quick = data is not None and method == "fit" and delay == 0 and usual
+    return "neurons" if quick else "none"
 
 
 def _check_arguments(
-    timesteps: int, threshold: str | None, data: Dataset | None, correct: bool, delay: int | None
+    timesteps: int,
+    threshold: str | None,
+    data: Dataset | None,
+    correct: bool | None,
+    delay: int | None,
 ) -> None:
     if timesteps < 1 or timesteps != int(timesteps):
         raise UsageError(f"timesteps must be a whole number, 1 or more, and is {timesteps}")

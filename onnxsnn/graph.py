@@ -28,6 +28,7 @@ __all__ = [
     "insert",
     "is_float",
     "is_static_shape",
+    "nodes_before",
     "part_up_to",
     "per_channel",
     "rank",
@@ -218,11 +219,19 @@ def part_up_to(graph: Graph, names: Sequence[str], known: Collection[str] = ()) 
 
     Tensors that are known are inputs of it, and what they depend on is left out.
     """
-    part = graph.copy()
+    tensors = graph.tensors()
+    needed = {id(node) for node in nodes_before((tensors[name] for name in names), known)}
+    part = gs.Graph(
+        nodes=[node for node in graph.nodes if id(node) in needed],
+        inputs=[*graph.inputs, *(tensors[name] for name in known)],
+        outputs=[tensors[name] for name in names],
+        name=graph.name,
+        opset=graph.opset,
+        import_domains=graph.import_domains,
+        functions=graph.functions,
+        ir_version=graph.ir_version,
+    ).copy()
     tensors = part.tensors()
-    for name in known:
-        tensors[name].inputs.clear()
-        part.inputs.append(tensors[name])
     part.outputs = []
     for name in names:
         tensor = tensors[name]
@@ -231,6 +240,21 @@ def part_up_to(graph: Graph, names: Sequence[str], known: Collection[str] = ()) 
         part.outputs.append(output)
     part.cleanup(remove_unused_graph_inputs=True)
     return part
+
+
+def nodes_before(tensors: Iterable[Tensor], known: Collection[str] = ()) -> list[Node]:
+    """The nodes that tensors are computed from, those that are known taken as they are."""
+    found: dict[int, Node] = {}
+    todo = list(tensors)
+    while todo:
+        tensor = todo.pop()
+        if tensor.name in known:
+            continue
+        for node in tensor.inputs:
+            if id(node) not in found:
+                found[id(node)] = node
+                todo += node.inputs
+    return list(found.values())
 
 
 def remove(graph: Graph, node: Node) -> None:

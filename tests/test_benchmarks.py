@@ -61,7 +61,7 @@ def test_headline_ours_is_there_in_fewer_steps_and_spikes_than_max(demo):
 
 
 def test_headline_says_what_is_not_reached(demo):
-    short = ("--most", 2, "--timesteps", 1, "--ways", "max", "fit", "--limit", 50)
+    short = ("--most", 2, "--timesteps", 1, "--ways", "max", "fit", "--limit", 300)
     found = rows("headline.py", *demo, *short)
     assert [row[3] for row in found] == ["> 2", "> 1"]
     assert all(cell == "" for row in found for cell in row[4:7])

@@ -129,8 +129,7 @@ def test_every_intermediate_model_runs(source):
     convert(source, dataset(x=X), keep=kept.__setitem__)
     assert list(kept) == [
         "clean", "free_batch", "fold_normalization", "relu_to_ratenorm", "encode",
-        "set_thresholds",
-        "absorb_scales",
+        "set_thresholds", "correct", "absorb_scales",
     ]  # fmt: skip
     for model in kept.values():
         assert Session(model).run({"x": X})
@@ -350,7 +349,7 @@ def test_trained_rounding_sets_the_initial_potential_unless_another_is_asked_for
     path = b.save(tmp_path / "m.onnx")
     defaults = {}
     for neuron in (None, IntegrateAndFire(0.5)):
-        snn = convert(path, dataset(x=X), neuron=neuron).snn
+        snn = convert(path, dataset(x=X), neuron=neuron, correct=False).snn
         defaults[neuron] = snn.potential(next(iter(snn.spikes))).default
     assert not defaults[None].any()
     assert (defaults[IntegrateAndFire(0.5)] > 0).all()

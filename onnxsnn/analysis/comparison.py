@@ -16,6 +16,7 @@ from onnxsnn.source import Source
 __all__ = ["TIMESTEPS", "WAYS", "Comparison", "Way", "compare"]
 
 TIMESTEPS = (1, 2, 4, 8, 16, 32)
+_CORRECTED = {None: "", True: ", corrected", False: ", uncorrected"}
 _CLOSE = 0.005  # half a point of accuracy or agreement; of error, in units of the ANN's norm
 
 
@@ -26,18 +27,18 @@ class Way:
     threshold: str = "fit"
     neuron: str = IntegrateAndFire.name
     levels: int | None = None
-    correct: bool = False
+    correct: bool | None = None
 
     def __str__(self) -> str:
         neuron = "" if self.neuron == IntegrateAndFire.name else f", {self.neuron}"
         levels = "" if self.levels is None else f" {self.levels}"
-        return f"{self.threshold}{neuron}{levels}{', corrected' if self.correct else ''}"
+        return f"{self.threshold}{neuron}{levels}{_CORRECTED[self.correct]}"
 
     @property
     def options(self) -> str:
         """The options of `onnxsnn convert` that say the same."""
         levels = "" if self.levels is None else f" --levels {self.levels}"
-        correct = " --correct" if self.correct else ""
+        correct = {None: "", True: " --correct", False: " --no-correct"}[self.correct]
         return f"--threshold {self.threshold} --neuron {self.neuron}{levels}{correct}"
 
     def convert(self, source: Source, data: Dataset, timesteps: int) -> SpikingModel:

@@ -6,11 +6,14 @@ is so far beside the ANN, fits the layer's weights to the spikes that arrive and
 the currents: sequential calibration (compare Li et al., ICML 2021, section 4). What comes of
 it stays plain: weights, thresholds, initial potentials, and factors and biases that enter the
 weights.
+
+A quick correction fits neurons alone, on few samples and few values of each channel: most of what
+there is to gain, in about as long as the thresholds take.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,8 +33,29 @@ from onnxsnn.weights import weight_layer
 
 __all__ = ["CorrectionReport", "correct_network"]
 
-_SAMPLES = 2**13  # values per channel that the neurons of a layer are fitted to
-_VALUES = 2**23  # and of all channels and steps together, at most
+
+@dataclass(frozen=True)
+class _Effort:
+    """What a correction takes.
+
+    Attributes:
+        weights: whether weights are fitted too.
+        reaches: of the rounds of the search for what neurons are given.
+        samples: values per channel that the neurons of a layer are fitted to,
+        values: and of all channels and steps together, at most.
+    """
+
+    weights: bool
+    reaches: Sequence[float]
+    samples: int
+    values: int
+
+
+_WHOLE = _Effort(weights=True, reaches=(1.0, 0.4, 0.1), samples=2**13, values=2**23)
+_QUICK = _Effort(weights=False, reaches=(0.5,), samples=2**9, values=2**21)
+_STEPS = 2**10  # of all samples together, that a quick correction runs
+_QUICK_SAMPLES = 32, 64  # at least, and at most
+_FEWEST = 16  # values per channel: from fewer, nothing is learnt
 
 
 @dataclass
@@ -54,12 +78,14 @@ def correct_network(
     timesteps: int,
     potentials: Mapping[str, Array | float],
     *,
+    weights: bool = True,
     thresholds: bool = True,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> CorrectionReport:
     """Fit the weights of every layer to its spikes, and its neurons to their currents, in order.
 
-    It costs about three runs of T steps over the data, as layers that are fitted are recorded.
+    It costs about three runs of T steps over the data, as layers that are fitted are recorded;
+    without weights, one run over a few samples.
 
     Args:
         graph: Rate Norm Layers with their thresholds; it is changed.
@@ -69,17 +95,21 @@ def correct_network(
         timesteps: the number of steps that will be run.
         potentials: initial potentials other than the neuron's, by layer, as fractions of
             the threshold.
+        weights: whether weights are fitted; else neurons alone, quickly.
         thresholds: whether thresholds may change too.
         progress: called with the layers done and the layers in all.
     """
     report = CorrectionReport("correct", preserves_values=False)
-    bench = Bench(graph, reference, data, neuron, timesteps, dict(potentials))
-    stages = _stages(graph)
+    effort = _WHOLE if weights else _QUICK
+    samples = data if weights else data.slice(0, _few(timesteps))
+    bench = Bench(graph, reference, samples, neuron, timesteps, dict(potentials))
+    stages = _stages(graph, effort)
     originals = {node.name: node for node in rate_norms(reference)}
     for done, node in enumerate(stages, start=1):
         layer = weight_layer(graph, node)
         if layer is None:
-            fit = _fitted(bench, node, originals[node.name], thresholds=thresholds)
+            bench.record(node.inputs[0].name, stages[done - 1 :])
+            fit = _fitted(bench, node, originals[node.name], effort, thresholds=thresholds)
             report.biases[node.name] = fit.bias
             report.potentials[node.name] = bench.potentials[node.name] = _apply(bench, node, fit)
             report.actions["layers fitted to their currents"] += 1
@@ -94,7 +124,13 @@ def correct_network(
     return report
 
 
-def _stages(graph: Graph) -> list[Node]:
+def _few(timesteps: int) -> int:
+    """Samples for a quick correction."""
+    least, most = _QUICK_SAMPLES
+    return min(max(_STEPS // timesteps, least), most)
+
+
+def _stages(graph: Graph, effort: _Effort) -> list[Node]:
     """What is fitted, in order: neurons, and the layers of weights behind any."""
     graph.toposort()
     varying = varying_tensors(graph)
@@ -102,25 +138,31 @@ def _stages(graph: Graph) -> list[Node]:
         node
         for node in graph.nodes
         if is_rate_norm(node)
-        or (weight_layer(graph, node) is not None and id(node.inputs[0]) in varying)
+        or (
+            effort.weights
+            and weight_layer(graph, node) is not None
+            and id(node.inputs[0]) in varying
+        )
     ]
 
 
-def _fitted(bench: Bench, node: Node, original: Node, *, thresholds: bool) -> Fit:
-    """The fit of a layer's neurons."""
+def _fitted(bench: Bench, node: Node, original: Node, effort: _Effort, *, thresholds: bool) -> Fit:
+    """The fit of a layer's neurons; what they have, where there is too little to learn from."""
     neuron = bench.neuron.signed if node.op == SIGNED else bench.neuron
     start = _start(node, bench.potentials.get(node.name, neuron.initial_potential))
-    currents, target = _observe(bench, node, original)
-    return fit_neurons(currents, target, start, neuron, thresholds=thresholds)
+    currents, target = _observe(bench, node, original, effort)
+    if target.shape[1] < _FEWEST:
+        return start
+    return fit_neurons(currents, target, start, neuron, effort.reaches, thresholds=thresholds)
 
 
-def _observe(bench: Bench, node: Node, original: Node) -> tuple[Floats, Floats]:
+def _observe(bench: Bench, node: Node, original: Node, effort: _Effort) -> tuple[Floats, Floats]:
     """Samples of a layer's currents [T, C, any] and of the ANN's activation there [C, any]."""
     limits = limits_of(original)
     shape = node.inputs[1].values.shape
     channels = int(np.prod(shape))
     axis = int(np.argmax(shape)) if channels > 1 else None
-    wanted = min(_SAMPLES, max(_VALUES // (channels * bench.timesteps), 256))
+    wanted = min(effort.samples, max(effort.values // (channels * bench.timesteps), 256))
     share = -(-wanted // len(bench.batches))
     random = np.random.default_rng(0)
     pieces = []

@@ -15,7 +15,16 @@ import onnx_graphsurgeon as gs
 
 from onnxsnn.arrays import Array
 from onnxsnn.data import Dataset
-from onnxsnn.graph import Graph, Node, Tensor, insert, part_up_to, to_model, unique_name
+from onnxsnn.graph import (
+    Graph,
+    Node,
+    Tensor,
+    insert,
+    nodes_before,
+    part_up_to,
+    to_model,
+    unique_name,
+)
 from onnxsnn.model import SpikingModel
 from onnxsnn.neurons import Neuron
 from onnxsnn.passes.spike import spike
@@ -76,11 +85,19 @@ class Bench:
 
     def observe(self, names: Sequence[str]) -> Iterator[tuple[Steps, list[Array]]]:
         """Tensors of both networks, batch by batch: the SNN's in every step, and the ANN's."""
+        if self._currents.keys() >= set(names):
+            yield from self._recorded(names)
+            return
         snn, ann = self._spiking(names), self._analog(names)
         for batch, feeds in enumerate(self.batches):
             known = {n: _full(self._values[n][batch]) for n in ann.inputs if n in self._values}
             given = ann.run({name: (feeds | known)[name] for name in ann.inputs})
             yield self._steps(snn, batch), list(given.values())
+
+    def _recorded(self, names: Sequence[str]) -> Iterator[tuple[Steps, list[Array]]]:
+        for batch in range(len(self.batches)):
+            steps = zip(*(_full(self._currents[name][batch]) for name in names), strict=True)
+            yield map(list, steps), [_full(self._values[name][batch]) for name in names]
 
     def record(self, name: str, later: Sequence[Node]) -> None:
         """Keep a tensor of both networks, as far as there is room for it.
@@ -90,7 +107,8 @@ class Bench:
             later: the nodes of the graph that will be observed; what they do not need is
                 forgotten.
         """
-        record = self._recording(name)
+        known = {tensor.name for tensor in self.graph.inputs} | self._currents.keys()
+        record = None if name in known else self._recording(name)
         if record is not None:
             self._currents[name], self._values[name] = record
         self._forget(later)
@@ -113,17 +131,9 @@ class Bench:
 
     def _forget(self, later: Sequence[Node]) -> None:
         """Forget the records that these nodes of the graph are not computed from."""
-        needed: set[str] = set()
-        seen: set[int] = set()
-        todo = [tensor for node in later for tensor in node.inputs]
-        while todo:
-            tensor = todo.pop()
-            if tensor.name in self._currents:
-                needed.add(tensor.name)
-            elif id(tensor) not in seen:
-                seen.add(id(tensor))
-                todo += [source for node in tensor.inputs for source in node.inputs]
-        for name in self._currents.keys() - needed:
+        read = [tensor for node in later for tensor in node.inputs]
+        read += [t for node in nodes_before(read, self._currents) for t in node.inputs]
+        for name in self._currents.keys() - {tensor.name for tensor in read}:
             del self._currents[name], self._values[name]
 
     def _steps(self, snn: _Part, batch: int) -> Steps:

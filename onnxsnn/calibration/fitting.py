@@ -14,7 +14,7 @@ correction of biases and potentials (section 4.2) in one, on currents as they ar
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,7 +26,6 @@ from onnxsnn.neurons import Neuron
 __all__ = ["Fit", "fit_neurons"]
 
 _AMOUNTS = (-1.0, -0.75, -0.5, -0.25, 0.25, 0.5, 0.75, 1.0)
-_REACHES = (1.0, 0.4, 0.1)  # of a round of the search: its steps are a quarter of it
 _GREATEST_BIAS = 0.3  # in thresholds per step
 _PRIOR = 1.0  # weight of the threshold as the scale: one observation at the full rate
 
@@ -49,7 +48,13 @@ class Fit:
 
 
 def fit_neurons(
-    currents: Floats, target: Floats, start: Fit, neuron: Neuron, *, thresholds: bool = True
+    currents: Floats,
+    target: Floats,
+    start: Fit,
+    neuron: Neuron,
+    reaches: Sequence[float] = (1.0, 0.4, 0.1),
+    *,
+    thresholds: bool = True,
 ) -> Fit:
     """The fit of least squared error that a pattern search finds from `start`, by channel.
 
@@ -58,11 +63,12 @@ def fit_neurons(
         target: what the ANN's activation is there, [C, samples].
         start: where the search starts; no channel's error ends above its error there.
         neuron: the neuron that will run.
+        reaches: of the rounds of the search; the steps of a round are a quarter of its reach.
         thresholds: whether thresholds may change too.
     """
     knobs = _KNOBS if thresholds else _KNOBS[1:]
     best, error = _tried(start, currents, target, neuron, rescale=False)
-    for reach in _REACHES:
+    for reach in reaches:
         for turn in knobs:
             origin = best
             for amount in _AMOUNTS:

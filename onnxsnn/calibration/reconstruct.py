@@ -42,7 +42,7 @@ from onnxsnn.calibration.patches import (
     has_patches,
     patches,
 )
-from onnxsnn.graph import Graph, Node, Tensor, sole_consumer
+from onnxsnn.graph import Graph, Node, Tensor, nodes_before, sole_consumer
 from onnxsnn.ratenorm import RECTIFYING, limits_of, rate_norms
 from onnxsnn.weights import WeightLayer
 
@@ -172,23 +172,10 @@ def fitted_tensor(graph: Graph, node: Node, waiting: Collection[int]) -> Tensor:
         reader = sole_consumer(graph, tensor)
         if reader is None or reader.op != "Add" or reader.outputs[0].shape != tensor.shape:
             return tensor
-        if any(_depends(term, waiting) for term in reader.inputs if term is not tensor):
+        terms = [term for term in reader.inputs if term is not tensor]
+        if any(id(node) in waiting for node in nodes_before(terms)):
             return tensor
         tensor = reader.outputs[0]
-
-
-def _depends(tensor: Tensor, nodes: Collection[int]) -> bool:
-    """Whether one of the nodes, by id(), is before a tensor."""
-    seen: set[int] = set()
-    todo = list(tensor.inputs)
-    while todo:
-        node = todo.pop()
-        if id(node) in nodes:
-            return True
-        if id(node) not in seen:
-            seen.add(id(node))
-            todo += [source for t in node.inputs for source in t.inputs]
-    return False
 
 
 def _observe(bench: Bench, layer: WeightLayer, target: Tensor) -> list[_Observations]:

@@ -63,8 +63,10 @@ __all__ = ["convert_command"]
 )  # fmt: skip
 @click.option("--per-layer", is_flag=True, help="One threshold per layer, not one per channel.")
 @click.option(
-    "--correct", is_flag=True, help="Fit each layer to what really arrives there; needs data."
-)
+    "--correct/--no-correct", default=None,
+    help="Fit each layer to what really arrives there, weights too, on all data; or nothing but "
+    "thresholds. By default, `fit` does it quickly, for neurons alone.",
+)  # fmt: skip
 @click.option(
     "--delay", default="0", show_default=True, metavar="NUMBER|auto", callback=number_or_auto,
     help="Steps that the outputs leave out; `auto` estimates how long spikes take to arrive.",
@@ -90,7 +92,7 @@ def convert_command(
     levels: int | None,
     initial_potential: float | None,
     per_layer: bool,
-    correct: bool,
+    correct: bool | None,
     delay: int | None,
     strict: bool,
     integer: bool,

@@ -48,7 +48,8 @@ def _about(data: ReportData) -> str:
     metadata, result = data.snn.metadata, data.evaluation
     neurons = ", ".join(dict.fromkeys(layer.neuron for layer in data.snn.layers))
     bits = figure("bits_per_spike", result.bits_per_spike, lambda value: f"{value:.3g}")
-    corrected = ", corrected layer by layer" if metadata.get("corrected") else ""
+    correction = metadata.get("correction", "none")
+    corrected = "" if correction == "none" else f", {correction} corrected layer by layer"
     late = f", outputs averaged from step {data.snn.delay + 1} on" if data.snn.delay else ""
     samples = figure("samples", result.samples, lambda value: f"{value:,}")
     return (

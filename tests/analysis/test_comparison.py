@@ -61,7 +61,7 @@ def test_trained_thresholds_are_compared_without_data_and_corrected_with_them(tm
     source = load_source(average_network().save(tmp_path / "m.onnx"))
     x = uniform(24, 2, 8, 8)
     ways = Way("trained"), Way("trained", correct=True)
-    comparison = compare(source, dataset(x=x[:8]), dataset(x=x[8:]), ways, (4,))
+    comparison = compare(source, dataset(x=x[:16]), dataset(x=x[16:]), ways, (4,))
     plain, corrected = (rows[0].error for rows in comparison.rows.values())
     assert plain != corrected
 

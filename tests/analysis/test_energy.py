@@ -215,7 +215,9 @@ def test_a_delay_changes_no_operations(tmp_path):
     source = load_source(STRUCTURES["transformer"]().save(tmp_path / "m.onnx"))
     (spec,) = source.inputs
     data = dataset(x=uniform(4, *spec.shape[1:]))
-    plain, late = (energy(convert(source, data, timesteps=T, delay=d).snn, data) for d in (0, 2))
+    plain, late = (
+        energy(convert(source, data, timesteps=T, correct=False, delay=d).snn, data) for d in (0, 2)
+    )
     assert late.synaptic_operations == plain.synaptic_operations
     assert late.analog_macs == plain.analog_macs
 

@@ -129,7 +129,7 @@ def spoil(monkeypatch, position, factor):
 @pytest.mark.parametrize("position", range(4))
 def test_a_spoilt_threshold_is_named(source, monkeypatch, position, factor, part):
     spoil(monkeypatch, position, factor)
-    snn = convert(source, dataset(x=X), timesteps=T).snn
+    snn = convert(source, dataset(x=X), timesteps=T, correct=False).snn
     analysis = analyse(snn, labelled(source), source)
     assert analysis.measure == "accuracy"
     assert analysis.costliest == list(snn.spikes)[position]

@@ -46,7 +46,7 @@ def test_same_graph_with_other_constants(source):
     kinds = [[node.op_type for node in snn.model.graph.node] for snn in (before, after)]
     assert len(kinds[1]) <= len(kinds[0]) + 1  # a shared BatchNorm takes no bias
     assert [s.role for s in after.states] == [s.role for s in before.states]
-    assert after.metadata["corrected"] is True
+    assert [snn.metadata["correction"] for snn in (before, after)] == ["none", "weights"]
     assert [layer.threshold for layer in after.layers] != [x.threshold for x in before.layers]
 
 
