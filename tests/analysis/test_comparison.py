@@ -38,6 +38,8 @@ def test_ways_say_the_options_of_the_command_line():
     way = Way("max", "burst", 3, correct=True)
     assert way.options == "--threshold max --neuron burst --levels 3 --correct"
     assert str(Way("fit", "signed")) == "fit, signed"
+    assert Way("fit", correct=False).options.endswith(" --no-correct")
+    assert str(Way("fit", correct=False)) == "fit, uncorrected"
 
 
 def test_every_way_has_a_row_for_every_number_of_timesteps(tmp_path):

@@ -1,11 +1,14 @@
 """correct_network: each layer fitted, front to back, to what the SNN really emits."""
 
+import sys
+
 import numpy as np
 import pytest
 
 from onnxsnn import Runner, convert, load_source
+from onnxsnn.calibration.cut import Bench
 from onnxsnn.errors import UsageError
-from onnxsnn.neurons import RECTIFYING_NEURONS
+from onnxsnn.neurons import RECTIFYING_NEURONS, IntegrateAndFire
 from onnxsnn.session import Session
 from tests.models import Builder, dataset, uniform
 from tests.networks import STRUCTURES, residual_network
@@ -36,6 +39,77 @@ def test_samples_that_were_not_seen_come_nearer_to_the_ann(source, timesteps, le
         for c in (False, True)
     ]
     assert errors[1] < left * errors[0]
+
+
+@pytest.mark.parametrize(("timesteps", "left"), [(2, 0.9), (6, 0.97)])
+def test_a_quick_correction_is_the_default_and_brings_part_of_it(source, timesteps, left):
+    """On samples that were not seen, and with the weights as they are."""
+    fresh = uniform(100, 3, 8, 8, seed=1)
+    errors = {}
+    for correct in (False, None, True):
+        conversion = convert(source, dataset(x=X), timesteps=timesteps, correct=correct)
+        errors[correct] = relative_error(source, conversion.snn, fresh)
+    assert errors[True] < errors[None] < left * errors[False]
+
+
+def actions(source, **options):
+    """What the correction says that it did; None where there was none."""
+    reports = convert(source, timesteps=T, **options).reports
+    return next((dict(r.actions) for r in reports if r.name == "correct"), None)
+
+
+def test_a_quick_correction_leaves_weights(source):
+    quick, whole = (actions(source, data=dataset(x=X), correct=c) for c in (None, True))
+    assert quick == {"layers fitted to their currents": 4}
+    assert whole.keys() == quick.keys() | {"layers of weights fitted to their spikes"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"correct": False},
+        {"delay": 2},
+        {"threshold": "max"},
+        {"threshold": "percentile"},
+        {"neuron": IntegrateAndFire(0.25)},
+    ],
+)
+def test_what_is_asked_for_is_not_corrected_quickly(source, options):
+    conversion = convert(source, dataset(x=X), timesteps=T, **options)
+    assert conversion.snn.metadata["correction"] == "none"
+    assert actions(source, data=dataset(x=X), **options) is None
+
+
+def test_without_data_nothing_is_corrected(source):
+    assert convert(source).snn.metadata["correction"] == "none"
+
+
+@pytest.mark.parametrize(("timesteps", "samples"), [(1, 64), (16, 64), (20, 51), (400, 32)])
+def test_a_quick_correction_takes_few_samples(source, monkeypatch, timesteps, samples):
+    seen = []
+
+    def bench(graph, reference, data, *rest):
+        seen.append(len(data))
+        return Bench(graph, reference, data, *rest)
+
+    monkeypatch.setattr(sys.modules["onnxsnn.calibration.correct"], "Bench", bench)
+    convert(source, dataset(x=X), timesteps=timesteps)
+    assert seen == [samples]
+
+
+def test_from_too_few_values_nothing_is_learnt(tmp_path):
+    b = Builder((6,))
+    b.gemm(8)
+    b.relu()
+    b.gemm(8)
+    b.relu()
+    b.gemm(3)
+    source = load_source(b.save(tmp_path / "m.onnx"))
+    for samples, same in ((8, True), (64, False)):
+        data = dataset(x=uniform(samples, 6))
+        plain, quick = (convert(source, data, timesteps=T, correct=c).snn for c in (False, None))
+        pairs = zip(plain.thresholds.values(), quick.thresholds.values(), strict=True)
+        assert all(np.array_equal(*pair) for pair in pairs) is same
 
 
 def test_same_graph_with_other_constants(source):
