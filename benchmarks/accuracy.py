@@ -1,9 +1,10 @@
 """Accuracy over T of any trained model, ways of converting it beside each other and the ANN.
 
 What `onnxsnn compare` prints, of ways that are named: a threshold method, a neuron where that
-is not integrate-and-fire, its levels, and whether initial potentials are corrected, as in
-`fit`, `percentile`, `fit+correct`, `fit@signed`, `fit@burst:4+correct`. Thresholds are per
-channel. For a network of train_networks.py, beside SpikingJelly where that is installed:
+is not integrate-and-fire, its levels, and whether it is corrected, as in `fit` (neurons, quickly),
+`fit+none`, `fit+correct` (weights too), `percentile`, `fit@signed`, `fit@burst:4+correct`.
+Thresholds are per channel. For a network of train_networks.py, beside SpikingJelly where that is
+installed:
 
     python benchmarks/accuracy.py --model benchmarks/cache/preact.onnx \\
         --calibrate benchmarks/cache/preact-calibrate.npz \\

@@ -5,7 +5,7 @@ and all spikes fired until then, relative to those of Max-Norm. Here the accurac
 ANN's less one point, on any classifier, and reached is the first step after which the SNN has it:
 
     max, percentile, ril    as there: a threshold per layer, v0 = 0; one SNN runs until it is there
-    fit, fit+correct        ours: thresholds per channel, v0 = theta / 2; an SNN of its own for
+    fit, fit+correct        ours: thresholds and v0 per channel; an SNN of its own for
                             each T of --timesteps, up to the first that is there within T
 
 The first three are looked for on few samples first; where those do not get there within --most
@@ -116,7 +116,7 @@ def ours(
             break
     name = f"{way}, T = {steps}"
     bits = snn.metadata["bits_per_spike"]
-    return Found(text, name, "if, v0 = theta / 2", bits, target, steps, len(test))
+    return Found(text, name, "if, v0 fitted", bits, target, steps, len(test))
 
 
 def measured(

@@ -51,7 +51,7 @@ def test_headline_ours_is_there_in_fewer_steps_and_spikes_than_max(demo):
     ways = ("--ways", "max", "fit", "--timesteps", 8, 16, "--limit", 60, "--samples", 32)
     first, second = rows("headline.py", *demo, *ways)
     (name, neuron, bits, steps, times, spikes, ratio, samples), most = second, first
-    assert (name.split(",")[0], neuron, bits, samples) == ("fit", "if, v0 = theta / 2", "1", "60")
+    assert (name.split(",")[0], neuron, bits, samples) == ("fit", "if, v0 fitted", "1", "60")
     assert most[:2] == ["max, per layer", "if, v0 = 0"]
     assert int(steps) < int(most[3])
     assert float(times) == float(most[6]) == 1

@@ -65,8 +65,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.batches = self._batches()
-        self._currents: dict[str, list[Array]] = {}  # by tensor and batch, [T, ...]
-        self._values: dict[str, list[Array]] = {}  # by tensor and batch, of the ANN
+        self._records: dict[str, _Record] = {}
 
     def _batches(self) -> list[dict[str, Array]]:
         """All samples, in the batches in which they are run.
@@ -85,19 +84,24 @@ class Bench:
 
     def observe(self, names: Sequence[str]) -> Iterator[tuple[Steps, list[Array]]]:
         """Tensors of both networks, batch by batch: the SNN's in every step, and the ANN's."""
-        if self._currents.keys() >= set(names):
-            yield from self._recorded(names)
+        if self._records.keys() >= set(names):
+            yield from self._recorded([self._records[name] for name in names])
             return
         snn, ann = self._spiking(names), self._analog(names)
         for batch, feeds in enumerate(self.batches):
-            known = {n: _full(self._values[n][batch]) for n in ann.inputs if n in self._values}
-            given = ann.run({name: (feeds | known)[name] for name in ann.inputs})
+            known = self._known(ann.inputs)
+            values = {name: _full(record.values[batch]) for name, record in known.items()}
+            given = ann.run({name: (feeds | values)[name] for name in ann.inputs})
             yield self._steps(snn, batch), list(given.values())
 
-    def _recorded(self, names: Sequence[str]) -> Iterator[tuple[Steps, list[Array]]]:
+    def _recorded(self, records: Sequence[_Record]) -> Iterator[tuple[Steps, list[Array]]]:
+        """What `observe` gives, where all of it is recorded."""
         for batch in range(len(self.batches)):
-            steps = zip(*(_full(self._currents[name][batch]) for name in names), strict=True)
-            yield map(list, steps), [_full(self._values[name][batch]) for name in names]
+            steps = zip(*(record.currents[batch] for record in records), strict=True)
+            yield (
+                ([_full(current) for current in currents] for currents in steps),
+                [_full(record.values[batch]) for record in records],
+            )
 
     def record(self, name: str, later: Sequence[Node]) -> None:
         """Keep a tensor of both networks, as far as there is room for it.
@@ -107,58 +111,66 @@ class Bench:
             later: the nodes of the graph that will be observed; what they do not need is
                 forgotten.
         """
-        known = {tensor.name for tensor in self.graph.inputs} | self._currents.keys()
-        record = None if name in known else self._recording(name)
-        if record is not None:
-            self._currents[name], self._values[name] = record
+        if name not in self._records and name not in {t.name for t in self.graph.inputs}:
+            record = self._recording(name)
+            if record is not None:
+                self._records[name] = record
         self._forget(later)
 
-    def _recording(self, name: str) -> tuple[list[Array], list[Array]] | None:
-        """What there is to record of a tensor; None where there is no room."""
-        room = _RECORDED - sum(map(_bytes, [*self._currents.values(), *self._values.values()]))
-        currents, values = [], []
+    def _recording(self, name: str) -> _Record | None:
+        """The record of a tensor; None where there is no room."""
+        room = _RECORDED - sum(record.bytes for record in self._records.values())
+        record = _Record([], [])
         for steps, (given,) in self.observe([name]):
-            currents.append(_compact(np.stack([current for (current,) in steps])))
-            values.append(_compact(given))
-            if _bytes(currents) + _bytes(values) > room:
-                return None
-        return currents, values
+            record.values.append(_compact(given))
+            record.currents.append([])
+            for (current,) in steps:
+                record.currents[-1].append(_compact(current))
+                left = len(self.batches) * self.timesteps - record.steps  # as large as this one
+                if record.bytes + left * record.currents[-1][-1].nbytes > room:
+                    return None
+        return record
 
     def shift(self, name: str, bias: Array) -> None:
         """Add a current to the record of the SNN's tensor, which now has it."""
-        if name in self._currents:
-            self._currents[name] = [currents + bias for currents in self._currents[name]]
+        if name in self._records:
+            record = self._records[name]
+            record.currents = [[current + bias for current in steps] for steps in record.currents]
 
     def _forget(self, later: Sequence[Node]) -> None:
         """Forget the records that these nodes of the graph are not computed from."""
         read = [tensor for node in later for tensor in node.inputs]
-        read += [t for node in nodes_before(read, self._currents) for t in node.inputs]
-        for name in self._currents.keys() - {tensor.name for tensor in read}:
-            del self._currents[name], self._values[name]
+        read += [t for node in nodes_before(read, self._records) for t in node.inputs]
+        for name in self._records.keys() - {tensor.name for tensor in read}:
+            del self._records[name]
+
+    def _known(self, names: Sequence[str]) -> dict[str, _Record]:
+        """Those of the tensors that are recorded."""
+        return {name: self._records[name] for name in names if name in self._records}
 
     def _steps(self, snn: _Part, batch: int) -> Steps:
         """The currents of a part's outputs in every step."""
         state: Values = {}
-        recorded = {n: self._currents[n][batch] for n in snn.inputs if n in self._currents}
+        known = self._known(snn.inputs)
         for step in range(self.timesteps):
-            known = {name: _full(currents[step]) for name, currents in recorded.items()}
-            feeds = {name: (self.batches[batch] | known)[name] for name in snn.inputs}
+            currents = {n: _full(record.currents[batch][step]) for n, record in known.items()}
+            feeds = {name: (self.batches[batch] | currents)[name] for name in snn.inputs}
             outputs, state = snn.graph.step(snn.graph.prepare(feeds), state)
             yield list(outputs.values())
 
     def _analog(self, names: Sequence[str]) -> Session:
         """The ANN up to these tensors."""
-        return Session(to_model(part_up_to(self.reference, names, self._values)))
+        return Session(to_model(part_up_to(self.reference, names, self._records)))
 
     def _spiking(self, names: Sequence[str]) -> _Part:
         """The SNN up to these tensors, as the currents of each step.
 
         A neuron behind each asks for its current, and is taken away again.
         """
-        part = part_up_to(self.graph, names, self._currents)
+        part = part_up_to(self.graph, names, self._records)
         probes = [_probe(part, tensor) for tensor in part.outputs]
         part.outputs = []
-        states = spike(part, self.neuron, self.potentials, currents=self._currents).states
+        states = spike(part, self.neuron, self.potentials, currents=self._records).states
         probed = {tensor.name for probe in probes for tensor in probe.outputs}
         states = [state for state in states if state.output not in probed]
         tensors = part.tensors()
@@ -168,6 +180,30 @@ class Bench:
         snn = SpikingModel.build(part, states, {}, [])
         graph = StepGraph(snn.model, states, [tensor.name for tensor in currents])
         return _Part(graph, [spec.name for spec in snn.inputs])
+
+
+@dataclass
+class _Record:
+    """A tensor over the data.
+
+    Attributes:
+        currents: of the SNN, by batch and step.
+        values: of the ANN, by batch.
+    """
+
+    currents: list[list[Array]]
+    values: list[Array]
+
+    @property
+    def steps(self) -> int:
+        """The steps that it holds, of all batches."""
+        return sum(map(len, self.currents))
+
+    @property
+    def bytes(self) -> int:
+        """What it takes."""
+        arrays = [*self.values, *(current for steps in self.currents for current in steps)]
+        return sum(array.nbytes for array in arrays)
 
 
 @dataclass(frozen=True)
@@ -195,7 +231,3 @@ def _compact(values: Array) -> Array:
 def _full(values: Array) -> Array:
     """What may have been made compact as it was."""
     return values.astype(np.float32, copy=False)
-
-
-def _bytes(arrays: Sequence[Array]) -> int:
-    return sum(array.nbytes for array in arrays)

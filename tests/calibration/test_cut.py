@@ -46,8 +46,8 @@ def record_all(bench):
 
 
 def held(bench):
-    """Names of the tensors that a bench has recorded: the inputs of the last layer's part."""
-    return set(bench._currents)
+    """Names of the tensors that a bench has recorded."""
+    return set(bench._records)
 
 
 @settings(max_examples=15, deadline=None)
