@@ -20,6 +20,7 @@ __all__ = [
     "pieces_of",
     "quiet_onnxruntime",
     "run_failure",
+    "samples_of",
     "split",
 ]
 
@@ -123,7 +124,26 @@ def pieces_of(feeds: Mapping[str, Array], size: int) -> list[dict[str, Array]]:
 
 
 def join(pieces: Sequence[Mapping[str, Array]], count: int) -> dict[str, Array]:
-    """The outputs of the batches of `split` as one, without what was filled up."""
-    if len(pieces) == 1 and len(next(iter(pieces[0].values()))) == count:
-        return dict(pieces[0])
-    return {name: np.concatenate([p[name] for p in pieces])[:count] for name in pieces[0]}
+    """The outputs of the batches of `split` as one, without what was filled up.
+
+    Raises:
+        DataError: an output is one number for all samples of a batch, and there are several.
+    """
+    return {name: samples_of([p[name] for p in pieces], 0, count, name) for name in pieces[0]}
+
+
+def samples_of(pieces: Sequence[Array], axis: int, count: int, name: str) -> Array:
+    """An output's pieces as one, the first `count` samples along an axis; a number as it is.
+
+    Raises:
+        DataError: it has no such axis, and there are several pieces.
+    """
+    if pieces[0].ndim > axis:
+        joined = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis)
+        return joined[(slice(None),) * axis + (slice(count),)]
+    if len(pieces) > 1:
+        raise DataError(
+            f"output {name!r} is one number for a whole batch, and the samples came in "
+            f"{len(pieces)} batches; give no more samples than one batch takes"
+        )
+    return pieces[0]

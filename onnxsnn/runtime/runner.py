@@ -20,7 +20,7 @@ from onnxsnn.neurons import BurstIntegrateAndFire, IntegrateAndFire
 from onnxsnn.runtime.backend import Backend, Tile
 from onnxsnn.runtime.numpy_backend import NumpyBackend
 from onnxsnn.runtime.onnxruntime_backend import OnnxRuntimeBackend
-from onnxsnn.session import fixed_batch, pieces_of, split
+from onnxsnn.session import fixed_batch, pieces_of, samples_of, split
 
 __all__ = ["BACKENDS", "Result", "Runner"]
 
@@ -260,12 +260,12 @@ class Runner:
         counts = {layer: outputs.pop(_counter(layer)) for layer in self._layers}  # [steps, N]
         if not every_step:
             self._count(counts, 0, timesteps)
-            yield self._told({name: values[-1] for name, values in outputs.items()})
+            yield self._told({name: values[-1, ...] for name, values in outputs.items()})
             return
         for step in range(timesteps):
             self._ahead = (prepared, before, step + 1) if step + 1 < timesteps else None
             self._count(counts, step, step + 1)
-            yield self._told({name: values[step] for name, values in outputs.items()})
+            yield self._told({name: values[step, ...] for name, values in outputs.items()})
 
     def _told(self, outputs: dict[str, Array]) -> dict[str, Array]:
         """Outputs of all samples, of those that have left the batch as they were last."""
@@ -338,9 +338,7 @@ _AHEAD = 2  # steps between asking which samples are still needed
 
 def _joined(pieces: Sequence[dict[str, Array]], count: int) -> dict[str, Array]:
     """The outputs of pieces, [steps, samples, ...], as one, without what was filled up."""
-    if len(pieces) == 1:
-        return {name: values[:, :count] for name, values in pieces[0].items()}
-    return {name: np.concatenate([p[name] for p in pieces], 1)[:, :count] for name in pieces[0]}
+    return {name: samples_of([p[name] for p in pieces], 1, count, name) for name in pieces[0]}
 
 
 def _counter(layer: str) -> str:

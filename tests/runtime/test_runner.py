@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from onnxsnn import Runner, convert
+from onnxsnn import Runner, convert, load_source
 from onnxsnn.errors import DataError, ModelError, UsageError
 from onnxsnn.runtime import BACKENDS
+from onnxsnn.session import Session
 from tests.models import Builder, dataset, uniform
 from tests.networks import IntegerBuilder, eighths, residual_network
 
@@ -150,6 +151,27 @@ def test_fixed_batch_is_run_in_pieces(tmp_path):
     pieces = [only(Runner(snn).run(filled[i : i + 2], 4).outputs) for i in (0, 2, 4)]
     np.testing.assert_array_equal(values, np.concatenate(pieces)[:5])
     assert len(runner.spikes["relu2"]) == 5
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("batch", ["N", 2])
+def test_an_output_may_be_one_number_for_a_whole_batch(tmp_path, backend, batch):
+    """The mean over samples too; for several batches of a fixed size there is no such number."""
+    b = Builder((4,), batch=batch)
+    b.gemm(3)
+    b.relu()
+    mean = b.op("ReduceMean", keepdims=0)
+    source = load_source(b.save(tmp_path / "m.onnx", mean))
+    x = uniform(2, 4)
+    runner = Runner(convert(source, dataset(x=uniform(6, 4)), timesteps=64).snn, backend)
+    value, expected = (
+        only(outputs) for outputs in (runner.run(x).outputs, Session(source.model).run({"x": x}))
+    )
+    assert value.shape == ()
+    assert value == pytest.approx(expected, rel=0.1)
+    if batch == 2:
+        with pytest.raises(DataError, match="one number for a whole batch"):
+            runner.run(uniform(3, 4))
 
 
 def test_inputs_by_name_are_taken(snn):
