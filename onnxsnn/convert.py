@@ -98,10 +98,11 @@ def convert(
             where the graph was trained to start.
         per_layer: one threshold per layer instead of one per channel.
         correct: fit each layer's weights, thresholds, initial potentials and biases to what the
-            SNN really emits, layer by layer; it takes as long as three runs over the data, and
-            the fits. None for a quick fit of all but the weights, on up to 64 of the samples,
-            where thresholds are those of `fit`, and neither `delay` nor initial potentials other
-            than the neuron's own are asked for; False for thresholds alone.
+            SNN really emits, layer by layer; it takes about as long as three runs over the data,
+            and the fits. None for a quick fit of all but the weights, on up to 64 of the samples,
+            where thresholds are those of `fit`, there is no delay, and the neuron starts where its
+            kind does; False for thresholds alone. Layers of fewer than 16 values per channel in
+            those samples keep what they have.
         delay: steps that the outputs leave out once they are over: from then on they are those of
             the mean over the later ones. None for as many as spikes are estimated to take, T / 2
             at most. Not with `correct`, which fits all steps together.
@@ -148,13 +149,13 @@ def convert(
     )
     if method == "ril" and data is not None:
         fit_rate_inference(graph, statistics, data, progress)
-    line.layers = _layers(graph, statistics, thresholds.origins, neuron)
+    line.layers = _layers(graph, statistics, thresholds.origins, neuron, {})
     graph = line.did(graph, thresholds)
     trained = {} if asked else prepared.potentials
+    correction = _correction(correct, data, method, delay, neuron)
     if delay is None:
         delay = read_out_delay(graph, statistics, neuron, trained, timesteps)
     potentials: Mapping[str, Array | float] = trained
-    correction = _correction(correct, data, method, delay, neuron)
     if correction != "none" and data is not None:
         corrected = correct_network(
             graph,
@@ -200,7 +201,7 @@ def takes_data(threshold: str | None, correct: bool | None) -> bool:
 
 
 def _correction(
-    correct: bool | None, data: Dataset | None, method: str, delay: int, neuron: Neuron
+    correct: bool | None, data: Dataset | None, method: str, delay: int | None, neuron: Neuron
 ) -> str:
     """What is fitted to what the SNN really emits: `none`, `neurons` or `weights`, and neurons."""
     if correct is not None:
@@ -311,7 +312,7 @@ def _layers(
     statistics: Statistics,
     origins: Mapping[str, str],
     neuron: Neuron,
-    biases: Mapping[str, Array] | None = None,
+    biases: Mapping[str, Array],
 ) -> list[Layer]:
     layers = []
     for node in rate_norms(graph):
@@ -330,7 +331,7 @@ def _layers(
                 neuron=model.name,
                 bits=model.bits_per_spike,
                 scale=scale_of(node).reshape(-1).tolist(),
-                bias=None if biases is None else biases[node.name].tolist(),
+                bias=biases[node.name].tolist() if node.name in biases else None,
             )
         )
     return layers

@@ -101,6 +101,17 @@ class Dataset:
         inputs = {name: values[start:stop] for name, values in self.inputs.items()}
         return replace(self, inputs=inputs, labels=labels)
 
+    def take(self, rows: Array) -> Dataset:
+        """The samples of these numbers, in their order; one may come several times."""
+        labels = None if self.labels is None else self.labels[rows]
+        inputs = {name: values[rows] for name, values in self.inputs.items()}
+        return replace(self, inputs=inputs, labels=labels)
+
+    def spread(self, count: int) -> Dataset:
+        """At most so many samples, evenly spread over all: they may come in order of class."""
+        count = min(count, len(self))
+        return self.take(np.arange(count) * len(self) // count)
+
     def _feed(self, name: str, values: Array) -> Array:
         spec = next((spec for spec in self.specs if spec.name == name), None)
         with np.errstate(all="ignore"):  # what overflows is refused below

@@ -232,6 +232,8 @@ def part_up_to(graph: Graph, names: Sequence[str], known: Collection[str] = ()) 
         ir_version=graph.ir_version,
     ).copy()
     tensors = part.tensors()
+    for name in known:
+        _detach(part, tensors[name])
     part.outputs = []
     for name in names:
         tensor = tensors[name]
@@ -240,6 +242,15 @@ def part_up_to(graph: Graph, names: Sequence[str], known: Collection[str] = ()) 
         part.outputs.append(output)
     part.cleanup(remove_unused_graph_inputs=True)
     return part
+
+
+def _detach(graph: Graph, tensor: Tensor) -> None:
+    """Let the node that writes a tensor write another in its place."""
+    for node in list(tensor.inputs):
+        unread = gs.Variable(
+            unique_name(graph, f"{tensor.name}.unread"), tensor.dtype, tensor.shape
+        )
+        node.outputs[node.outputs.index(tensor)] = unread
 
 
 def nodes_before(tensors: Iterable[Tensor], known: Collection[str] = ()) -> list[Node]:

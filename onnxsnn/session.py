@@ -85,8 +85,10 @@ class Session:
             DataError: the model fails on these feeds.
         """
         names = list(self.outputs if outputs is None else outputs)
+        count = len(next(iter(feeds.values())))
         pieces = [self._run(names, piece) for piece in split(feeds, self._batch)]
-        return join(pieces, len(next(iter(feeds.values()))))
+        whole = len(pieces) == 1 and self._batch in (None, count)
+        return pieces[0] if whole else join(pieces, count)
 
     def _run(self, names: list[str], feeds: dict[str, Array]) -> dict[str, Array]:
         try:

@@ -66,7 +66,7 @@ class CorrectionReport(Report):
     added, [C] in units of the activation, by node name too.
     """
 
-    potentials: dict[str, Array] = field(default_factory=dict)
+    potentials: dict[str, Array | float] = field(default_factory=dict)
     biases: dict[str, Array] = field(default_factory=dict)
 
 
@@ -98,29 +98,34 @@ def correct_network(
         weights: whether weights are fitted; else neurons alone, quickly.
         thresholds: whether thresholds may change too.
         progress: called with the layers done and the layers in all.
+
+    Raises:
+        DataError: the data do not fit the model.
     """
     report = CorrectionReport("correct", preserves_values=False)
     effort = _WHOLE if weights else _QUICK
-    samples = data if weights else data.slice(0, _few(timesteps))
+    samples = data if weights else data.spread(_few(timesteps))
     bench = Bench(graph, reference, samples, neuron, timesteps, dict(potentials))
     stages = _stages(graph, effort)
     originals = {node.name: node for node in rate_norms(reference)}
     for done, node in enumerate(stages, start=1):
         layer = weight_layer(graph, node)
         if layer is None:
-            bench.record(node.inputs[0].name, stages[done - 1 :])
+            bench.record(node.inputs[0], stages[done - 1 :])
             fit = _fitted(bench, node, originals[node.name], effort, thresholds=thresholds)
-            report.biases[node.name] = fit.bias
-            report.potentials[node.name] = bench.potentials[node.name] = _apply(bench, node, fit)
-            report.actions["layers fitted to their currents"] += 1
+            if fit is not None:
+                report.biases[node.name] = fit.bias
+                bench.potentials[node.name] = _apply(bench, node, fit)
+                report.actions["layers fitted to their currents"] += 1
             result = node.outputs[0]
         else:
             waiting = {id(later) for later in stages[done:] if not is_rate_norm(later)}
             result = fitted_tensor(graph, node, waiting)
             if reconstruct_weights(bench, layer, result):
                 report.actions["layers of weights fitted to their spikes"] += 1
-        bench.record(result.name, stages[done:])
+        bench.record(result, stages[done:])
         progress(done, len(stages))
+    report.potentials = bench.potentials
     return report
 
 
@@ -146,13 +151,15 @@ def _stages(graph: Graph, effort: _Effort) -> list[Node]:
     ]
 
 
-def _fitted(bench: Bench, node: Node, original: Node, effort: _Effort, *, thresholds: bool) -> Fit:
-    """The fit of a layer's neurons; what they have, where there is too little to learn from."""
+def _fitted(
+    bench: Bench, node: Node, original: Node, effort: _Effort, *, thresholds: bool
+) -> Fit | None:
+    """The fit of a layer's neurons; None where there is too little to learn from."""
     neuron = bench.neuron.signed if node.op == SIGNED else bench.neuron
     start = _start(node, bench.potentials.get(node.name, neuron.initial_potential))
     currents, target = _observe(bench, node, original, effort)
     if target.shape[1] < _FEWEST:
-        return start
+        return None
     return fit_neurons(currents, target, start, neuron, effort.reaches, thresholds=thresholds)
 
 
@@ -163,11 +170,13 @@ def _observe(bench: Bench, node: Node, original: Node, effort: _Effort) -> tuple
     channels = int(np.prod(shape))
     axis = int(np.argmax(shape)) if channels > 1 else None
     wanted = min(effort.samples, max(effort.values // (channels * bench.timesteps), 256))
-    share = -(-wanted // len(bench.batches))
+    total = sum(map(len, bench.batches))
     random = np.random.default_rng(0)
     pieces = []
-    for steps, (analog,) in bench.observe([node.inputs[0].name]):
+    observed = bench.observe([node.inputs[0].name])
+    for rows, (steps, (analog,)) in zip(bench.batches, observed, strict=True):
         target = _by_channel(np.clip(analog, *limits), axis)
+        share = -(-wanted * len(rows) // total)
         chosen = random.permutation(target.shape[1])[:share]
         currents = [_by_channel(current, axis)[:, chosen] for (current,) in steps]
         pieces.append((np.stack(currents), target[:, chosen]))

@@ -2,12 +2,12 @@
 
 What is known for good can be recorded: what comes behind it is then computed from there on, and
 not from the input, so that going through a network from front to back takes a time that grows
-with its depth, and not with its square.
+with its depth, and not with its square, as long as there is room for the records.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,7 +32,7 @@ from onnxsnn.ratenorm import RECTIFYING
 from onnxsnn.runtime.dataset import batch_size
 from onnxsnn.runtime.ort_values import Values
 from onnxsnn.runtime.step_graph import StepGraph
-from onnxsnn.session import Session, fixed_batch, split
+from onnxsnn.session import Session, fixed_batch
 
 __all__ = ["Bench", "Steps"]
 
@@ -67,20 +67,26 @@ class Bench:
         self.batches = self._batches()
         self._records: dict[str, _Record] = {}
 
-    def _batches(self) -> list[dict[str, Array]]:
-        """All samples, in the batches in which they are run.
+    def _batches(self) -> list[Array]:
+        """The numbers of the samples of each batch.
 
-        Where the batch is fixed, samples that do not fill one are left out, or fill the only
-        one several times.
+        Where the batch is fixed, samples that do not fill one are left out, or fill the only one
+        in turns.
         """
         whole = self.graph.copy()
         states = spike(whole, self.neuron, self.potentials).states
         snn = SpikingModel.build(whole, states, {}, [])
-        fixed = fixed_batch([spec.shape for spec in snn.inputs])
+        fixed, count = fixed_batch([spec.shape for spec in snn.inputs]), len(self.data)
         if fixed is None:
-            return [feeds for feeds, _ in self.data.batches(batch_size(snn))]
-        pieces = [split(feeds, fixed)[0] for feeds, _ in self.data.batches(fixed)]
-        return pieces[: max(1, len(self.data) // fixed)]
+            size = batch_size(snn)
+            return [np.arange(i, min(i + size, count)) for i in range(0, count, size)]
+        return [np.arange(i, i + fixed) % count for i in range(0, max(count - fixed, 0) + 1, fixed)]
+
+    def _feeds(self, batch: int) -> dict[str, Array]:
+        """What the networks are fed."""
+        rows = self.batches[batch]
+        feeds, _ = next(self.data.take(rows).batches(len(rows)))
+        return feeds
 
     def observe(self, names: Sequence[str]) -> Iterator[tuple[Steps, list[Array]]]:
         """Tensors of both networks, batch by batch: the SNN's in every step, and the ANN's."""
@@ -88,11 +94,11 @@ class Bench:
             yield from self._recorded([self._records[name] for name in names])
             return
         snn, ann = self._spiking(names), self._analog(names)
-        for batch, feeds in enumerate(self.batches):
-            known = self._known(ann.inputs)
+        for batch in range(len(self.batches)):
+            feeds, known = self._feeds(batch), self._known(ann.inputs)
             values = {name: _full(record.values[batch]) for name, record in known.items()}
             given = ann.run({name: (feeds | values)[name] for name in ann.inputs})
-            yield self._steps(snn, batch), list(given.values())
+            yield self._steps(snn, batch, feeds), list(given.values())
 
     def _recorded(self, records: Sequence[_Record]) -> Iterator[tuple[Steps, list[Array]]]:
         """What `observe` gives, where all of it is recorded."""
@@ -103,32 +109,44 @@ class Bench:
                 [_full(record.values[batch]) for record in records],
             )
 
-    def record(self, name: str, later: Sequence[Node]) -> None:
-        """Keep a tensor of both networks, as far as there is room for it.
+    def record(self, tensor: Tensor, later: Sequence[Node]) -> None:
+        """Keep a tensor of both networks, as far as there is room for it, for later use.
 
         Args:
-            name: of the tensor.
-            later: the nodes of the graph that will be observed; what they do not need is
-                forgotten.
+            tensor: of the graph.
+            later: the nodes of the graph that are still to be observed, and changed; a tensor that
+                depends on one is not kept, and what none of them needs is forgotten.
         """
-        if name not in self._records and name not in {t.name for t in self.graph.inputs}:
-            record = self._recording(name)
+        changed = {id(node) for node in later}
+        final = not any(id(node) in changed for node in nodes_before([tensor]))
+        given = any(tensor is entry for entry in self.graph.inputs)
+        needed = self._needed(later, {*self._records, tensor.name})
+        if final and not given and tensor.name in needed - self._records.keys():
+            record = self._recording(tensor.name)
             if record is not None:
-                self._records[name] = record
-        self._forget(later)
+                self._records[tensor.name] = record
+        for name in self._records.keys() - self._needed(later, self._records):
+            del self._records[name]
 
     def _recording(self, name: str) -> _Record | None:
         """The record of a tensor; None where there is no room."""
         room = _RECORDED - sum(record.bytes for record in self._records.values())
         record = _Record([], [])
+        left = len(self.batches) * self.timesteps
         for steps, (given,) in self.observe([name]):
             record.values.append(_compact(given))
             record.currents.append([])
+            room -= record.values[-1].nbytes
             for (current,) in steps:
-                record.currents[-1].append(_compact(current))
-                left = len(self.batches) * self.timesteps - record.steps  # as large as this one
-                if record.bytes + left * record.currents[-1][-1].nbytes > room:
+                kept, left = _compact(current), left - 1
+                before = record.currents[-1][-1:]
+                if before and np.array_equal(before[0], kept):  # a static current
+                    kept = before[0]
+                else:
+                    room -= kept.nbytes
+                if room < left * kept.nbytes:  # as much again in each step that is left
                     return None
+                record.currents[-1].append(kept)
         return record
 
     def shift(self, name: str, bias: Array) -> None:
@@ -137,25 +155,24 @@ class Bench:
             record = self._records[name]
             record.currents = [[current + bias for current in steps] for steps in record.currents]
 
-    def _forget(self, later: Sequence[Node]) -> None:
-        """Forget the records that these nodes of the graph are not computed from."""
+    def _needed(self, later: Sequence[Node], known: Collection[str]) -> set[str]:
+        """Which of the tensors that are known these nodes of the graph are computed from."""
         read = [tensor for node in later for tensor in node.inputs]
-        read += [t for node in nodes_before(read, self._records) for t in node.inputs]
-        for name in self._records.keys() - {tensor.name for tensor in read}:
-            del self._records[name]
+        read += [tensor for node in nodes_before(read, known) for tensor in node.inputs]
+        return {tensor.name for tensor in read if tensor.name in known}
 
     def _known(self, names: Sequence[str]) -> dict[str, _Record]:
         """Those of the tensors that are recorded."""
         return {name: self._records[name] for name in names if name in self._records}
 
-    def _steps(self, snn: _Part, batch: int) -> Steps:
+    def _steps(self, snn: _Part, batch: int, feeds: dict[str, Array]) -> Steps:
         """The currents of a part's outputs in every step."""
         state: Values = {}
         known = self._known(snn.inputs)
         for step in range(self.timesteps):
             currents = {n: _full(record.currents[batch][step]) for n, record in known.items()}
-            feeds = {name: (self.batches[batch] | currents)[name] for name in snn.inputs}
-            outputs, state = snn.graph.step(snn.graph.prepare(feeds), state)
+            inputs = {name: (feeds | currents)[name] for name in snn.inputs}
+            outputs, state = snn.graph.step(snn.graph.prepare(inputs), state)
             yield list(outputs.values())
 
     def _analog(self, names: Sequence[str]) -> Session:
@@ -195,15 +212,10 @@ class _Record:
     values: list[Array]
 
     @property
-    def steps(self) -> int:
-        """The steps that it holds, of all batches."""
-        return sum(map(len, self.currents))
-
-    @property
     def bytes(self) -> int:
-        """What it takes."""
-        arrays = [*self.values, *(current for steps in self.currents for current in steps)]
-        return sum(array.nbytes for array in arrays)
+        """What it takes; a current that stays the same is kept once."""
+        currents = {id(current): current for steps in self.currents for current in steps}
+        return sum(array.nbytes for array in [*self.values, *currents.values()])
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def fit_neurons(
     target: Floats,
     start: Fit,
     neuron: Neuron,
-    reaches: Sequence[float] = (1.0, 0.4, 0.1),
+    reaches: Sequence[float],
     *,
     thresholds: bool = True,
 ) -> Fit:

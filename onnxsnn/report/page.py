@@ -49,7 +49,11 @@ def _about(data: ReportData) -> str:
     neurons = ", ".join(dict.fromkeys(layer.neuron for layer in data.snn.layers))
     bits = figure("bits_per_spike", result.bits_per_spike, lambda value: f"{value:.3g}")
     correction = metadata.get("correction", "none")
-    corrected = "" if correction == "none" else f", {correction} corrected layer by layer"
+    corrected = {
+        "none": "",
+        "neurons": ", neurons corrected layer by layer",
+        "weights": ", weights and neurons corrected layer by layer",
+    }[correction]
     late = f", outputs averaged from step {data.snn.delay + 1} on" if data.snn.delay else ""
     samples = figure("samples", result.samples, lambda value: f"{value:,}")
     return (

@@ -11,6 +11,7 @@ from onnxsnn.arrays import Array
 from onnxsnn.data import Dataset
 from onnxsnn.model import SpikingModel
 from onnxsnn.runtime.runner import Runner
+from onnxsnn.session import samples_of
 
 __all__ = ["BATCH", "DatasetRun", "batch_size", "run_dataset"]
 
@@ -54,7 +55,8 @@ def run_dataset(
 
     Raises:
         UsageError: timesteps below 1.
-        DataError: the data do not fit the model.
+        DataError: the data do not fit the model, or an output is one number for a whole batch, and
+            there are several.
     """
     steps = runner.model.steps(timesteps)
     pieces: list[dict[str, Array]] = []
@@ -69,7 +71,9 @@ def run_dataset(
         progress(done, len(data))
     axis = 1 if every_step else 0
     return DatasetRun(
-        outputs={name: np.concatenate([p[name] for p in pieces], axis) for name in pieces[0]},
+        outputs={
+            name: samples_of([p[name] for p in pieces], axis, done, name) for name in pieces[0]
+        },
         samples=done,
         timesteps=steps,
         spikes=sum(spikes.values()) / done,

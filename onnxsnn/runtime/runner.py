@@ -256,7 +256,7 @@ class Runner:
             for inputs, state in zip(prepared, before, strict=True)
         ]
         self._state = [state for _, state in results]
-        outputs = _joined([values for values, _ in results], len(self._rows))
+        outputs = self._joined([values for values, _ in results])
         counts = {layer: outputs.pop(_counter(layer)) for layer in self._layers}  # [steps, N]
         if not every_step:
             self._count(counts, 0, timesteps)
@@ -266,6 +266,13 @@ class Runner:
             self._ahead = (prepared, before, step + 1) if step + 1 < timesteps else None
             self._count(counts, step, step + 1)
             yield self._told({name: values[step, ...] for name, values in outputs.items()})
+
+    def _joined(self, pieces: Sequence[dict[str, Array]]) -> dict[str, Array]:
+        """The outputs of pieces, [steps, samples, ...], as one, without what was filled up."""
+        count = len(self._rows)
+        if len(pieces) == 1 and self._batch in (None, count):
+            return dict(pieces[0])
+        return {name: samples_of([p[name] for p in pieces], 1, count, name) for name in pieces[0]}
 
     def _told(self, outputs: dict[str, Array]) -> dict[str, Array]:
         """Outputs of all samples, of those that have left the batch as they were last."""
@@ -334,11 +341,6 @@ def _fitting(values: Array, spec: InputSpec) -> Array:
 
 
 _AHEAD = 2  # steps between asking which samples are still needed
-
-
-def _joined(pieces: Sequence[dict[str, Array]], count: int) -> dict[str, Array]:
-    """The outputs of pieces, [steps, samples, ...], as one, without what was filled up."""
-    return {name: samples_of([p[name] for p in pieces], 1, count, name) for name in pieces[0]}
 
 
 def _counter(layer: str) -> str:

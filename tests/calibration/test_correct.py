@@ -192,3 +192,115 @@ def test_every_structure_is_corrected(tmp_path, structure):
 def test_correction_needs_data(source):
     with pytest.raises(UsageError, match="corrected on data"):
         convert(source, correct=True)
+
+
+def flattened_tokens():
+    """Tokens of all samples along one axis."""
+    b = Builder((5, 8))
+    b.op("Reshape", "x", b.constant([-1, 8], np.int64))
+    b.gemm(8, inputs=8)
+    b.relu()
+    b.gemm(8, inputs=8)
+    b.relu()
+    b.op("Reshape", b.last, b.constant([-1, 5, 8], np.int64))
+    b.op("MatMul", b.last, b.normal(8, 8, scale=0.4))
+    b.relu()
+    b.op("MatMul", b.last, b.normal(8, 4, scale=0.4))
+    return b
+
+
+def sequence_first():
+    b = Builder((5, 8))
+    b.op("Transpose", "x", perm=[1, 0, 2])
+    for _ in range(3):
+        b.op("MatMul", b.last, b.normal(8, 8, scale=0.4))
+        b.relu()
+    b.op("Transpose", b.last, perm=[1, 0, 2])
+    b.op("MatMul", b.last, b.normal(8, 4, scale=0.4))
+    return b
+
+
+def split_channels():
+    """Half of the channels go on, both halves meet again."""
+    b = Builder((3, 8, 8))
+    b.conv(8)
+    b.op("Sigmoid")
+    second = f"t{len(b.nodes)}_1"
+    first = b.op("Split", b.last, count=2, axis=1)
+    b.channels, b.last = 4, second
+    b.conv(4)
+    b.op("Concat", first, second, b.relu(), axis=1)
+    b.channels = 12
+    b.conv(6)
+    b.relu()
+    b.head()
+    return b
+
+
+def rectified_branch():
+    """A sum of a rectified branch, and of one whose weights come last."""
+    b = Builder((3, 8, 8))
+    b.conv(6)
+    trunk = b.relu()
+    b.conv(6)
+    branch = b.relu()
+    b.last = trunk
+    b.op("Add", branch, b.conv(6))
+    b.relu()
+    b.conv(6)
+    b.relu()
+    b.head()
+    return b
+
+
+GRAPHS = STRUCTURES | {
+    f.__name__: f for f in (flattened_tokens, sequence_first, split_channels, rectified_branch)
+}
+
+
+@pytest.mark.parametrize("correct", [None, True])
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_what_is_observed_from_records_is_what_the_networks_give(
+    tmp_path, monkeypatch, graph, correct
+):
+    """Wherever it is observed: records are of what has been changed, and of all samples."""
+    source = load_source(GRAPHS[graph]().save(tmp_path / "m.onnx"))
+    (spec,) = source.inputs
+    monkeypatch.setattr(Bench, "observe", checked(Bench.observe))
+    snn = convert(source, dataset(x=uniform(60, *spec.shape[1:])), timesteps=3, correct=correct).snn
+    assert snn.metadata["correction"] == ("weights" if correct else "neurons")
+
+
+def checked(observe):
+    """`Bench.observe`, which compares what it gives with what comes of no records."""
+
+    def observed(bench, names):
+        pieces = [(list(steps), values) for steps, values in observe(bench, names)]
+        records, bench._records = bench._records, {}
+        fresh = [(list(steps), values) for steps, values in observe(bench, names)]
+        bench._records = records
+        for (steps, values), (expected_steps, expected) in zip(pieces, fresh, strict=True):
+            for i in range(len(names)):
+                currents, others = (np.stack([s[i] for s in x]) for x in (steps, expected_steps))
+                np.testing.assert_allclose(currents, others, atol=1e-4 * np.abs(others).max())
+                np.testing.assert_allclose(values[i], expected[i], atol=1e-4)
+                assert values[i].shape == currents.shape[1:]
+        yield from ((iter(steps), values) for steps, values in pieces)
+
+    return observed
+
+
+def test_samples_in_order_of_class_are_all_learnt_from(source, monkeypatch):
+    taken = []
+    monkeypatch.setattr(
+        sys.modules["onnxsnn.calibration.correct"],
+        "Bench",
+        lambda graph, reference, data, *rest: (
+            taken.append(data.inputs["x"][:, 0, 0, 0]) or Bench(graph, reference, data, *rest)
+        ),
+    )
+    x = np.repeat(np.arange(200, dtype=np.float32), 3 * 8 * 8).reshape(200, 3, 8, 8) / 200
+    convert(source, dataset(x=x), timesteps=400)
+    assert taken[0].min() == 0
+    assert taken[0].max() > 0.95
+    np.testing.assert_allclose(np.diff(taken[0]), 1 / 32, atol=1 / 199)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from onnxsnn.calibration import cut
 from onnxsnn.calibration.cut import Bench
+from onnxsnn.graph import nodes_before
 from onnxsnn.model import SpikingModel
 from onnxsnn.neurons import RECTIFYING_NEURONS, IntegrateAndFire
 from onnxsnn.passes.relu_to_ratenorm import relu_to_ratenorm
@@ -37,12 +38,12 @@ def observed(bench, *names):
     return currents, values
 
 
-def record_all(bench):
-    """Record every layer's spikes, front to back, each for all that comes later."""
-    layers = rate_norms(bench.graph)
-    for layer in layers:
-        bench.record(layer.outputs[0].name, bench.graph.nodes)
-    return layers
+def record(bench, tensor):
+    """Record a tensor for all that is not computed before it, which is given back."""
+    before = {id(node) for node in nodes_before([tensor])}
+    later = [node for node in bench.graph.nodes if id(node) not in before]
+    bench.record(tensor, later)
+    return later
 
 
 def held(bench):
@@ -59,14 +60,13 @@ def held(bench):
 def test_what_is_computed_from_records_is_the_same(b, timesteps, neuron):
     x = eighths(7, 2, 6, 6)
     bench = bench_of(b, x, RECTIFYING_NEURONS[neuron](), timesteps)
-    names = [node.outputs[0].name for node in bench.graph.nodes]
-    before = [observed(bench, name) for name in names]
-    assert len(held(bench)) == 0
-    assert len(record_all(bench)) == len(held(bench))
-    for name, (currents, values) in zip(names, before, strict=True):
-        again = observed(bench, name)
-        np.testing.assert_array_equal(again[0], currents)
-        np.testing.assert_array_equal(again[1], values)
+    before = {t.name: observed(bench, t.name) for n in bench.graph.nodes for t in n.outputs}
+    for layer in rate_norms(bench.graph):
+        later = record(bench, layer.outputs[0])
+        assert layer.outputs[0].name in held(bench)
+        for name in (tensor.name for node in later for tensor in node.outputs):
+            for values, expected in zip(observed(bench, name), before[name], strict=True):
+                np.testing.assert_array_equal(values, expected)
 
 
 @settings(max_examples=10, deadline=None)
@@ -97,32 +97,55 @@ def two_layers():
 
 def test_what_nothing_later_needs_is_forgotten():
     bench = bench_of(two_layers(), uniform(5, 3, 6, 6))
-    first, second = (layer.outputs[0].name for layer in record_all(bench))
-    assert held(bench) == {first, second}
+    first, second = (layer.outputs[0] for layer in rate_norms(bench.graph))
     (read_out,) = (node for node in bench.graph.nodes if node.op == "Gemm")
+    record(bench, first)
+    assert held(bench) == {first.name}
     bench.record(second, [read_out])
-    assert held(bench) == {second}
+    assert held(bench) == {second.name}
+    bench.record(bench.graph.outputs[0], [])
+    assert held(bench) == set()
 
 
-def test_records_take_no_more_room_than_there_is(monkeypatch):
-    """What does not fit is computed again."""
+def test_what_will_still_change_is_not_recorded():
+    bench = bench_of(two_layers(), uniform(5, 3, 6, 6))
+    first, second = rate_norms(bench.graph)
+    bench.record(second.inputs[0], [first, second])
+    assert held(bench) == set()
+    bench.record(second.inputs[0], [second])
+    assert held(bench) == {second.inputs[0].name}
+
+
+@pytest.mark.parametrize(("room", "recorded"), [(T * 720 + 4 * 720, True), (T * 720, False)])
+def test_records_take_no_more_room_than_there_is(monkeypatch, room, recorded):
+    """720 spikes, a byte each, and as many values of the ANN; what does not fit is computed."""
+    monkeypatch.setattr(cut, "_RECORDED", room)
     bench = bench_of(two_layers(), uniform(5, 3, 6, 6))
     name = bench.graph.outputs[0].name
     before = observed(bench, name)
-    room = T * 5 * 144 + 4 * 5 * 144  # one layer's spikes, a byte each, and the ANN's values
-    monkeypatch.setattr(cut, "_RECORDED", room)
-    first, _ = record_all(bench)
-    assert held(bench) == {first.outputs[0].name}
+    record(bench, rate_norms(bench.graph)[0].outputs[0])
+    assert bool(held(bench)) is recorded
     for values, expected in zip(observed(bench, name), before, strict=True):
         np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_current_that_stays_the_same_takes_room_once():
+    bench = bench_of(two_layers(), uniform(5, 3, 6, 6), timesteps=2)
+    current = rate_norms(bench.graph)[0].inputs[0]
+    (before,), _ = observed(bench, current.name)
+    record(bench, current)
+    (after,), _ = observed(bench, current.name)
+    np.testing.assert_array_equal(after, before)
+    assert bench._records[current.name].bytes == 2 * 4 * 720
 
 
 @pytest.mark.parametrize("recorded", [False, True])
 def test_a_shift_adds_to_every_step(recorded):
     bench = bench_of(two_layers(), uniform(5, 3, 6, 6))
-    name = rate_norms(bench.graph)[1].inputs[0].name
+    current = rate_norms(bench.graph)[1].inputs[0]
+    name = current.name
     if recorded:
-        bench.record(name, bench.graph.nodes)
+        record(bench, current)
     bias = np.arange(4, dtype=np.float32).reshape(1, 4, 1, 1)
     (before,), values = observed(bench, name)
     bench.shift(name, bias)
@@ -139,7 +162,7 @@ def test_a_fixed_batch_is_filled(samples, batches):
     b.conv(4)
     b.clip(2.0)
     bench = bench_of(b, uniform(samples, 3, 6, 6))
-    assert [len(feeds["x"]) for feeds in bench.batches] == [4] * batches
+    assert np.concatenate(bench.batches).tolist() == [i % samples for i in range(4 * batches)]
     currents, values = observed(bench, bench.graph.outputs[0].name)
     assert currents[0].shape == (T, 4 * batches, 4, 6, 6)
     assert values[0].shape == (4 * batches, 4, 6, 6)

@@ -7,6 +7,7 @@ from onnxsnn.calibration.fitting import Fit, fit_neurons
 from onnxsnn.neurons import NEURONS, IntegrateAndFire
 
 T = 4
+REACHES = (1.0, 0.4, 0.1)
 
 
 def uneven(channels=3, samples=500, seed=0):
@@ -45,7 +46,7 @@ def test_every_channel_of_every_neuron_ends_nearer_than_it_started(name):
     currents, target = uneven()
     target = target if neuron.signed is not neuron else currents.mean(axis=0)
     before = start(np.abs(target), neuron)
-    after = fit_neurons(currents, target, before, neuron)
+    after = fit_neurons(currents, target, before, neuron, REACHES)
     errors = [error(fit, currents, target, neuron) for fit in (before, after)]
     assert np.all(errors[1] <= errors[0] * (1 + 1e-5))
     assert errors[1].sum() < 0.9 * errors[0].sum()
@@ -54,10 +55,12 @@ def test_every_channel_of_every_neuron_ends_nearer_than_it_started(name):
 def test_channels_are_fitted_apart():
     neuron = IntegrateAndFire()
     currents, target = uneven()
-    together = fit_neurons(currents, target, start(target, neuron), neuron)
+    together = fit_neurons(currents, target, start(target, neuron), neuron, REACHES)
     for c in range(3):
         one = slice(c, c + 1)
-        alone = fit_neurons(currents[:, one], target[one], start(target[one], neuron), neuron)
+        alone = fit_neurons(
+            currents[:, one], target[one], start(target[one], neuron), neuron, REACHES
+        )
         for name, values in vars(alone).items():
             np.testing.assert_allclose(getattr(together, name)[one], values, rtol=1e-5)
 
@@ -66,14 +69,16 @@ def test_a_threshold_that_is_too_high_comes_down():
     neuron = IntegrateAndFire()
     currents, target = uneven()
     before = start(target, neuron, factor=4.0)
-    assert np.all(fit_neurons(currents, target, before, neuron).threshold < before.threshold)
+    assert np.all(
+        fit_neurons(currents, target, before, neuron, REACHES).threshold < before.threshold
+    )
 
 
 def test_thresholds_stay_where_they_may_not_change():
     neuron = IntegrateAndFire()
     currents, target = uneven()
     before = start(target, neuron, factor=2.0)
-    after = fit_neurons(currents, target, before, neuron, thresholds=False)
+    after = fit_neurons(currents, target, before, neuron, REACHES, thresholds=False)
     np.testing.assert_array_equal(after.threshold, before.threshold)
     assert np.any(after.potential != before.potential)
 
@@ -83,7 +88,7 @@ def test_a_channel_that_is_right_stays_as_it_is():
     neuron = IntegrateAndFire()
     levels = np.tile(np.arange(T + 1, dtype=np.float32) / T, 100)[None]
     before = start(levels, neuron)
-    after = fit_neurons(np.stack([levels] * T), levels, before, neuron)
+    after = fit_neurons(np.stack([levels] * T), levels, before, neuron, REACHES)
     for name, values in vars(before).items():
         np.testing.assert_array_equal(getattr(after, name), values)
 
@@ -92,5 +97,5 @@ def test_a_channel_that_is_silent_in_the_ann_falls_silent():
     neuron = IntegrateAndFire()
     currents = np.random.default_rng(0).normal(0, 1, (T, 1, 500)).astype(np.float32)
     silent = np.zeros((1, 500), np.float32)
-    fit = fit_neurons(currents, silent, start(silent + 1, neuron), neuron)
+    fit = fit_neurons(currents, silent, start(silent + 1, neuron), neuron, REACHES)
     assert error(fit, currents, silent, neuron) < 0.01
