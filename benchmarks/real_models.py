@@ -10,7 +10,8 @@ are exported here; it needs the extra `torch`.
 
 Inputs are made, not photographed: smooth noise, drawn text, tones. Thresholds come from
 eight samples, the error is measured on two others, relative to the norm of the ANN's outputs;
-integrate-and-fire neurons (1 bit per spike), ternary where values can be negative (1.58).
+integrate-and-fire neurons (1 bit per spike), ternary where values can be negative (1.58). With
+--no-correct, thresholds alone.
 """
 
 from __future__ import annotations
@@ -239,7 +240,9 @@ MODELS = {
 }  # fmt: skip
 
 
-def errors(name: str, timesteps: tuple[int, ...] = TIMESTEPS) -> dict[int, float]:
+def errors(
+    name: str, correct: bool | None = None, timesteps: tuple[int, ...] = TIMESTEPS
+) -> dict[int, float]:
     """By T, the relative error of the SNN that was converted for T, after T steps."""
     model, random = MODELS[name], np.random.default_rng(0)
     source = load_source(model.path())
@@ -249,7 +252,7 @@ def errors(name: str, timesteps: tuple[int, ...] = TIMESTEPS) -> dict[int, float
     calibration, test = data.slice(0, CALIBRATION), data.slice(CALIBRATION, None)
     found = {}
     for steps in timesteps:
-        snn = convert(source, calibration, timesteps=steps).snn
+        snn = convert(source, calibration, timesteps=steps, correct=correct).snn
         error = evaluate(snn, test, ann=source, timesteps=steps).rows[-1].error
         assert error is not None
         found[steps] = error
@@ -259,9 +262,12 @@ def errors(name: str, timesteps: tuple[int, ...] = TIMESTEPS) -> dict[int, float
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=list(MODELS), metavar="NAME")
+    parser.add_argument("--no-correct", dest="correct", action="store_false", default=None)
+    chosen = parser.parse_args()
     table = Table("Model", *(f"error at T = {steps}" for steps in TIMESTEPS))
-    for name in parser.parse_args().names:
-        table.add_row(name, *(f"{error:.4f}" for error in errors(name).values()))
+    for name in chosen.names:
+        found = errors(name, chosen.correct)
+        table.add_row(name, *(f"{error:.4f}" for error in found.values()))
         print(name, "done", file=sys.stderr, flush=True)
     Console(width=100).print(table)
 
