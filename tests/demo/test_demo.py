@@ -37,7 +37,7 @@ def test_data_are_a_thousand_labelled_images_and_unlabelled_ones_to_calibrate_on
 
 def test_fit_is_ahead_of_the_other_methods_and_near_the_ann():
     calibration, test = demo_data()
-    comparison = compare(demo_source(), calibration, test, DEMO_WAYS, (4, 16))
+    comparison = compare(demo_source(), calibration, test, DEMO_WAYS, (1, 16))
     few, many = (
         {str(way): rows[i].accuracy for way, rows in comparison.rows.items()} for i in range(2)
     )
