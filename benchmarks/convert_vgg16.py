@@ -72,7 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--timesteps", type=int, default=16)
-    parser.add_argument("--correct", action="store_true", help="fit weights too")
+    parser.add_argument("--correct", action=argparse.BooleanOptionalAction, help="as of convert")
     options = parser.parse_args()
     images = np.random.default_rng(1).random((options.images, 3, 32, 32), np.float32)
     with tempfile.TemporaryDirectory() as folder:
@@ -80,7 +80,7 @@ def main() -> None:
         onnx.save(vgg16(), path)
         start = time.perf_counter()
         data = Dataset({"image": images})
-        snn = convert(path, data, timesteps=options.timesteps, correct=options.correct or None).snn
+        snn = convert(path, data, timesteps=options.timesteps, correct=options.correct).snn
         snn.save(Path(folder) / "snn.onnx")
         seconds = time.perf_counter() - start
     parameters = sum(np.prod(tensor.dims) for tensor in vgg16().graph.initializer)

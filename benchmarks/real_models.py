@@ -262,7 +262,7 @@ def errors(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=list(MODELS), metavar="NAME")
-    parser.add_argument("--no-correct", dest="correct", action="store_false", default=None)
+    parser.add_argument("--correct", action=argparse.BooleanOptionalAction, help="as of convert")
     chosen = parser.parse_args()
     table = Table("Model", *(f"error at T = {steps}" for steps in TIMESTEPS))
     for name in chosen.names:

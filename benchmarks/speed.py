@@ -49,8 +49,10 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "PreActResNet-18": lambda: preact(64, channels=3),
 }
 SNNS: dict[str, Callable[[Path, Dataset], SpikingModel]] = {
-    "fp32": lambda path, data: convert(path, data, timesteps=16).snn,
-    "integer": lambda path, data: convert(path, data, timesteps=16, integer=True).snn,
+    "fp32": lambda path, data: convert(path, data, timesteps=16, correct=False).snn,
+    "integer": lambda path, data: (
+        convert(path, data, timesteps=16, correct=False, integer=True).snn
+    ),
 }
 CALIBRATION = 64
 PEER_STEPS = 16
@@ -138,7 +140,7 @@ def speed(label: str, chosen: argparse.Namespace, folder: Path, table: Table) ->
 
 
 def memory(path: Path) -> None:
-    snn = convert(path, Dataset({"image": images(CALIBRATION)}), timesteps=16).snn
+    snn = convert(path, Dataset({"image": images(CALIBRATION)}), timesteps=16, correct=False).snn
     few, many = (peak_memory(snn, {"image": images(64)}, steps) for steps in (16, 256))
     if few and many:
         print(

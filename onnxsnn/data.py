@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -48,6 +48,9 @@ class Preprocessing:
         if self.std:
             values /= _along_channels(self.std, values, spec)
         return values.astype(spec.dtype, copy=False)
+
+
+_Rows: TypeAlias = Array | slice
 
 
 @dataclass(frozen=True)
@@ -97,11 +100,9 @@ class Dataset:
 
     def slice(self, start: int, stop: int | None) -> Dataset:
         """The samples from `start` to before `stop`, all for None."""
-        labels = None if self.labels is None else self.labels[start:stop]
-        inputs = {name: values[start:stop] for name, values in self.inputs.items()}
-        return replace(self, inputs=inputs, labels=labels)
+        return self.take(slice(start, stop))
 
-    def take(self, rows: Array) -> Dataset:
+    def take(self, rows: _Rows) -> Dataset:
         """The samples of these numbers, in their order; one may come several times."""
         labels = None if self.labels is None else self.labels[rows]
         inputs = {name: values[rows] for name, values in self.inputs.items()}

@@ -15,12 +15,12 @@ from onnxsnn.errors import DataError, ModelError
 __all__ = [
     "Session",
     "fixed_batch",
+    "is_filled",
     "join",
     "make_session",
     "pieces_of",
     "quiet_onnxruntime",
     "run_failure",
-    "samples_of",
     "split",
 ]
 
@@ -87,8 +87,7 @@ class Session:
         names = list(self.outputs if outputs is None else outputs)
         count = len(next(iter(feeds.values())))
         pieces = [self._run(names, piece) for piece in split(feeds, self._batch)]
-        whole = len(pieces) == 1 and self._batch in (None, count)
-        return pieces[0] if whole else join(pieces, count)
+        return join(pieces, count, filled=is_filled(count, self._batch))
 
     def _run(self, names: list[str], feeds: dict[str, Array]) -> dict[str, Array]:
         try:
@@ -119,33 +118,47 @@ def split(feeds: Mapping[str, Array], size: int | None) -> list[dict[str, Array]
     return [{name: values[row] for name, values in feeds.items()} for row in rows]
 
 
+def is_filled(count: int, size: int | None) -> bool:
+    """Whether `split` fills a batch up."""
+    return size is not None and count % size != 0
+
+
 def pieces_of(feeds: Mapping[str, Array], size: int) -> list[dict[str, Array]]:
     """Feeds in batches of `size` samples at most, none filled up."""
     count = len(next(iter(feeds.values())))
     return [{n: v[i : i + size] for n, v in feeds.items()} for i in range(0, count, size)]
 
 
-def join(pieces: Sequence[Mapping[str, Array]], count: int) -> dict[str, Array]:
-    """The outputs of the batches of `split` as one, without what was filled up.
+def join(
+    pieces: Sequence[Mapping[str, Array]], count: int, *, axis: int = 0, filled: bool = True
+) -> dict[str, Array]:
+    """The outputs of batches as one.
+
+    Args:
+        pieces: the outputs of each batch.
+        count: the number of samples.
+        axis: of the samples.
+        filled: whether the last batch may have been filled up, so that only `count` samples
+            count; else all is kept, whatever the axis holds.
 
     Raises:
-        DataError: an output is one number for all samples of a batch, and there are several.
+        DataError: an output is one number for a whole batch, and there are several batches.
     """
-    return {name: samples_of([p[name] for p in pieces], 0, count, name) for name in pieces[0]}
+    return {
+        name: _joined(name, [piece[name] for piece in pieces], count, axis, filled)
+        for name in pieces[0]
+    }
 
 
-def samples_of(pieces: Sequence[Array], axis: int, count: int, name: str) -> Array:
-    """An output's pieces as one, the first `count` samples along an axis; a number as it is.
-
-    Raises:
-        DataError: it has no such axis, and there are several pieces.
-    """
-    if pieces[0].ndim > axis:
-        joined = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis)
-        return joined[(slice(None),) * axis + (slice(count),)]
-    if len(pieces) > 1:
+def _joined(name: str, parts: Sequence[Array], count: int, axis: int, filled: bool) -> Array:
+    """One output's parts as one."""
+    a_number = parts[0].ndim <= axis
+    if a_number and len(parts) > 1:
         raise DataError(
             f"output {name!r} is one number for a whole batch, and the samples came in "
-            f"{len(pieces)} batches; give no more samples than one batch takes"
+            f"{len(parts)} batches; give no more samples than one batch takes"
         )
-    return pieces[0]
+    whole = parts[0] if len(parts) == 1 else np.concatenate(parts, axis)
+    if a_number or not filled:
+        return whole
+    return whole[(slice(None),) * axis + (slice(count),)]

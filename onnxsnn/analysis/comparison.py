@@ -17,6 +17,7 @@ __all__ = ["TIMESTEPS", "WAYS", "Comparison", "Way", "compare"]
 
 TIMESTEPS = (1, 2, 4, 8, 16, 32)
 _CORRECTED = {None: "", True: ", corrected", False: ", uncorrected"}
+_OPTION = {None: "", True: " --correct", False: " --no-correct"}
 _CLOSE = 0.005  # half a point of accuracy or agreement; of error, in units of the ANN's norm
 
 
@@ -38,8 +39,7 @@ class Way:
     def options(self) -> str:
         """The options of `onnxsnn convert` that say the same."""
         levels = "" if self.levels is None else f" --levels {self.levels}"
-        correct = {None: "", True: " --correct", False: " --no-correct"}[self.correct]
-        return f"--threshold {self.threshold} --neuron {self.neuron}{levels}{correct}"
+        return f"--threshold {self.threshold} --neuron {self.neuron}{levels}{_OPTION[self.correct]}"
 
     def convert(self, source: Source, data: Dataset, timesteps: int) -> SpikingModel:
         """The network converted in this way, for T steps, without data where it takes none."""

@@ -7,8 +7,7 @@ the currents: sequential calibration (compare Li et al., ICML 2021, section 4). 
 it stays plain: weights, thresholds, initial potentials, and factors and biases that enter the
 weights.
 
-A quick correction fits neurons alone, on few samples and few values of each channel: most of what
-there is to gain, in about as long as the thresholds take.
+A quick correction fits neurons alone, on few samples and few values of each channel.
 """
 
 from __future__ import annotations
@@ -39,20 +38,18 @@ class _Effort:
     """What a correction takes.
 
     Attributes:
-        weights: whether weights are fitted too.
         reaches: of the rounds of the search for what neurons are given.
         samples: values per channel that the neurons of a layer are fitted to,
         values: and of all channels and steps together, at most.
     """
 
-    weights: bool
     reaches: Sequence[float]
     samples: int
     values: int
 
 
-_WHOLE = _Effort(weights=True, reaches=(1.0, 0.4, 0.1), samples=2**13, values=2**23)
-_QUICK = _Effort(weights=False, reaches=(0.5,), samples=2**9, values=2**21)
+_WHOLE = _Effort(reaches=(1.0, 0.4, 0.1), samples=2**13, values=2**23)
+_QUICK = _Effort(reaches=(0.5,), samples=2**9, values=2**21)
 _STEPS = 2**10  # of all samples together, that a quick correction runs
 _QUICK_SAMPLES = 32, 64  # at least, and at most
 _FEWEST = 16  # values per channel: from fewer, nothing is learnt
@@ -106,7 +103,7 @@ def correct_network(
     effort = _WHOLE if weights else _QUICK
     samples = data if weights else data.spread(_few(timesteps))
     bench = Bench(graph, reference, samples, neuron, timesteps, dict(potentials))
-    stages = _stages(graph, effort)
+    stages = _stages(graph, weights)
     originals = {node.name: node for node in rate_norms(reference)}
     for done, node in enumerate(stages, start=1):
         layer = weight_layer(graph, node)
@@ -135,19 +132,15 @@ def _few(timesteps: int) -> int:
     return min(max(_STEPS // timesteps, least), most)
 
 
-def _stages(graph: Graph, effort: _Effort) -> list[Node]:
-    """What is fitted, in order: neurons, and the layers of weights behind any."""
+def _stages(graph: Graph, weights: bool) -> list[Node]:
+    """What is fitted, in order: neurons, and where asked the layers of weights behind any."""
     graph.toposort()
     varying = varying_tensors(graph)
     return [
         node
         for node in graph.nodes
         if is_rate_norm(node)
-        or (
-            effort.weights
-            and weight_layer(graph, node) is not None
-            and id(node.inputs[0]) in varying
-        )
+        or (weights and weight_layer(graph, node) is not None and id(node.inputs[0]) in varying)
     ]
 
 

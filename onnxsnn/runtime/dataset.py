@@ -11,7 +11,7 @@ from onnxsnn.arrays import Array
 from onnxsnn.data import Dataset
 from onnxsnn.model import SpikingModel
 from onnxsnn.runtime.runner import Runner
-from onnxsnn.session import samples_of
+from onnxsnn.session import join
 
 __all__ = ["BATCH", "DatasetRun", "batch_size", "run_dataset"]
 
@@ -69,11 +69,8 @@ def run_dataset(
             spikes[layer] = spikes.get(layer, 0.0) + float(counts.sum())
         done += len(next(iter(feeds.values())))
         progress(done, len(data))
-    axis = 1 if every_step else 0
     return DatasetRun(
-        outputs={
-            name: samples_of([p[name] for p in pieces], axis, done, name) for name in pieces[0]
-        },
+        outputs=join(pieces, done, axis=int(every_step), filled=False),
         samples=done,
         timesteps=steps,
         spikes=sum(spikes.values()) / done,

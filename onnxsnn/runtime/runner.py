@@ -20,7 +20,7 @@ from onnxsnn.neurons import BurstIntegrateAndFire, IntegrateAndFire
 from onnxsnn.runtime.backend import Backend, Tile
 from onnxsnn.runtime.numpy_backend import NumpyBackend
 from onnxsnn.runtime.onnxruntime_backend import OnnxRuntimeBackend
-from onnxsnn.session import fixed_batch, pieces_of, samples_of, split
+from onnxsnn.session import fixed_batch, is_filled, join, pieces_of, split
 
 __all__ = ["BACKENDS", "Result", "Runner"]
 
@@ -256,7 +256,9 @@ class Runner:
             for inputs, state in zip(prepared, before, strict=True)
         ]
         self._state = [state for _, state in results]
-        outputs = self._joined([values for values, _ in results])
+        count = len(self._rows)
+        filled = is_filled(count, self._batch)
+        outputs = join([values for values, _ in results], count, axis=1, filled=filled)
         counts = {layer: outputs.pop(_counter(layer)) for layer in self._layers}  # [steps, N]
         if not every_step:
             self._count(counts, 0, timesteps)
@@ -266,13 +268,6 @@ class Runner:
             self._ahead = (prepared, before, step + 1) if step + 1 < timesteps else None
             self._count(counts, step, step + 1)
             yield self._told({name: values[step, ...] for name, values in outputs.items()})
-
-    def _joined(self, pieces: Sequence[dict[str, Array]]) -> dict[str, Array]:
-        """The outputs of pieces, [steps, samples, ...], as one, without what was filled up."""
-        count = len(self._rows)
-        if len(pieces) == 1 and self._batch in (None, count):
-            return dict(pieces[0])
-        return {name: samples_of([p[name] for p in pieces], 1, count, name) for name in pieces[0]}
 
     def _told(self, outputs: dict[str, Array]) -> dict[str, Array]:
         """Outputs of all samples, of those that have left the batch as they were last."""
@@ -295,14 +290,20 @@ class Runner:
             ]
 
     def _count(self, counts: dict[str, Array], start: int, stop: int) -> None:
-        """Add up the spikes of some of the steps that were computed."""
+        """Add up the spikes of some of the steps that were computed.
+
+        Where a layer's first axis is not the sample, its spikes are shared out evenly.
+        """
         self.steps_done += stop - start
+        samples = self._batch or min(self._size, len(self._rows))  # of the first piece
         for layer, values in counts.items():
+            fired = values[start:stop].sum(axis=0, dtype=np.float64)
             total = np.zeros(self._samples)
-            total[self._rows] = values[start:stop].sum(axis=0, dtype=np.float64)
+            whole = len(fired) == len(self._rows)
+            total[self._rows] = fired if whole else fired.sum() / len(self._rows)
             self.spikes[layer] = self.spikes.get(layer, 0.0) + total
             shape = self._backend.shape(self._state[0], self._potentials[layer])
-            self.neurons[layer] = math.prod(shape[1:])
+            self.neurons[layer] = math.prod(shape) // samples
 
     def _named(self, inputs: Array | Mapping[str, Array]) -> dict[str, Array]:
         """The inputs by name, checked against the model's."""

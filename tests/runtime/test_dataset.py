@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from onnxsnn import Runner, convert
-from onnxsnn.errors import UsageError
+from onnxsnn.errors import DataError, UsageError
 from onnxsnn.runtime.dataset import BATCH, batch_size, run_dataset
 from tests.models import Builder, dataset, uniform
 from tests.networks import residual_network
@@ -51,3 +51,34 @@ def test_every_step_is_stacked_before_the_samples(snn):
 def test_timesteps_of_zero_are_refused(snn):
     with pytest.raises(UsageError, match="1 or more"):
         run_dataset(Runner(snn, rates=True), dataset(x=X), 0)
+
+
+@pytest.mark.parametrize("every_step", [False, True])
+def test_outputs_whose_first_axis_is_not_the_sample_are_kept_whole(tmp_path, every_step):
+    """Tokens of all samples along one axis."""
+    b = Builder((5, 8))
+    b.op("Reshape", "x", b.constant([-1, 8], np.int64))
+    b.gemm(8, inputs=8)
+    b.relu()
+    b.gemm(3, inputs=8)
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=uniform(20, 5, 8)), timesteps=2).snn
+    result = run_dataset(
+        Runner(snn, rates=True), dataset(x=uniform(BATCH + 3, 5, 8)), every_step=every_step
+    )
+    (values,) = result.outputs.values()
+    assert values.shape == (2,) * every_step + (5 * (BATCH + 3), 3)
+    (rate,) = result.rates.values()
+    assert 0 < rate < 1
+    assert result.spikes == pytest.approx(rate * 2 * 5 * 8)  # steps, tokens, neurons of each
+
+
+def test_an_output_that_is_one_number_takes_one_batch(tmp_path):
+    b = Builder((4,))
+    b.gemm(3)
+    b.relu()
+    b.op("ReduceMean", keepdims=0)
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=uniform(20, 4)), timesteps=2).snn
+    (value,) = run_dataset(Runner(snn, rates=True), dataset(x=uniform(3, 4))).outputs.values()
+    assert value.shape == ()
+    with pytest.raises(DataError, match="one number for a whole batch"):
+        run_dataset(Runner(snn, rates=True), dataset(x=uniform(BATCH + 3, 4)))
