@@ -50,7 +50,7 @@ class _Effort:
 
 _WHOLE = _Effort(reaches=(1.0, 0.4, 0.1), samples=2**13, values=2**23)
 _QUICK = _Effort(reaches=(0.5,), samples=2**9, values=2**21)
-_STEPS = 2**10  # of all samples together, that a quick correction runs
+_STEPS = 2**9  # of all samples together, that a quick correction runs
 _QUICK_SAMPLES = 32, 64  # at least, and at most
 _FEWEST = 16  # values per channel: from fewer, nothing is learnt
 
@@ -171,8 +171,8 @@ def _observe(bench: Bench, node: Node, original: Node, effort: _Effort) -> tuple
         target = _by_channel(np.clip(analog, *limits), axis)
         share = -(-wanted * len(rows) // total)
         chosen = random.permutation(target.shape[1])[:share]
-        currents = [_by_channel(current, axis)[:, chosen] for (current,) in steps]
-        pieces.append((np.stack(currents), target[:, chosen]))
+        currents = [_by_channel(current, axis).take(chosen, axis=1) for (current,) in steps]
+        pieces.append((np.stack(currents), target.take(chosen, axis=1)))
     return np.concatenate([p[0] for p in pieces], 2), np.concatenate([p[1] for p in pieces], 1)
 
 
