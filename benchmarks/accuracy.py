@@ -3,14 +3,12 @@
 What `onnxsnn compare` prints, of ways that are named: a threshold method, a neuron where that
 is not integrate-and-fire, its levels, and whether it is corrected, as in `fit` (neurons, quickly),
 `fit+none`, `fit+correct` (weights too), `percentile`, `fit@signed`, `fit@burst:4+correct`.
-Thresholds are per channel. For a network of train_networks.py, beside SpikingJelly where that is
-installed:
+Thresholds are per channel. A network of train_networks.py, which is trained the first time,
+beside SpikingJelly where that is installed:
 
-    python benchmarks/accuracy.py --model benchmarks/cache/preact.onnx \\
-        --calibrate benchmarks/cache/preact-calibrate.npz \\
-        --test benchmarks/cache/preact-test.npz --peer preact
+    python benchmarks/accuracy.py --network preact --fashion-mnist fashion-mnist --peer
 
-For Fashion-MNIST's idx files:
+Any other, here on Fashion-MNIST's idx files:
 
     python benchmarks/accuracy.py --model fashion-cnn.onnx --scale 1/255 \\
         --calibrate fashion-mnist/train-images-idx3-ubyte.gz \\
@@ -34,10 +32,11 @@ def options() -> argparse.Namespace:
     parser = new_parser(__doc__.splitlines()[0])
     parser.add_argument("--ways", nargs="+", default=WAYS)
     parser.add_argument("--timesteps", type=int, nargs="+", default=[4, 8, 16, 32])
-    parser.add_argument(
-        "--peer", help="its name in train_networks.py: SpikingJelly converts it too"
-    )
-    return parser.parse_args()
+    parser.add_argument("--peer", action="store_true", help="SpikingJelly converts --network too")
+    chosen = parser.parse_args()
+    if chosen.peer and not chosen.network:
+        parser.error("--peer builds the network again, so that it takes --network")
+    return chosen
 
 
 def show_peer(chosen: argparse.Namespace, calibration: Dataset, test: Dataset) -> None:
@@ -49,7 +48,7 @@ def show_peer(chosen: argparse.Namespace, calibration: Dataset, test: Dataset) -
     images, labels = test.inputs[name], test.labels.astype("int64")
     samples = calibration.inputs[name]
     steps = sorted(chosen.timesteps)
-    found = measure(chosen.peer, chosen.model, samples, images, labels, steps)
+    found = measure(chosen.network, chosen.model, samples, images, labels, steps)
     for method, accuracies in found:
         cells = ", ".join(f"{a:.2%} at T={t}" for a, t in zip(accuracies, steps, strict=True))
         print(f"SpikingJelly {method}: {cells}", flush=True)

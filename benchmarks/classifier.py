@@ -16,9 +16,16 @@ __all__ = ["classifier_and_data", "new_parser", "way_of"]
 def new_parser(description: str) -> argparse.ArgumentParser:
     """A parser of what says which classifier, and which samples."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--calibrate", type=Path, required=True, help="samples; no labels needed")
-    parser.add_argument("--test", type=Path, required=True, help="samples with labels")
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--calibrate", type=Path, help="samples; no labels needed")
+    parser.add_argument("--test", type=Path, help="samples with labels")
+    parser.add_argument(
+        "--network",
+        help="of train_networks.py, in place of these three; it is trained where it never was",
+    )
+    parser.add_argument(
+        "--fashion-mnist", type=Path, default=Path("fashion-mnist"), help="to train on: a folder"
+    )
     parser.add_argument("--scale", default="1", help="factor of the values, e.g. 1/255")
     parser.add_argument("--samples", type=int, default=256, help="calibration samples")
     parser.add_argument("--skip", type=int, default=0, help="calibration samples to skip")
@@ -27,7 +34,17 @@ def new_parser(description: str) -> argparse.ArgumentParser:
 
 
 def classifier_and_data(chosen: argparse.Namespace) -> tuple[Source, Dataset, Dataset]:
-    """The classifier, all unlabelled samples but those to skip, and the test samples."""
+    """The classifier, all unlabelled samples but those to skip, and the test samples.
+
+    Where a network is named, its files are chosen.
+    """
+    if chosen.network:
+        from train_networks import trained  # needs PyTorch
+
+        files = trained(chosen.network, chosen.fashion_mnist)
+        chosen.model, chosen.calibrate, chosen.test = files
+    elif not (chosen.model and chosen.calibrate and chosen.test):
+        raise SystemExit("give --model, --calibrate and --test, or --network")
     source = load_source(chosen.model)
     preprocessing = Preprocessing(scale=parse_scale(chosen.scale))
     unlabelled, test = (

@@ -11,8 +11,7 @@ ANN's less one point, on any classifier, and reached is the first step after whi
 The first three are looked for on few samples first; where those do not get there within --most
 steps, the others are not run.
 
-    python benchmarks/headline.py --model benchmarks/cache/vgg-avg.onnx \\
-        --calibrate benchmarks/cache/vgg-avg-calibrate.npz --test benchmarks/cache/vgg-avg-test.npz
+    python benchmarks/headline.py --network vgg-avg --fashion-mnist fashion-mnist
 """
 
 from __future__ import annotations

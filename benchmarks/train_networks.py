@@ -272,6 +272,15 @@ def make(name: str, data: Path, out: Path) -> None:
     print(f"{name}: {accuracy(logits, test_labels):.2%} of {len(test_labels)} test images")
 
 
+def trained(name: str, data: Path, out: Path = CACHE) -> list[Path]:
+    """The three files of a network: the model, calibration and test data; trained only once."""
+    out.mkdir(parents=True, exist_ok=True)
+    files = [out / f"{name}{ending}" for ending in (".onnx", "-calibrate.npz", "-test.npz")]
+    if not files[-1].exists():  # it is written last
+        make(name, data, out)
+    return files
+
+
 def save(path: Path, recipe: Recipe, images: Bytes, **more: Bytes) -> None:
     """Write what the network is fed for these images."""
     arrays = recipe.inputs(torch.tensor(images).float() / 255)
@@ -286,10 +295,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=CACHE, help="folder to write into")
     parser.add_argument("names", nargs="+", choices=RECIPES)
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
     for name in options.names:
-        if not (options.out / f"{name}-test.npz").exists():
-            make(name, options.data, options.out)
+        trained(name, options.data, options.out)
 
 
 if __name__ == "__main__":

@@ -86,6 +86,14 @@ def test_accuracy_takes_trained_thresholds(tmp_path):
     assert [row[0] for row in found] == ["trained", "trained, corrected"]
 
 
+def test_what_is_measured_must_be_named(demo):
+    for given in (demo[:4], (*demo, "--peer")):
+        command = [sys.executable, str(BENCHMARKS / "accuracy.py"), *map(str, given)]
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert run.returncode != 0
+        assert run.stderr.splitlines()[-1].count("--network") == 1
+
+
 @pytest.mark.slow
 def test_vgg16_converts_within_a_minute_and_three_gibibytes():
     row = next(line for line in printed("convert_vgg16.py").splitlines() if " M " in line)

@@ -72,7 +72,7 @@ def integer_network(
         data: samples, without labels; None for noise.
         progress: called with the samples that were run, and how many there are to run.
     """
-    samples = _noise(snn) if data is None else data.slice(0, _SAMPLES)
+    samples = _noise(snn) if data is None else data.spread(_SAMPLES)
     total = 2 * len(samples)
     seen, expected = _observe(snn, samples, lambda done: progress(done, total))
     graph, neurons = snn.graph(), snn.neurons
@@ -161,7 +161,10 @@ def _ann_outputs(ann: Source, snn: SpikingModel, data: Dataset) -> dict[str, Arr
 
 
 def _joined(pieces: list[dict[str, Array]]) -> dict[str, Array]:
-    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+    """The outputs of batches, to compare: what is one number for a batch is one of each."""
+    return {
+        name: np.concatenate([np.atleast_1d(piece[name]) for piece in pieces]) for name in pieces[0]
+    }
 
 
 def _cost(

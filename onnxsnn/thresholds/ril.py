@@ -96,7 +96,7 @@ class _Trial:
         self._thresholds = [node.inputs[1].values for node in self.layers]
         self._model = to_model(graph)
         self._constants = {t.name: t for t in self._model.graph.initializer}
-        self._batches = [feeds for feeds, _ in data.slice(0, _SAMPLES).batches(32)]
+        self._batches = [feeds for feeds, _ in data.spread(_SAMPLES).batches(32)]
         self._expected = self._outputs(np.full(len(self.layers), 2.0**20))  # nothing is clipped
 
     def __call__(self, shares: Floats) -> _Candidate:

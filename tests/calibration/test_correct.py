@@ -84,7 +84,9 @@ def test_without_data_nothing_is_corrected(source):
     assert convert(source).snn.metadata["correction"] == "none"
 
 
-@pytest.mark.parametrize(("timesteps", "samples"), [(1, 64), (8, 64), (10, 51), (16, 32), (400, 32)])
+@pytest.mark.parametrize(
+    ("timesteps", "samples"), [(1, 64), (8, 64), (10, 51), (16, 32), (400, 32)]
+)
 def test_a_quick_correction_takes_few_samples(source, monkeypatch, timesteps, samples):
     seen = []
 

@@ -54,6 +54,16 @@ def test_outputs_that_are_no_classes_have_an_error_alone():
     assert 0 < cost["error"] < 0.2
 
 
+def test_an_output_that_is_one_number_is_compared_batch_by_batch():
+    b = Builder((4,))
+    b.gemm(3)
+    b.relu()
+    source = Source(b.model(b.op("ReduceMean", keepdims=0)), "", [])
+    snn = convert(source, dataset(x=uniform(120, 4)), timesteps=4, integer=True).snn
+    assert snn.metadata["integer"]["agreement"] is None
+    assert 0 <= snn.metadata["integer"]["error"] < 0.2
+
+
 def test_without_data_the_cost_is_that_on_noise():
     b = Builder((2, 6, 6))
     b.conv(4)
