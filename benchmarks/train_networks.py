@@ -274,6 +274,8 @@ def make(name: str, data: Path, out: Path) -> None:
 
 def trained(name: str, data: Path, out: Path = CACHE) -> list[Path]:
     """The three files of a network: the model, calibration and test data; trained only once."""
+    if name not in RECIPES:
+        raise SystemExit(f"there is no network {name!r}; take one of {', '.join(RECIPES)}")
     out.mkdir(parents=True, exist_ok=True)
     files = [out / f"{name}{ending}" for ending in (".onnx", "-calibrate.npz", "-test.npz")]
     if not files[-1].exists():  # it is written last
