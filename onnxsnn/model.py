@@ -36,6 +36,7 @@ __all__ = [
     "input_specs",
     "is_spiking",
     "kind_of",
+    "stateful",
     "step_graph",
 ]
 
@@ -116,8 +117,7 @@ class SpikingModel:
         layers: Sequence[Layer],
     ) -> SpikingModel:
         """Put the step graph together: defaults for the states, and the metadata."""
-        model = to_model(graph)
-        _set_defaults(model, states)
+        model = stateful(graph, states)
         pairs = [{"input": s.input, "output": s.output, "role": s.role} for s in states]
         write_metadata(
             model,
@@ -369,8 +369,11 @@ def _neurons(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     ]
 
 
-def _set_defaults(model: onnx.ModelProto, states: Sequence[State]) -> None:
+def stateful(graph: Graph, states: Sequence[State]) -> onnx.ModelProto:
+    """The model of a step graph, with the states' defaults; it is not checked."""
+    model = to_model(graph)
     model.graph.initializer.extend(
         onnx.numpy_helper.from_array(np.asarray(state.default, np.float32), state.input)
         for state in states
     )
+    return model

@@ -25,7 +25,7 @@ from onnxsnn.graph import (
     to_model,
     unique_name,
 )
-from onnxsnn.model import SpikingModel
+from onnxsnn.model import SpikingModel, input_specs, stateful
 from onnxsnn.neurons import Neuron
 from onnxsnn.passes.spike import spike
 from onnxsnn.ratenorm import RECTIFYING
@@ -76,7 +76,7 @@ class Bench:
         """
         whole = self.graph.copy()
         states = spike(whole, self.neuron, self.potentials).states
-        snn = SpikingModel.build(whole, states, {}, [])
+        snn = SpikingModel(stateful(whole, states), states, {}, [])
         fixed, count = fixed_batch([spec.shape for spec in snn.inputs]), len(self.data)
         if fixed is None:
             size = batch_size(snn)
@@ -195,9 +195,9 @@ class Bench:
         currents = [probe.inputs[0] for probe in probes]
         part.outputs = [*currents, *(tensors[state.output] for state in states)]
         part.cleanup(remove_unused_graph_inputs=True)
-        snn = SpikingModel.build(part, states, {}, [])
-        graph = StepGraph(snn.model, states, [tensor.name for tensor in currents])
-        return _Part(graph, [spec.name for spec in snn.inputs])
+        model = stateful(part, states)
+        graph = StepGraph(model, states, [tensor.name for tensor in currents])
+        return _Part(graph, [spec.name for spec in input_specs(model)])
 
 
 @dataclass
