@@ -157,7 +157,7 @@ def convert(
         delay = read_out_delay(graph, statistics, neuron, trained, timesteps)
     potentials: Mapping[str, Array | float] = trained
     if correction != "none" and data is not None:
-        corrected = correct_network(
+        graph, corrected = correct_network(
             graph,
             reference,
             data,

@@ -7,19 +7,23 @@ the currents: sequential calibration (compare Li et al., ICML 2021, section 4). 
 it stays plain: weights, thresholds, initial potentials, and factors and biases that enter the
 weights.
 
+Whether initial potentials alternate between neighbours depends on the data, so that both ways are
+gone, and the one of least error of the outputs is kept.
+
 A quick correction fits neurons alone, on few samples and few values of each channel.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxsnn.arrays import Array, Floats
 from onnxsnn.calibration.cut import Bench
+from onnxsnn.calibration.dither import alternates, alternation
 from onnxsnn.calibration.fitting import Fit, fit_neurons
 from onnxsnn.calibration.reconstruct import fitted_tensor, reconstruct_weights
 from onnxsnn.data import Dataset
@@ -27,7 +31,7 @@ from onnxsnn.graph import Graph, Node, insert, per_channel, sole_producer, uniqu
 from onnxsnn.neurons import Neuron
 from onnxsnn.operators import varying_tensors
 from onnxsnn.passes.report import Report
-from onnxsnn.ratenorm import SIGNED, is_rate_norm, limits_of, rate_norms, set_threshold
+from onnxsnn.ratenorm import RECTIFYING, SIGNED, is_rate_norm, limits_of, rate_norms, set_threshold
 from onnxsnn.weights import weight_layer
 
 __all__ = ["CorrectionReport", "correct_network"]
@@ -41,15 +45,21 @@ class _Effort:
         reaches: of the rounds of the search for what neurons are given.
         samples: values per channel that the neurons of a layer are fitted to,
         values: and of all channels and steps together, at most.
+        weights: whether weights are fitted.
+        thresholds: whether thresholds may change.
+        alternate: whether potentials alternate between neighbours.
     """
 
     reaches: Sequence[float]
     samples: int
     values: int
+    weights: bool
+    thresholds: bool = True
+    alternate: bool = False
 
 
-_WHOLE = _Effort(reaches=(1.0, 0.4, 0.1), samples=2**13, values=2**23)
-_QUICK = _Effort(reaches=(0.5,), samples=2**9, values=2**21)
+_WHOLE = _Effort(reaches=(1.0, 0.4, 0.1), samples=2**13, values=2**23, weights=True)
+_QUICK = _Effort(reaches=(0.5,), samples=2**9, values=2**21, weights=False)
 _STEPS = 2**9  # of all samples together, that a quick correction runs
 _QUICK_SAMPLES = 32, 64  # at least, and at most
 _FEWEST = 16  # values per channel: from fewer, nothing is learnt
@@ -59,7 +69,7 @@ _FEWEST = 16  # values per channel: from fewer, nothing is learnt
 class CorrectionReport(Report):
     """The report; `potentials` holds initial potentials as fractions of the threshold.
 
-    They are by node name, and of the threshold's shape; `biases` are the currents that were
+    They are by node name, and broadcast against the output; `biases` are the currents that were
     added, [C] in units of the activation, by node name too.
     """
 
@@ -78,14 +88,15 @@ def correct_network(
     weights: bool = True,
     thresholds: bool = True,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
-) -> CorrectionReport:
+) -> tuple[Graph, CorrectionReport]:
     """Fit the weights of every layer to its spikes, and its neurons to their currents, in order.
 
-    It costs about three runs of T steps over the data, as layers that are fitted are recorded;
-    without weights, one run over a few samples.
+    It costs about three runs of T steps over the data, as layers that are fitted are recorded, and
+    with binary neurons that lie in maps as much again, to try potentials that alternate; without
+    weights, one run over a few samples.
 
     Args:
-        graph: Rate Norm Layers with their thresholds; it is changed.
+        graph: Rate Norm Layers with their thresholds; it stays as it is.
         reference: the same graph, whose thresholds are not set: the ANN.
         data: unlabelled samples.
         neuron: the neuron that will run; its signed counterpart where values can be negative.
@@ -96,23 +107,48 @@ def correct_network(
         thresholds: whether thresholds may change too.
         progress: called with the layers done and the layers in all.
 
+    Returns:
+        the graph with its fits, and what was done.
+
     Raises:
         DataError: the data do not fit the model.
     """
-    report = CorrectionReport("correct", preserves_values=False)
-    effort = _WHOLE if weights else _QUICK
+    effort = replace(_WHOLE if weights else _QUICK, thresholds=thresholds)
+    efforts = [effort]
+    if weights and neuron.bits_per_spike == 1 and any(map(_alternates, rate_norms(graph))):
+        efforts.append(replace(effort, alternate=True))
     samples = data if weights else data.spread(_few(timesteps))
-    bench = Bench(graph, reference, samples, neuron, timesteps, dict(potentials))
-    stages = _stages(graph, weights)
-    originals = {node.name: node for node in rate_norms(reference)}
+    tries = []
+    for number, effort in enumerate(efforts):
+        bench = Bench(graph.copy(), reference, samples, neuron, timesteps, dict(potentials))
+        tries.append((bench, _correct(bench, effort, _share(progress, number, len(efforts)))))
+    bench, report = tries[0] if len(tries) == 1 else min(tries, key=lambda t: _output_error(t[0]))
+    return bench.graph, report
+
+
+def _share(
+    progress: Callable[[int, int], None], number: int, tries: int
+) -> Callable[[int, int], None]:
+    """The progress of one try of some."""
+    return lambda done, every: progress(number * every + done, tries * every)
+
+
+def _correct(
+    bench: Bench, effort: _Effort, progress: Callable[[int, int], None]
+) -> CorrectionReport:
+    """Correct the graph of a bench, front to back."""
+    report = CorrectionReport("correct", preserves_values=False)
+    graph = bench.graph
+    stages = _stages(graph, effort.weights)
+    originals = {node.name: node for node in rate_norms(bench.reference)}
     for done, node in enumerate(stages, start=1):
         layer = weight_layer(graph, node)
         if layer is None:
             bench.record(node.inputs[0], stages[done - 1 :])
-            fit = _fitted(bench, node, originals[node.name], effort, thresholds=thresholds)
+            fit = _fitted(bench, node, originals[node.name], effort)
             if fit is not None:
                 report.biases[node.name] = fit.bias
-                bench.potentials[node.name] = _apply(bench, node, fit)
+                bench.potentials[node.name] = _apply(bench, node, fit, effort)
                 report.actions["layers fitted to their currents"] += 1
             result = node.outputs[0]
         else:
@@ -124,6 +160,18 @@ def correct_network(
         progress(done, len(stages))
     report.potentials = bench.potentials
     return report
+
+
+def _output_error(bench: Bench) -> float:
+    """The mean squared error of the outputs over the data, each relative to its power."""
+    names = [tensor.name for tensor in bench.reference.outputs]
+    errors, powers = np.zeros((2, len(names)))
+    for steps, analog in bench.observe(names):
+        totals = [np.sum(currents, axis=0) for currents in zip(*steps, strict=True)]
+        for i, (total, wanted) in enumerate(zip(totals, analog, strict=True)):
+            errors[i] += np.square(total / bench.timesteps - wanted).sum()
+            powers[i] += np.square(wanted).sum()
+    return float((errors / np.maximum(powers, np.finfo(np.float32).tiny)).sum())
 
 
 def _few(timesteps: int) -> int:
@@ -144,16 +192,16 @@ def _stages(graph: Graph, weights: bool) -> list[Node]:
     ]
 
 
-def _fitted(
-    bench: Bench, node: Node, original: Node, effort: _Effort, *, thresholds: bool
-) -> Fit | None:
+def _fitted(bench: Bench, node: Node, original: Node, effort: _Effort) -> Fit | None:
     """The fit of a layer's neurons; None where there is too little to learn from."""
     neuron = bench.neuron.signed if node.op == SIGNED else bench.neuron
     start = _start(node, bench.potentials.get(node.name, neuron.initial_potential))
     currents, target = _observe(bench, node, original, effort)
     if target.shape[1] < _FEWEST:
         return None
-    return fit_neurons(currents, target, start, neuron, effort.reaches, thresholds=thresholds)
+    return fit_neurons(
+        currents, target, start, neuron, effort.reaches, thresholds=effort.thresholds
+    )
 
 
 def _observe(bench: Bench, node: Node, original: Node, effort: _Effort) -> tuple[Floats, Floats]:
@@ -190,14 +238,21 @@ def _start(node: Node, potential: Array | float) -> Fit:
     return Fit(threshold, start * threshold, np.zeros_like(threshold), threshold)
 
 
-def _apply(bench: Bench, node: Node, fit: Fit) -> Array:
+def _apply(bench: Bench, node: Node, fit: Fit, effort: _Effort) -> Array:
     """Give a layer its fit; the initial potentials, as fractions, are given back."""
     shape = node.inputs[1].values.shape
     set_threshold(bench.graph, node, fit.threshold.reshape(shape), fit.scale.reshape(shape))
     if np.any(fit.bias):
         _add_bias(bench, node, fit.bias.reshape(shape).astype(np.float32))
     fractions: Array = (fit.potential / fit.threshold).reshape(shape).astype(np.float32)
+    if effort.alternate and _alternates(node):
+        return fractions + alternation(node.outputs[0].shape)
     return fractions
+
+
+def _alternates(node: Node) -> bool:
+    """Whether the potentials of a layer can alternate."""
+    return node.op == RECTIFYING and alternates(node.outputs[0].shape)
 
 
 def _add_bias(bench: Bench, node: Node, bias: Array) -> None:

@@ -104,7 +104,7 @@ def _of_sample(values: Array, axes: int) -> Array:
 def _neuron(node: Node, context: Context) -> Form:
     current, theta, potential = node.inputs[:3]
     axes = len(node.outputs[0].shape)
-    start = np.broadcast_to(context.defaults[potential.name], theta.values.shape)
+    start, _ = np.broadcast_arrays(context.defaults[potential.name], theta.values)
     arrays = {"threshold": _of_sample(theta.values, axes), "v0": _of_sample(start, axes)}
     return Form(node.op, [current], _settings(node), arrays)
 

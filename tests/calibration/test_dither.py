@@ -1,0 +1,114 @@
+"""Initial potentials that alternate, and where a correction keeps them."""
+
+import numpy as np
+import pytest
+
+from onnxsnn import Runner, SpikingModel, convert, load_source
+from onnxsnn.calibration import correct
+from onnxsnn.calibration.dither import alternates, alternation
+from onnxsnn.neurons import IntegrateAndFire, SignedIntegrateAndFire
+from onnxsnn.session import Session
+from tests.models import Builder, dataset, uniform
+
+
+def test_neighbours_along_every_axis_differ_and_the_mean_is_zero():
+    amounts = alternation(["N", 2, 8, 10])
+    assert amounts.shape == (1, 2, 8, 10)
+    assert amounts.dtype == np.float32
+    for axis in (1, 2, 3):
+        assert np.array_equal(np.delete(amounts, -1, axis), -np.delete(amounts, 0, axis))
+    assert np.all(amounts != 0)
+    assert amounts.mean() == 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        (["N", 2, 8, 8], True),
+        (["N", 2, 64], True),
+        (["N", 2, 8, 7], False),
+        (["N", 2, None, 8], False),
+        (["N", 2, "h", "w"], False),
+        (["N", None, 8, 8], False),
+        (["N", 64], False),
+        (["N"], False),
+        ([], False),
+        (None, False),
+    ],
+)
+def test_large_maps_of_known_sizes_alternate(shape, expected):
+    assert alternates(shape) == expected
+
+
+def smooth(seed):
+    """Images whose neighbouring pixels are alike, [N, 1, 16, 16]."""
+    x = uniform(64, 1, 16, 16, seed=seed).cumsum(2).cumsum(3)
+    return ((x - x.mean()) / x.std()).astype(np.float32)
+
+
+def pooled(path):
+    """A network whose outputs are of means over 4 x 4 neighbours."""
+    b = Builder((1, 16, 16))
+    b.conv(8)
+    b.relu()
+    b.op("AveragePool", kernel_shape=[4, 4], strides=[4, 4])
+    b.op("Flatten")
+    b.gemm(4, inputs=8 * 4 * 4)
+    return load_source(b.save(path))
+
+
+def error(source, snn, x):
+    """The squared error of the SNN's outputs."""
+    (values,) = Runner(snn).run(x, snn.timesteps).outputs.values()
+    (expected,) = Session(source.model).run({"x": x}).values()
+    return np.square(values - expected).sum()
+
+
+def by_position(snn):
+    """How many layers start with a potential of its own for every position."""
+    return sum(s.role == "potential" and s.default[0, 0].size > 1 for s in snn.states)
+
+
+def test_images_that_were_not_seen_come_nearer_to_the_ann(tmp_path, monkeypatch):
+    source = pooled(tmp_path / "m.onnx")
+    snn = convert(source, dataset(x=smooth(0)), timesteps=2, correct=True).snn
+    monkeypatch.setattr(correct, "alternates", lambda _: False)
+    without = convert(source, dataset(x=smooth(0)), timesteps=2, correct=True).snn
+    assert (by_position(snn), by_position(without)) == (1, 0)
+    assert error(source, snn, smooth(1)) < 0.9 * error(source, without, smooth(1))
+
+
+def test_they_are_not_kept_where_the_outputs_lose_by_them(tmp_path, monkeypatch):
+    """On a map whose neighbours have nothing in common, and whose values are read one by one."""
+    b = Builder((8, 16, 16))
+    b.relu()
+    source, x = load_source(b.save(tmp_path / "m.onnx")), uniform(64, 8, 16, 16)
+    tries = []
+    measured = correct._output_error
+    monkeypatch.setattr(
+        correct, "_output_error", lambda bench: tries.append(measured(bench)) or tries[-1]
+    )
+    snn = convert(source, dataset(x=x), timesteps=2, correct=True).snn
+    assert tries[0] < tries[1]
+    assert by_position(snn) == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"correct": True, "neuron": SignedIntegrateAndFire()},
+        {"correct": None, "neuron": IntegrateAndFire()},
+    ],
+)
+def test_other_neurons_and_a_quick_correction_go_without(tmp_path, options):
+    snn = convert(pooled(tmp_path / "m.onnx"), dataset(x=smooth(0)), timesteps=2, **options).snn
+    assert by_position(snn) == 0
+
+
+def test_a_file_keeps_them(tmp_path):
+    source, x = pooled(tmp_path / "m.onnx"), smooth(1)
+    snn = convert(source, dataset(x=smooth(0)), timesteps=2, correct=True).snn
+    snn.save(tmp_path / "s.onnx")
+    loaded = SpikingModel.load(tmp_path / "s.onnx")
+    assert by_position(loaded) == 1
+    assert error(source, loaded, x) == error(source, snn, x)
