@@ -99,10 +99,11 @@ def convert(
         per_layer: one threshold per layer instead of one per channel.
         correct: fit each layer's weights, thresholds, initial potentials and biases to what the
             SNN really emits, layer by layer; it takes about as long as three runs over the data,
-            and the fits. None for a quick fit of all but the weights, on up to 64 of the samples,
-            where thresholds are those of `fit`, there is no delay, and the neuron starts where its
-            kind does; False for thresholds alone. Layers of fewer than 16 values per channel in
-            those samples keep what they have.
+            and the fits, and as much again with binary neurons in large maps. None for a quick
+            fit of all but the weights, on up to 64 of the samples, where thresholds are those of
+            `fit`, there is no delay, and the neuron starts where its kind does; False for
+            thresholds alone. Layers of fewer than 16 values per channel in those samples keep
+            what they have.
         delay: steps that the outputs leave out once they are over: from then on they are those of
             the mean over the later ones. None for as many as spikes are estimated to take, T / 2
             at most. Not with `correct`, which fits all steps together.

@@ -18,7 +18,7 @@ from onnxsnn.arrays import Array
 
 __all__ = ["alternates", "alternation"]
 
-_AMOUNT = 0.12  # thresholds, up and down; on real networks, 0.08 to 0.16 differ little
+_AMOUNT = 0.12  # thresholds, up and down; of VGG-16 and PreActResNet-18, at T of 2 to 8
 _SMALLEST = 8  # positions along every axis
 
 

@@ -199,6 +199,23 @@ def test_whole_networks_give_the_runner_s_outputs(structure, tmp_path):
     assert np.linalg.norm(outputs - expected) < 0.05 * np.linalg.norm(expected)
 
 
+def test_potentials_of_every_position_are_written(tmp_path):
+    """As a correction gives them to maps whose neighbours are alike."""
+    x = uniform(32, 1, 16, 16).cumsum(2).cumsum(3) / 16
+    b = Builder((1, 16, 16))
+    b.conv(4)
+    b.relu()
+    b.op("GlobalAveragePool")
+    b.op("Flatten")
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x), timesteps=2, correct=True).snn
+    export_npz(snn, tmp_path / "m.npz")
+    simulator = Simulator(tmp_path / "m.npz")
+    (key,) = (key for key in simulator.file if key.endswith(".v0"))
+    assert simulator.file[key].shape == (4, 16, 16)
+    ((name, outputs),) = simulator.run(x, 2).items()
+    assert np.allclose(outputs, Runner(snn).run(x, 2).outputs[name], atol=1e-5)
+
+
 def test_whole_values_are_integers_and_others_are_not(tmp_path):
     b = IntegerBuilder((2, 6, 6))
     b.conv(4)
