@@ -56,8 +56,10 @@ def classifier_and_data(chosen: argparse.Namespace) -> tuple[Source, Dataset, Da
 
 def way_of(text: str) -> Way:
     """A way as it is written on the command line."""
-    method, _, correction = text.partition("+")
-    correct = {"": None, "correct": True, "none": False}[correction]
+    method, *added = text.split("+")
+    correct = True if "correct" in added else False if "none" in added else None
     threshold, _, neuron = method.partition("@")
     name, _, levels = neuron.partition(":")
-    return Way(threshold, name or "if", int(levels) if levels else None, correct)
+    return Way(
+        threshold, name or "if", int(levels) if levels else None, correct, "anytime" in added
+    )

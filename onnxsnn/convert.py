@@ -78,6 +78,7 @@ def convert(
     neuron: Neuron | None = None,
     per_layer: bool = False,
     correct: bool | None = None,
+    anytime: bool = False,
     delay: int | None = 0,
     strict: bool = False,
     integer: bool = False,
@@ -99,11 +100,14 @@ def convert(
         per_layer: one threshold per layer instead of one per channel.
         correct: fit each layer's weights, thresholds, initial potentials and biases to what the
             SNN really emits, layer by layer; it takes about as long as three runs over the data,
-            and the fits, and as much again with binary neurons in large maps. None for a quick
-            fit of all but the weights, on up to 64 of the samples, where thresholds are those of
-            `fit`, there is no delay, and the neuron starts where its kind does; False for
+            and the fits, and as much again with binary neurons in large maps. None for a
+            quick fit of all but the weights, on up to 64 of the samples, where thresholds are those
+            of `fit`, there is no delay, and the neuron starts where its kind does; False for
             thresholds alone. Layers of fewer than 16 values per channel in those samples keep
             what they have.
+        anytime: let the correction make neurons fire early, so that the outputs are near the ANN's
+            after few steps too, for early exit; it costs spikes, and a little of what the outputs
+            are after T steps.
         delay: steps that the outputs leave out once they are over: from then on they are those of
             the mean over the later ones. None for as many as spikes are estimated to take, T / 2
             at most. Not with `correct`, which fits all steps together.
@@ -154,6 +158,8 @@ def convert(
     graph = line.did(graph, thresholds)
     trained = {} if asked else prepared.potentials
     correction = _correction(correct, data, method, delay, neuron)
+    if anytime and correction == "none":
+        raise UsageError("--anytime is a way to correct neurons, and none are; give --correct")
     if delay is None:
         delay = read_out_delay(graph, statistics, neuron, trained, timesteps)
     potentials: Mapping[str, Array | float] = trained
@@ -167,6 +173,7 @@ def convert(
             potentials,
             weights=correction == "weights",
             thresholds=not per_layer,
+            anytime=anytime,
             progress=progress,
         )
         potentials = corrected.potentials
@@ -181,6 +188,7 @@ def convert(
         "threshold": threshold or method,
         "per_layer": per_layer,
         "correction": correction,
+        "anytime": anytime,
         "delay": delay,
         "statistics": origin,
         "neuron": {"model": neuron.name, **vars(neuron)},

@@ -29,17 +29,20 @@ class Way:
     neuron: str = IntegrateAndFire.name
     levels: int | None = None
     correct: bool | None = None
+    anytime: bool = False
 
     def __str__(self) -> str:
         neuron = "" if self.neuron == IntegrateAndFire.name else f", {self.neuron}"
         levels = "" if self.levels is None else f" {self.levels}"
-        return f"{self.threshold}{neuron}{levels}{_CORRECTED[self.correct]}"
+        anytime = ", anytime" if self.anytime else ""
+        return f"{self.threshold}{neuron}{levels}{_CORRECTED[self.correct]}{anytime}"
 
     @property
     def options(self) -> str:
         """The options of `onnxsnn convert` that say the same."""
         levels = "" if self.levels is None else f" --levels {self.levels}"
-        return f"--threshold {self.threshold} --neuron {self.neuron}{levels}{_OPTION[self.correct]}"
+        correct = _OPTION[self.correct] + (" --anytime" if self.anytime else "")
+        return f"--threshold {self.threshold} --neuron {self.neuron}{levels}{correct}"
 
     def convert(self, source: Source, data: Dataset, timesteps: int) -> SpikingModel:
         """The network converted in this way, for T steps, without data where it takes none."""
@@ -50,6 +53,7 @@ class Way:
             threshold=self.threshold,
             neuron=self._neuron(),
             correct=self.correct,
+            anytime=self.anytime,
         ).snn
 
     def _neuron(self) -> Neuron | None:

@@ -47,6 +47,7 @@ class _Effort:
         values: and of all channels and steps together, at most.
         weights: whether weights are fitted.
         thresholds: whether thresholds may change.
+        anytime: whether what is emitted in the first steps counts too.
         alternate: whether potentials alternate between neighbours.
     """
 
@@ -55,6 +56,7 @@ class _Effort:
     values: int
     weights: bool
     thresholds: bool = True
+    anytime: bool = False
     alternate: bool = False
 
 
@@ -87,6 +89,7 @@ def correct_network(
     *,
     weights: bool = True,
     thresholds: bool = True,
+    anytime: bool = False,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> tuple[Graph, CorrectionReport]:
     """Fit the weights of every layer to its spikes, and its neurons to their currents, in order.
@@ -105,6 +108,7 @@ def correct_network(
             the threshold.
         weights: whether weights are fitted; else neurons alone, quickly.
         thresholds: whether thresholds may change too.
+        anytime: whether the outputs should be near the ANN's after fewer steps too.
         progress: called with the layers done and the layers in all.
 
     Returns:
@@ -113,7 +117,7 @@ def correct_network(
     Raises:
         DataError: the data do not fit the model.
     """
-    effort = replace(_WHOLE if weights else _QUICK, thresholds=thresholds)
+    effort = replace(_WHOLE if weights else _QUICK, thresholds=thresholds, anytime=anytime)
     efforts = [effort]
     if weights and neuron.bits_per_spike == 1 and any(map(_alternates, rate_norms(graph))):
         efforts.append(replace(effort, alternate=True))
@@ -200,7 +204,13 @@ def _fitted(bench: Bench, node: Node, original: Node, effort: _Effort) -> Fit | 
     if target.shape[1] < _FEWEST:
         return None
     return fit_neurons(
-        currents, target, start, neuron, effort.reaches, thresholds=effort.thresholds
+        currents,
+        target,
+        start,
+        neuron,
+        effort.reaches,
+        thresholds=effort.thresholds,
+        anytime=effort.anytime,
     )
 
 

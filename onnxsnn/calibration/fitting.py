@@ -10,11 +10,15 @@ channel can be given without touching what a neuron is:
 and each channel keeps what brings its mean emission nearest to the ANN's activation. It is
 the search for thresholds of least squared error (Li et al., ICML 2021, section 4.1) and their
 correction of biases and potentials (section 4.2) in one, on currents as they are.
+
+Many fits are about as near after T steps, and most of them fire late: what waits, errs less. Asked
+for neurons that are right at any time, the error of the mean after T / 2, T / 4 and T / 8 steps
+counts a little too. Outputs lose little after T steps, and gain much after fewer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,6 +32,9 @@ __all__ = ["Fit", "fit_neurons"]
 _AMOUNTS = (-1.0, -0.75, -0.5, -0.25, 0.25, 0.5, 0.75, 1.0)
 _GREATEST_BIAS = 0.3  # in thresholds per step
 _PRIOR = 1.0  # weight of the threshold as the scale: one observation at the full rate
+_PARTS = (2, 4, 8)  # of T: what the mean counts after, of neurons right at any time,
+_EARLY = 0.1  # by this factor; measured on VGG-16 and PreActResNet-18
+_LEAST = 2  # steps: what a layer has emitted after the first is chance
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,7 @@ def fit_neurons(
     reaches: Sequence[float],
     *,
     thresholds: bool = True,
+    anytime: bool = False,
 ) -> Fit:
     """The fit of least squared error that a pattern search finds from `start`, by channel.
 
@@ -65,15 +73,17 @@ def fit_neurons(
         neuron: the neuron that will run.
         reaches: of the rounds of the search; the steps of a round are a quarter of its reach.
         thresholds: whether thresholds may change too.
+        anytime: whether the error of the mean over the first steps counts too.
     """
+    marks = _marks(len(currents), anytime)
     knobs = _KNOBS if thresholds else _KNOBS[1:]
-    best, error = _tried(start, currents, target, neuron, rescale=False)
+    best, error = _tried(start, currents, target, neuron, marks, rescale=False)
     for reach in reaches:
         for turn in knobs:
             origin = best
             for amount in _AMOUNTS:
                 candidate = turn(origin, amount * reach, len(currents))
-                candidate, found = _tried(candidate, currents, target, neuron)
+                candidate, found = _tried(candidate, currents, target, neuron, marks)
                 best = _chosen(found < error, candidate, best)
                 error = np.minimum(found, error)
     return best
@@ -108,29 +118,53 @@ _KNOBS: tuple[Callable[[Fit, float, int], Fit], ...] = (
 
 
 def _tried(
-    fit: Fit, currents: Floats, target: Floats, neuron: Neuron, *, rescale: bool = True
+    fit: Fit,
+    currents: Floats,
+    target: Floats,
+    neuron: Neuron,
+    marks: Collection[int],
+    *,
+    rescale: bool = True,
 ) -> tuple[Fit, Floats]:
-    """The fit with its best scale, and its mean squared error, [C]."""
-    rates = _mean_spikes(fit, currents, neuron)
+    """The fit with the scale that is best after all steps, and its error, [C]."""
+    *early, rates = _mean_spikes(fit, currents, neuron, marks)
     if rescale:
         squares = np.square(rates).sum(axis=1) + _PRIOR
         scale = ((rates * target).sum(axis=1) + _PRIOR * fit.threshold) / squares
         fit = replace(fit, scale=np.where(scale > 0, scale, fit.threshold))
-    error: Floats = np.square(fit.scale[:, None] * rates - target).mean(axis=1)
+    errors = [_error(fit, means, target) for means in (rates, *early)]
+    error: Floats = errors[0] + np.float32(_EARLY) * sum(errors[1:])
     return fit, error
 
 
-def _mean_spikes(fit: Fit, currents: Floats, neuron: Neuron) -> Floats:
-    """Mean spikes per step, [C, samples], of neurons that are run on the currents."""
+def _error(fit: Fit, rates: Floats, target: Floats) -> Floats:
+    """The mean squared error of what is emitted, [C]."""
+    error: Floats = np.square(fit.scale[:, None] * rates - target).mean(axis=1)
+    return error
+
+
+def _mean_spikes(
+    fit: Fit, currents: Floats, neuron: Neuron, marks: Collection[int]
+) -> list[Floats]:
+    """Mean spikes per step until each mark, [C, samples], of neurons run on the currents."""
     threshold, bias = fit.threshold[:, None], fit.bias[:, None]
     shape = currents.shape[1:]
     states = [np.zeros(shape, currents.dtype) for _ in neuron.states]
     states[0] += fit.potential[:, None]
     total = np.zeros(shape, currents.dtype)
-    for current in currents:
+    means: list[Floats] = []
+    for step, current in enumerate(currents, start=1):
         spikes, *states = neuron.step(current + bias, threshold, *states)
         total += spikes
-    return total / len(currents)
+        if step in marks:
+            means.append(total / step)
+    return means
+
+
+def _marks(timesteps: int, anytime: bool) -> set[int]:
+    """The steps after which means count: the last, and where asked some before."""
+    early = (timesteps // part for part in _PARTS if anytime)
+    return {timesteps, *(step for step in early if step >= _LEAST)}
 
 
 def _chosen(better: npt.NDArray[np.bool_], candidate: Fit, best: Fit) -> Fit:

@@ -68,6 +68,11 @@ __all__ = ["convert_command"]
     "thresholds. By default, `fit` does it quickly, for neurons alone.",
 )  # fmt: skip
 @click.option(
+    "--anytime", is_flag=True,
+    help="Let the correction make neurons fire early, for outputs that say much after few steps, "
+    "as early exit wants; costs spikes.",
+)  # fmt: skip
+@click.option(
     "--delay", default="0", show_default=True, metavar="NUMBER|auto", callback=number_or_auto,
     help="Steps that the outputs leave out; `auto` estimates how long spikes take to arrive.",
 )  # fmt: skip
@@ -93,6 +98,7 @@ def convert_command(
     initial_potential: float | None,
     per_layer: bool,
     correct: bool | None,
+    anytime: bool,
     delay: int | None,
     strict: bool,
     integer: bool,
@@ -119,6 +125,7 @@ def convert_command(
         "neuron": neuron_of(neuron, levels, initial_potential),
         "per_layer": per_layer,
         "correct": correct,
+        "anytime": anytime,
         "delay": delay,
         "strict": strict,
         "integer": integer,

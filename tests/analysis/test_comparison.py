@@ -40,6 +40,8 @@ def test_ways_say_the_options_of_the_command_line():
     assert str(Way("fit", "signed")) == "fit, signed"
     assert Way("fit", correct=False).options.endswith(" --no-correct")
     assert str(Way("fit", correct=False)) == "fit, uncorrected"
+    assert Way("fit", anytime=True).options.endswith(" --anytime")
+    assert str(Way("fit", correct=True, anytime=True)) == "fit, corrected, anytime"
 
 
 def test_every_way_has_a_row_for_every_number_of_timesteps(tmp_path):

@@ -52,6 +52,26 @@ def test_a_quick_correction_is_the_default_and_brings_part_of_it(source, timeste
     assert errors[True] < errors[None] < left * errors[False]
 
 
+@pytest.mark.parametrize("correct", [None, True])
+def test_asked_for_few_steps_come_nearer_to_the_ann(source, correct):
+    """The SNN is fitted to 16 steps, and its outputs after the first 4 are looked at."""
+    fresh = uniform(100, 3, 8, 8, seed=1)
+    expected = next(iter(Session(source.model).run({"x": fresh}).values()))
+    errors = []
+    for anytime in (True, False):
+        conversion = convert(source, dataset(x=X), timesteps=16, correct=correct, anytime=anytime)
+        assert conversion.snn.metadata["anytime"] is anytime
+        early = next(iter(Runner(conversion.snn).run(fresh, 4).outputs.values()))
+        errors.append(np.linalg.norm(early - expected))
+    assert errors[0] < 0.95 * errors[1]
+
+
+@pytest.mark.parametrize("options", [{"correct": False}, {"threshold": "max"}, {"delay": 1}])
+def test_what_is_not_corrected_cannot_be_right_at_any_time(source, options):
+    with pytest.raises(UsageError, match="--anytime"):
+        convert(source, dataset(x=X), timesteps=T, anytime=True, **options)
+
+
 def actions(source, **options):
     """What the correction says that it did; None where there was none."""
     reports = convert(source, timesteps=T, **options).reports

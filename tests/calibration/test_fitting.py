@@ -10,11 +10,11 @@ T = 4
 REACHES = (1.0, 0.4, 0.1)
 
 
-def uneven(channels=3, samples=500, seed=0):
+def uneven(channels=3, samples=500, seed=0, timesteps=T):
     """Currents [T, C, samples] around means, and the rectified means."""
     random = np.random.default_rng(seed)
     mean = random.normal(0, 1, (channels, samples)).astype(np.float32)
-    noise = random.normal(0, 1, (T, channels, samples)).astype(np.float32)
+    noise = random.normal(0, 1, (timesteps, channels, samples)).astype(np.float32)
     return mean + noise - noise.mean(axis=0), np.maximum(mean, 0)
 
 
@@ -50,6 +50,19 @@ def test_every_channel_of_every_neuron_ends_nearer_than_it_started(name):
     errors = [error(fit, currents, target, neuron) for fit in (before, after)]
     assert np.all(errors[1] <= errors[0] * (1 + 1e-5))
     assert errors[1].sum() < 0.9 * errors[0].sum()
+
+
+def test_asked_for_neurons_are_right_early_at_little_cost_in_the_end():
+    neuron = IntegrateAndFire()
+    currents, target = uneven(timesteps=16)
+    early, late = (
+        fit_neurons(currents, target, start(target, neuron), neuron, REACHES, anytime=anytime)
+        for anytime in (True, False)
+    )
+    for steps in (2, 4, 8):
+        errors = [error(fit, currents[:steps], target, neuron).sum() for fit in (early, late)]
+        assert errors[0] < 0.85 * errors[1]
+    assert error(early, currents, target, neuron).sum() < 0.01 * np.square(target).mean(1).sum()
 
 
 def test_channels_are_fitted_apart():
