@@ -12,6 +12,14 @@ from onnxsnn.source import Source
 
 __all__ = ["classifier_and_data", "new_parser", "way_of"]
 
+CORRECTIONS = {  # `correct` and `anytime` of a way
+    "": (None, False),
+    "none": (False, False),
+    "correct": (True, False),
+    "anytime": (None, True),
+    "correct+anytime": (True, True),
+}
+
 
 def new_parser(description: str) -> argparse.ArgumentParser:
     """A parser of what says which classifier, and which samples."""
@@ -56,10 +64,8 @@ def classifier_and_data(chosen: argparse.Namespace) -> tuple[Source, Dataset, Da
 
 def way_of(text: str) -> Way:
     """A way as it is written on the command line."""
-    method, *added = text.split("+")
-    correct = True if "correct" in added else False if "none" in added else None
+    method, _, correction = text.partition("+")
+    correct, anytime = CORRECTIONS[correction]
     threshold, _, neuron = method.partition("@")
     name, _, levels = neuron.partition(":")
-    return Way(
-        threshold, name or "if", int(levels) if levels else None, correct, "anytime" in added
-    )
+    return Way(threshold, name or "if", int(levels) if levels else None, correct, anytime)

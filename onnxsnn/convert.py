@@ -100,9 +100,9 @@ def convert(
         per_layer: one threshold per layer instead of one per channel.
         correct: fit each layer's weights, thresholds, initial potentials and biases to what the
             SNN really emits, layer by layer; it takes about as long as three runs over the data,
-            and the fits, and as much again with binary neurons in large maps. None for a
-            quick fit of all but the weights, on up to 64 of the samples, where thresholds are those
-            of `fit`, there is no delay, and the neuron starts where its kind does; False for
+            and the fits, and as much again with binary neurons in large maps. None for a quick
+            fit of all but the weights, on up to 64 of the samples, where thresholds are those of
+            `fit`, there is no delay, and the neuron starts where its kind does; False for
             thresholds alone. Layers of fewer than 16 values per channel in those samples keep
             what they have.
         anytime: let the correction make neurons fire early, so that the outputs are near the ANN's
@@ -141,6 +141,9 @@ def convert(
         refuse_analog(graph)
 
     method = _method(threshold, data, graph, moments)
+    correction = _correction(correct, data, method, delay, neuron)
+    if anytime and correction == "none":
+        raise UsageError("--anytime is a way to correct neurons, and none are; give --correct")
     statistics, origin = _observe(graph, data, moments, line, progress)
     reference = graph.copy()
     thresholds = set_thresholds(
@@ -157,9 +160,6 @@ def convert(
     line.layers = _layers(graph, statistics, thresholds.origins, neuron, {})
     graph = line.did(graph, thresholds)
     trained = {} if asked else prepared.potentials
-    correction = _correction(correct, data, method, delay, neuron)
-    if anytime and correction == "none":
-        raise UsageError("--anytime is a way to correct neurons, and none are; give --correct")
     if delay is None:
         delay = read_out_delay(graph, statistics, neuron, trained, timesteps)
     potentials: Mapping[str, Array | float] = trained

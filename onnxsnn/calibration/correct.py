@@ -22,7 +22,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxsnn.arrays import Array, Floats
-from onnxsnn.calibration.cut import Bench
+from onnxsnn.calibration.cut import Bench, mean_currents
 from onnxsnn.calibration.dither import alternates, alternation
 from onnxsnn.calibration.fitting import Fit, fit_neurons
 from onnxsnn.calibration.reconstruct import fitted_tensor, reconstruct_weights
@@ -171,9 +171,8 @@ def _output_error(bench: Bench) -> float:
     names = [tensor.name for tensor in bench.reference.outputs]
     errors, powers = np.zeros((2, len(names)))
     for steps, analog in bench.observe(names):
-        totals = [np.sum(currents, axis=0) for currents in zip(*steps, strict=True)]
-        for i, (total, wanted) in enumerate(zip(totals, analog, strict=True)):
-            errors[i] += np.square(total / bench.timesteps - wanted).sum()
+        for i, (mean, wanted) in enumerate(zip(mean_currents(steps), analog, strict=True)):
+            errors[i] += np.square(mean - wanted).sum()
             powers[i] += np.square(wanted).sum()
     return float((errors / np.maximum(powers, np.finfo(np.float32).tiny)).sum())
 

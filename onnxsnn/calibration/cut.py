@@ -34,13 +34,23 @@ from onnxsnn.runtime.ort_values import Values
 from onnxsnn.runtime.step_graph import StepGraph
 from onnxsnn.session import Session, fixed_batch
 
-__all__ = ["Bench", "Steps"]
+__all__ = ["Bench", "Steps", "mean_currents"]
 
 _RECORDED = 2**30  # bytes that records may take; what is beyond is computed again
 _GLANCE = 2**12  # values that tell of most tensors that they are no spikes
 
 Steps = Iterator[list[Array]]
 """In each timestep, the currents of some tensors."""
+
+
+def mean_currents(steps: Steps) -> list[Array]:
+    """The means over time of some tensors' currents."""
+    totals = next(steps)
+    count = 1
+    for currents in steps:
+        totals = [total + current for total, current in zip(totals, currents, strict=True)]
+        count += 1
+    return [total / np.float32(count) for total in totals]
 
 
 @dataclass

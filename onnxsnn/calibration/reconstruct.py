@@ -32,7 +32,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxsnn.arrays import Array, Floats
-from onnxsnn.calibration.cut import Bench, Steps
+from onnxsnn.calibration.cut import Bench, mean_currents
 from onnxsnn.calibration.patches import (
     by_group,
     by_position,
@@ -186,7 +186,7 @@ def _observe(bench: Bench, layer: WeightLayer, target: Tensor) -> list[_Observat
     pieces: list[list[_Observations]] = [[], []]
     done = 0
     for steps, (_, analog) in bench.observe([layer.node.inputs[0].name, target.name]):
-        arrived, mean = _means(steps)
+        arrived, mean = mean_currents(steps)
         reached, wanted = (by_position(layer, values) for values in (mean, analog))
         for part, chosen in enumerate(_parts(done, len(reached))):
             where = _some(reached.shape[1], share, len(chosen), random)
@@ -196,16 +196,6 @@ def _observe(bench: Bench, layer: WeightLayer, target: Tensor) -> list[_Observat
             pieces[part].append(_Observations(observed, *given))
         done += len(reached)
     return [_joined(part) for part in pieces]
-
-
-def _means(steps: Steps) -> list[Array]:
-    """The means over time of some tensors' currents."""
-    totals = next(steps)
-    count = 1
-    for currents in steps:
-        totals = [total + current for total, current in zip(totals, currents, strict=True)]
-        count += 1
-    return [total / np.float32(count) for total in totals]
 
 
 def _joined(pieces: Sequence[_Observations]) -> _Observations:
