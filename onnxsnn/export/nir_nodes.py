@@ -107,12 +107,12 @@ def _scale(nir: ModuleType, operation: Operation, shape: list[int], factor: floa
 
 def _shift(nir: ModuleType, operation: Operation, shape: list[int], factor: float) -> _Nodes:
     shift = operation.arrays["shift"]
-    per_channel = _per_channel(shape, shift)
     if shape != operation.shape:
         return None
     if len(shape) == 1:
         spread = np.broadcast_to(shift, shape).astype(np.float32)
         return [nir.Affine(weight=np.eye(*shape, dtype=np.float32), bias=spread)], factor
+    per_channel = _per_channel(shape, shift)
     return None if per_channel is None else ([_pointwise(nir, shape, 1.0, per_channel)], factor)
 
 

@@ -201,6 +201,18 @@ def test_sum_that_broadcasts_is_refused(tmp_path):
         nir_graph(trained(b, tmp_path))
 
 
+def test_shift_that_broadcasts_is_refused(tmp_path):
+    b = IntegerBuilder((1, 6, 6))
+    b.clip(2.0)
+    b.op("Add", b.last, b.constant(np.ones((1, 4, 1, 1))))
+    b.channels = 4
+    b.conv(4)
+    b.clip(2.0)
+    b.head()
+    with pytest.raises(UnsupportedError, match=r"nothing for node 'add\d' \(Shift\)"):
+        nir_graph(trained(b, tmp_path))
+
+
 def test_open_sizes_are_refused_by_name(tmp_path):
     b = Builder((2, "H", "W"))
     b.conv(3)
