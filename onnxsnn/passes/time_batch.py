@@ -107,6 +107,7 @@ class _TimeBatcher:
         self.outputs = [t for t in graph.outputs if t.name not in self.after]
         self.counter = next((s for s in states if s.role == "step"), None)
         self.moving = self._moving()
+        self.naming = {id(node) for node in graph.nodes if _names_rows(node)}
         kept = {t.name for t in self.outputs} if every_step is None else set(every_step)
         self.early = self._early(kept)
         self.made: dict[tuple[int, str], Tensor] = {}
@@ -173,7 +174,7 @@ class _TimeBatcher:
             self._fold_late(node)
         elif any(t.name in self.before or self._is_count(t) for t in node.inputs):
             self._scan(node)
-        elif _names_rows(node):
+        elif id(node) in self.naming:
             raise UnsupportedError(f"{describe(node)} takes some rows of the batch")
         else:
             node.inputs = [self._spread(tensor, node) for tensor in node.inputs]
@@ -406,12 +407,18 @@ def _slice_shape(tensor: Tensor) -> list[Any]:
 
 
 def _names_rows(node: Node) -> bool:
-    """Whether a node takes rows by their places along the first axis, and not all of any number."""
+    """Whether a node takes rows by their places along the batch axis, and not all of any number.
+
+    A first axis whose size is known is not the batch's: attention has queries, keys and values
+    there.
+    """
     if node.op not in ("Compress", "Slice") or not is_float(node.inputs[0]):
         return False
-    axes = rank(node.inputs[0], node)
+    axes, sizes = rank(node.inputs[0], node), node.inputs[0].shape
+    batched = not (sizes and isinstance(sizes[0], int))
     if node.op == "Compress":
-        return node.attrs.get("axis") in (None, 0, -axes)
+        axis = node.attrs.get("axis")
+        return axis is None or (batched and axis in (0, -axes))
     starts, ends, named, steps = (
         None if index >= len(node.inputs) else constant(node.inputs[index])
         for index in (1, 2, 3, 4)
@@ -422,4 +429,4 @@ def _names_rows(node: Node) -> bool:
     first = named == 0
     strides = np.ones_like(starts) if steps is None else steps
     whole = (starts == 0) & (ends >= _LONGEST) & (strides == 1)
-    return bool(np.any(first & ~whole))
+    return batched and bool(np.any(first & ~whole))

@@ -165,6 +165,30 @@ def test_rows_that_are_cut_off_only_from_large_batches_are_found(tmp_path, end, 
     assert_same(expected, outputs, 1e-5)
 
 
+def attention():
+    """Queries, keys and values by one product, cut along an axis of their own in front."""
+    b = Builder((5, 8))
+    b.relu()
+    b.op("MatMul", b.last, b.normal(8, 24))
+    b.op("Reshape", b.last, b.constant([0, 0, 3, 8], np.int64))
+    b.op("Transpose", perm=[2, 0, 1, 3])
+    both = b.last
+    q, k, v = (
+        b.op("Squeeze", b.op("Slice", both, *bounds), b.constant([0], np.int64))
+        for bounds in ([b.constant([e], np.int64) for e in (i, i + 1, 0)] for i in range(3))
+    )
+    scores = b.op("MatMul", q, b.op("Transpose", k, perm=[0, 2, 1]))
+    b.op("MatMul", b.op("Softmax", scores, axis=-1), v)
+    b.op("MatMul", b.last, b.normal(8, 4))
+    return b
+
+
+def test_queries_keys_and_values_are_no_rows_of_the_batch(tmp_path):
+    b, x = attention(), uniform(6, 5, 8)
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x), timesteps=T).snn
+    assert_same(stepped(snn, {"x": x}, T), folded(snn, x, T), 1e-4)
+
+
 def test_an_output_without_axes_is_not_folded(tmp_path):
     b = Builder((4,))
     b.gemm(4)
