@@ -54,12 +54,13 @@ def _about(data: ReportData) -> str:
         "neurons": ", neurons corrected layer by layer",
         "weights": ", weights and neurons corrected layer by layer",
     }[correction]
+    early = ", to fire early" if metadata.get("anytime") else ""
     late = f", outputs averaged from step {data.snn.delay + 1} on" if data.snn.delay else ""
     samples = figure("samples", result.samples, lambda value: f"{value:,}")
     return (
         f"Neurons: {escape(neurons)}, {bits} bit{'' if result.bits_per_spike == 1 else 's'} per "
-        f"spike. Thresholds: {escape(metadata['threshold'])}{corrected}, for "
-        f"T = {data.snn.timesteps}{late}. Run here for {len(result.rows)} "
+        f"spike. Thresholds: {escape(metadata['threshold'])}{corrected}{early}, "
+        f"for T = {data.snn.timesteps}{late}. Run here for {len(result.rows)} "
         f"step{'' if len(result.rows) == 1 else 's'} on {samples} samples, beside the ANN."
     )
 

@@ -151,6 +151,15 @@ def test_page_says_which_steps_the_outputs_leave_out(network):
     assert "averaged from" not in page(gather("Plain", snn, source, data))
 
 
+def test_page_says_that_neurons_were_made_to_fire_early(network):
+    source, snn, data = network
+    early = convert(source, dataset(x=X), timesteps=4, correct=True, anytime=True).snn
+    assert "corrected layer by layer, to fire early, for T = 4" in page(
+        gather("Early", early, source, data)
+    )
+    assert "to fire early" not in page(gather("Plain", snn, source, data))
+
+
 def test_one_step_is_a_dot(network):
     """A line of one point would not be seen."""
     source, snn, data = network
