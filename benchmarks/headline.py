@@ -5,8 +5,8 @@ and all spikes fired until then, relative to those of Max-Norm. Here the accurac
 ANN's less one point, on any classifier, and reached is the first step after which the SNN has it:
 
     max, percentile, ril    as there: a threshold per layer, v0 = 0; one SNN runs until it is there
-    fit, fit+correct        ours: thresholds and v0 per channel; an SNN of its own for
-                            each T of --timesteps, up to the first that is there within T
+    fit, fit+correct,       ours: thresholds and v0 per channel; an SNN of its own for
+    each with +anytime      each T of --timesteps, up to the first that is there within T
 
 The first three are looked for on few samples first; where those do not get there within --most
 steps, the others are not run.
@@ -31,7 +31,7 @@ from onnxsnn.display.base import new_table, percent, stdout
 from onnxsnn.source import Source
 
 FOUNDING = ["max", "percentile", "ril"]
-OURS = ["fit", "fit+correct"]
+OURS = ["fit", "fit+anytime", "fit+correct", "fit+correct+anytime"]
 TIMESTEPS = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32]
 FEW = 500
 FIRST = 16  # steps that are tried first; then half as many again, and again
