@@ -55,13 +55,14 @@ def loop_model(snn: SpikingModel) -> onnx.ModelProto:
     """
     model = onnx.shape_inference.infer_shapes(snn.model)
     graph, parts = model.graph, _split(snn)
-    states = {state.input for state in snn.states}
+    states = [state.input for state in snn.states]
     timesteps = _free_name(graph, "timesteps")
-    first = _renamed(parts.stepped, _prefixed(parts.made, _FIRST), _FIRST)
     counting, constants = _steps_left(timesteps, snn.timesteps)
+    starts = _open(states, counting[0].output[0])
+    first = _renamed(parts.stepped, _prefixed([*parts.made, *states], _FIRST), _FIRST)
     loop = _loop(parts, _types(graph), [counting[-1].output[0], constants[-1].name])
     looped = helper.make_graph(
-        [*parts.static, *first, *counting, loop, *parts.readout],
+        [*parts.static, *counting, *starts, *first, loop, *parts.readout],
         graph.name,
         [
             *(tensor for tensor in graph.input if tensor.name not in states),
@@ -142,6 +143,18 @@ def _steps_left(
         numpy_helper.from_array(np.array(True), always),
     ]
     return nodes, constants
+
+
+def _open(states: Sequence[str], condition: str) -> list[onnx.NodeProto]:
+    """Nodes that give what states start as, which is then no constant to an optimizer.
+
+    ONNX Runtime would leave out sums that add to constant zeros, and where that makes a GELU whole
+    (FastGeluFusion) it fuses it and loses what the Loop reads of its parts.
+    """
+    return [
+        helper.make_node("Where", [condition, state, state], [f"{_FIRST}{state}"], f"open/{state}")
+        for state in states
+    ]
 
 
 def _loop(

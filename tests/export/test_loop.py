@@ -124,6 +124,21 @@ def test_output_inside_the_network_is_given_too(tmp_path):
     assert_equal(looped(snn, x, 5), Runner(snn).run(x, 5).outputs, 1e-5)
 
 
+def test_onnxruntime_may_not_fuse_a_gelu_of_the_first_step(tmp_path):
+    """It would lose a part that the Loop reads."""
+    b, x = Builder((8,)), uniform(5, 8)
+    b.relu()
+    b.gemm(6)
+    y = b.last
+    half = b.op("Mul", y, b.constant(0.5))
+    cube = b.op("Mul", b.op("Pow", y, b.constant(3.0)), b.constant(0.044715))
+    inner = b.op("Mul", b.op("Add", y, cube), b.constant((2 / np.pi) ** 0.5))
+    b.op("Mul", half, b.op("Add", b.op("Tanh", inner), b.constant(1.0)))
+    b.gemm(3, inputs=6)
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x), timesteps=4).snn
+    assert_equal(looped(snn, x, 4), Runner(snn).run(x, 4).outputs, 1e-5)
+
+
 def test_source_that_has_an_input_named_timesteps_keeps_it(tmp_path):
     b = IntegerBuilder((4,))
     b.inputs[0].name = "timesteps"
