@@ -3,7 +3,7 @@
 1. Nodes without a name, or with another's, get one of their own.
 2. What depends on constants only becomes a constant (weights that are graph inputs with
    an initializer are constants from the import on); so does the shape of a static tensor,
-   and a computed shape of which all sizes but one are known.
+   and a computed shape, as far as `passes/sizes.py` knows it.
 3. x + (f(x) - x), as straight-through estimators write it, becomes f(x).
 4. Identity, and Dropout and Cast where they change nothing, go.
 5. Shapes are put together along axis 0, not -1.
@@ -34,6 +34,7 @@ from onnxsnn.graph import (
     unique_name,
 )
 from onnxsnn.passes.report import Report
+from onnxsnn.passes.sizes import fix_targets, sizes_of
 from onnxsnn.session import quiet_onnxruntime
 
 __all__ = ["clean", "name_nodes"]
@@ -50,7 +51,8 @@ def clean(graph: Graph) -> tuple[Graph, Report]:
     _check_complete(graph)
     _canonical_axes(graph)
     graph = infer_shapes(graph)
-    _constant_targets(graph)
+    while fix_targets(graph):
+        graph = infer_shapes(graph)
     _fold_constants(graph)
     if len(graph.nodes) < before:
         report.actions["nodes folded into constants, or unused"] += before - len(graph.nodes)
@@ -80,7 +82,8 @@ def _fold_constants(graph: Graph) -> None:
     and end, and makes whole numbers of the factors in shape arithmetic.
     """
     for node in graph.nodes:
-        sizes = _sizes(node)
+        open_inputs = [tensor for tensor in node.inputs if constant(tensor) is None]
+        sizes = sizes_of(node.outputs[0]) if open_inputs and node.outputs else None
         if sizes is not None and all(isinstance(size, int) for size in sizes.flat):
             values = np.array(sizes, node.outputs[0].dtype or np.int64)
             node.outputs[0].to_constant(values).inputs.clear()
@@ -91,41 +94,6 @@ def _fold_constants(graph: Graph) -> None:
         except Exception:  # ONNX Runtime does not take one of them: fold the others
             graph.fold_constants(fold_shapes=False, partitioning="recursive")
     graph.cleanup()
-
-
-def _sizes(node: Node) -> Array | None:
-    """The sizes that a node takes from a shape, an array of int or str; None for other nodes.
-
-    A Shape, and a Gather, a Slice or a Cast of one.
-    """
-    if node.op == "Shape":
-        shape = node.inputs[0].shape
-        if shape is None:
-            return None
-        part = shape[node.attrs.get("start", 0) : node.attrs.get("end")]
-        return np.array(part, dtype=object)
-    if node.op not in ("Cast", "Gather", "Slice") or not node.inputs[0].inputs:
-        return None
-    sizes = _sizes(node.inputs[0].inputs[0])
-    others = [constant(tensor) for tensor in node.inputs[1:]]
-    if sizes is None or sizes.ndim != 1 or any(values is None for values in others):
-        return None
-    if node.op == "Slice":
-        starts, ends, *more = (int(np.asarray(values).flat[0]) for values in others)
-        return sizes[slice(starts, ends, more[1] if len(more) > 1 else 1)]
-    taken = sizes[others[0]] if node.op == "Gather" else sizes
-    return np.asarray(taken, dtype=object)
-
-
-def _constant_targets(graph: Graph) -> None:
-    """Reshape to a constant shape where all sizes but one are known, however it is computed."""
-    for node in graph.nodes:
-        shape = node.outputs[0].shape if node.op == "Reshape" else None
-        if shape is None or constant(node.inputs[1]) is not None:
-            continue
-        target = [size if isinstance(size, int) else -1 for size in shape]
-        if target.count(-1) <= 1 and 0 not in target:
-            node.inputs[1] = _new_constant(graph, node, "shape", np.array(target, np.int64))
 
 
 def _remove_no_ops(graph: Graph, report: Report) -> None:

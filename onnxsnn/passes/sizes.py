@@ -1,0 +1,164 @@
+"""What is known of the sizes that a graph computes, so that constants stand in their place.
+
+Exporters compute the target of a Reshape or an Expand at run time: as many samples and tokens as
+there are, and as many heads as go in. Most of it follows from the shapes of tensors. What stays
+open, the batch above all, is taken from the input's axis at the same place, and from no other
+tensor, so that the node does what it should for any number of samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxsnn.arrays import Array
+from onnxsnn.graph import Graph, Node, Tensor, constant, unique_name
+
+__all__ = ["fix_targets", "sizes_of"]
+
+_FOLLOWED = {"Cast", "Concat", "Gather", "Shape", "Slice", "Unsqueeze"}
+
+
+def sizes_of(tensor: Tensor) -> Array | None:
+    """The sizes that a tensor holds, an array of int or str; None for what holds no sizes.
+
+    Constants, the Shape of a tensor, and a Cast, Concat, Gather, Slice or Unsqueeze of such.
+    graphsurgeon's own folding of shapes takes no notice of a Shape's start and end, and makes whole
+    numbers of the factors in shape arithmetic.
+    """
+    values = constant(tensor)
+    if values is not None:
+        whole = values.dtype.kind == "i" and values.ndim <= 1
+        return np.array(values.tolist(), dtype=object) if whole else None
+    node = tensor.inputs[0] if tensor.inputs else None
+    if node is None or node.op not in _FOLLOWED:
+        return None
+    if node.op == "Shape":
+        shape = node.inputs[0].shape
+        if shape is None:
+            return None
+        part = shape[node.attrs.get("start", 0) : node.attrs.get("end")]
+        return np.array(part, dtype=object)
+    if node.op == "Concat":
+        parts = [sizes_of(part) for part in node.inputs]
+        known = [part for part in parts if part is not None and part.ndim == 1]
+        return np.concatenate(known) if len(known) == len(parts) else None
+    return _taken(node)
+
+
+def _taken(node: Node) -> Array | None:
+    """What a Cast, Gather, Slice or Unsqueeze takes of sizes."""
+    sizes = sizes_of(node.inputs[0])
+    others = [constant(tensor) for tensor in node.inputs[1:]]
+    if sizes is None or any(values is None for values in others):
+        return None
+    if node.op == "Unsqueeze":
+        return sizes.reshape(1) if not sizes.ndim else None
+    if sizes.ndim != 1:
+        return sizes if node.op == "Cast" else None
+    if node.op == "Slice" and len(others) < 2:  # of old: its bounds are attributes
+        return None
+    if node.op == "Slice":
+        starts, ends, *more = (int(np.asarray(values).flat[0]) for values in others)
+        return sizes[slice(starts, ends, more[1] if len(more) > 1 else 1)]
+    taken = sizes[others[0]] if node.op == "Gather" else sizes
+    return np.asarray(taken, dtype=object)
+
+
+def fix_targets(graph: Graph) -> bool:
+    """Let the targets of Reshape and Expand be constants, where enough is known of them.
+
+    Returns:
+        whether any was changed: shapes that are inferred anew may tell more.
+    """
+    changed = False
+    for node in graph.nodes:
+        rule = _RULES.get(node.op)
+        if rule is None or len(node.inputs) < 2:
+            continue
+        before, after = node.inputs[0].shape, _shape_of(node)
+        if before is None or after is None or 0 in [*before, *after]:
+            continue
+        target, given = rule(_distinct(before), _distinct(after)), constant(node.inputs[1])
+        if target is not None and (given is None or _says_more(target, given)):
+            name = unique_name(graph, f"{node.name}.shape")
+            node.inputs[1] = gs.Constant(name, np.array(target, np.int64))
+            node.attrs.pop("allowzero", None)
+            changed = True
+    return changed
+
+
+def _says_more(target: Sequence[int], given: Array) -> bool:
+    """Whether a target keeps an axis as it is where the given one leaves its size open."""
+    return -1 in given and 0 in target and -1 not in target
+
+
+def _shape_of(node: Node) -> Sequence[Any] | None:
+    """The shape of a node's output, as far as its target says; onnx follows fewer operators."""
+    inferred: Sequence[Any] | None = node.outputs[0].shape
+    sizes = sizes_of(node.inputs[1])
+    if inferred is None or sizes is None or 0 in sizes or len(sizes) != len(inferred):
+        return inferred
+    told = [None if size == -1 else size for size in sizes]
+    return [b if a is None else a for a, b in zip(told, inferred, strict=True)]
+
+
+def _reshape(before: Sequence[Any], after: Sequence[Any]) -> list[int] | None:
+    """The target of a Reshape, or None where too little is known.
+
+    Args:
+        before: sizes of the input; those that are no numbers are equal where their names are.
+        after: sizes of the output.
+
+    Returns:
+        sizes, 0 for that of the input's axis at the same place, -1 for one at most.
+    """
+    sizes = _solved(before, after)
+    target = [
+        size if isinstance(size, int) else 0 if before[i : i + 1] == [size] else -1
+        for i, size in enumerate(sizes)
+    ]
+    return target if target.count(-1) <= 1 else None
+
+
+def _expand(before: Sequence[Any], after: Sequence[Any]) -> list[int] | None:
+    """The target of an Expand, likewise; 1 leaves a size as it is."""
+    old = [1] * (len(after) - len(before)) + list(before)
+    sizes = [1 if size == own else size for size, own in zip(after, old, strict=True)]
+    return sizes if all(isinstance(size, int) for size in sizes) else None
+
+
+_RULES = {"Expand": _expand, "Reshape": _reshape}
+
+
+def _solved(before: Sequence[Any], after: Sequence[Any]) -> list[Any]:
+    """The output's sizes, of which one more is known where it follows from all others.
+
+    ["N", 17, 64] as ["N", 17, "?", 16] has 4 there, and as ["?", 17, 4, 16] N.
+    """
+    sizes, old, new = list(after), _open(before), _open(after)
+    known, rest = (math.prod(s for s in some if isinstance(s, int)) for some in (after, before))
+    found, lost = new - old, old - new
+    if found.total() != 1 or lost.total() > 1:
+        return sizes
+    place = len(sizes) - 1 - sizes[::-1].index(*found)
+    if not lost:
+        sizes[place] = rest // known
+    elif rest == known:
+        (sizes[place],) = lost
+    return sizes
+
+
+def _open(sizes: Sequence[Any]) -> Counter[Any]:
+    """The sizes that are no numbers."""
+    return Counter(size for size in sizes if not isinstance(size, int))
+
+
+def _distinct(sizes: Sequence[Any]) -> list[Any]:
+    """Sizes of which those without a name are equal to no other."""
+    return [object() if size is None else size for size in sizes]

@@ -1,0 +1,108 @@
+"""Sizes that a graph computes become constants where they are known, and nothing else changes."""
+
+import numpy as np
+import pytest
+
+from onnxsnn.graph import constant
+from onnxsnn.passes.clean import clean
+from onnxsnn.passes.sizes import _distinct, _expand, _reshape, fix_targets, sizes_of
+from tests.models import Builder, assert_same, outputs_of, uniform
+
+
+def operators(graph):
+    return [node.op for node in graph.nodes]
+
+
+def heads():
+    """[N, 5, 8] to [N, 2, 5, 4] and back; how many heads there are is left open."""
+    b = Builder((5, 8))
+    bounds = (b.constant([v], np.int64) for v in (0, 1, 0))
+    first = b.op("Slice", b.op("Shape", "x"), *bounds)
+
+    def reshape(x, *sizes):
+        return b.op("Reshape", x, b.op("Concat", first, b.constant(sizes, np.int64), axis=0))
+
+    split = b.op("Transpose", reshape("x", 5, -1, 4), perm=[0, 2, 1, 3])
+    split = reshape(split, -1, 5, 4)
+    reshape(b.op("Transpose", split, perm=[0, 2, 1, 3]), 5, -1)
+    return b
+
+
+def test_a_size_that_follows_from_all_others_is_known():
+    b, x = heads(), uniform(3, 5, 8)
+    graph, _ = clean(b.graph())
+    assert "Shape" not in operators(graph)
+    assert graph.outputs[0].shape[1:] == [5, 8]
+    assert_same(outputs_of(b.model(), x=x), outputs_of(graph, x=x))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "target"),
+    [
+        (["N", 17, 64], ["N", 17, "?", 16], [0, 17, 4, 16]),
+        (["N", "M", 6], ["M", "N", "?", 3], None),
+        (["N", "M", 6], ["N", "?", 2, 3], [0, 0, 2, 3]),
+        (["N", 6], ["N", "?", "??", 3], None),
+        (["N", 6, "M"], ["N", "M", 6], [0, -1, 6]),
+        (["N", 6], ["N", "N", 6], [0, 1, 6]),
+        ([None, 6], [None, 2, 3], [0, 2, 3]),
+        ([None, 6], [None, "?", 3], None),
+        (["?", 16, 12], ["N", 4, 16, 12], [-1, 4, 16, 12]),
+        (["N", 4, 6], ["?", 3, 8], [0, 3, 8]),
+        (["N", 4, 6], ["?", 6], [-1, 6]),
+    ],
+)
+def test_what_is_known_of_a_reshape(before, after, target):
+    assert _reshape(_distinct(before), _distinct(after)) == target
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "target"),
+    [
+        (["N", 2, 1, 5], ["N", 2, 3, 5], [1, 1, 3, 1]),
+        (["N", 5], [3, "N", 5], [3, 1, 1]),
+        ([1, 5], ["N", 3, 5], None),
+        (["?", 1], ["N", 4], None),
+        ([None, 1], [None, 4], None),
+    ],
+)
+def test_what_is_known_of_an_expand(before, after, target):
+    assert _expand(_distinct(before), _distinct(after)) == target
+
+
+def test_an_expand_keeps_the_batch_that_it_reads():
+    b, x = Builder((1, 4)), uniform(3, 1, 4)
+    bounds = (b.constant([v], np.int64) for v in (0, 1, 0))
+    first = b.op("Slice", b.op("Shape", "x"), *bounds)
+    b.op("Expand", "x", b.op("Concat", first, b.constant([5, 4], np.int64), axis=0))
+    graph, _ = clean(b.graph())
+    assert operators(graph) == ["Expand"]
+    assert_same(outputs_of(b.model(), x=x), outputs_of(graph, x=x))
+
+
+@pytest.mark.parametrize("sizes", [[0, -1], [-1, 48], [2, 3, 16]])
+def test_a_constant_target_stays_unless_more_is_known(sizes):
+    b, x = Builder((3, 4, 4)), uniform(2, 3, 4, 4)
+    b.op("Reshape", "x", b.constant(sizes, np.int64))
+    graph = b.graph()
+    changed = -1 in sizes
+    assert fix_targets(graph) == changed
+    assert constant(graph.nodes[-1].inputs[1]).tolist() == ([0, 48] if changed else sizes)
+    assert not fix_targets(graph)
+    assert_same(outputs_of(b.model(), x=x), outputs_of(graph, x=x))
+
+
+def test_sizes_are_followed_by_name():
+    b = Builder((3, "H"))
+    shape = b.op("Shape", "x")
+    last = b.op("Gather", shape, b.constant(2, np.int64))
+    last = b.op("Unsqueeze", last, b.constant([0], np.int64))
+    both = b.op("Concat", b.op("Shape", "x", end=2), b.constant([-1], np.int64), last, axis=0)
+    b.op("Reshape", "x", both)
+    more = b.op("Mul", last, b.constant([2], np.int64))
+    b.op("ConstantOfShape", more)
+    tensors = b.graph().tensors()
+    assert sizes_of(tensors[shape]).tolist() == ["N", 3, "H"]
+    assert sizes_of(tensors[both]).tolist() == ["N", 3, -1, "H"]
+    assert sizes_of(tensors[more]) is None
+    assert sizes_of(tensors["x"]) is None
