@@ -10,7 +10,8 @@ From the step graph it makes two models:
    treats samples alone needs no change, and reads the weights once for all steps.
 2. A node that carries a state, or reads the step counter, becomes a Scan over the K slices,
    [N, ...] each, whose body is the node itself: spikes are the step graph's, bit for bit.
-3. A static tensor is read by a Scan as it is; any other node that varies reads it K times over.
+3. A static tensor is read by a Scan as it is; any other node that varies reads it K times over,
+   and sizes that are computed from its shape with K times the batch.
 4. Where the last step's outputs will do, what no state depends on is computed for the last
    step only, and a running mean that nothing but outputs reads is one sum over the slices. A
    delayed mean, which starts over on the way, is a Scan.
@@ -54,6 +55,10 @@ __all__ = ["TIME", "TimeBatched", "time_batch"]
 TIME = "onnxsnn.time"
 _FEW = 64  # values per constant that are quicker to read than to repeat
 _SUMS = {"RunningSum", "RunningMean"}
+_SIZES = {
+    "Add", "Cast", "Concat", "Div", "Equal", "Gather", "Identity", "Mul", "Reshape", "Shape",
+    "Slice", "Squeeze", "Sub", "Unsqueeze", "Where",
+}  # fmt: skip
 _LONGEST = 2**31 - 1  # what exporters write for an axis's end
 
 
@@ -218,14 +223,43 @@ class _TimeBatcher:
         return self.made[key]
 
     def _spread(self, tensor: Tensor, node: Node) -> Tensor:
-        """A static tensor that has a batch axis, K times over."""
-        if id(tensor) in self.moving or constant(tensor) is not None or not self._batched(tensor):
+        """A static tensor that has a batch axis, K times over; sizes with K times the batch."""
+        if id(tensor) in self.moving or constant(tensor) is not None:
+            return tensor
+        if self._tells_batch(tensor):
+            return self._scaled(tensor)
+        if not self._batched(tensor):
             return tensor
         key = (id(tensor), "spread")
         if key not in self.made:
             repeats = self._concat(self.steps, self._vector(*[1] * (rank(tensor, node) - 1)))
             shape = [None, *tensor.shape[1:]]
             self.made[key] = self._op("Tile", [tensor, repeats], tensor.dtype, shape)
+        return self.made[key]
+
+    def _tells_batch(self, tensor: Tensor) -> bool:
+        """Whether a static tensor holds sizes, the batch's perhaps among them."""
+        node = tensor.inputs[0] if tensor.inputs else None
+        if node is None or node.op not in _SIZES or is_float(tensor):
+            return False
+        if node.op == "Shape":
+            return self._batched(node.inputs[0]) and _shows_first(node)
+        return any(map(self._tells_batch, node.inputs))
+
+    def _scaled(self, tensor: Tensor) -> Tensor:
+        """Sizes, computed again from shapes whose batch is K times as large."""
+        if not self._tells_batch(tensor):
+            return tensor
+        key = (id(tensor), "scaled")
+        if key not in self.made:
+            (node,) = tensor.inputs
+            if node.op == "Shape":
+                ones = self._vector(*[1] * (len(_shown(node)) - 1))
+                inputs, operator, attrs = [tensor, self._concat(self.steps, ones)], "Mul", {}
+            else:
+                inputs = [self._scaled(given) for given in node.inputs]
+                operator, attrs = node.op, node.attrs
+            self.made[key] = self._op(operator, inputs, tensor.dtype, tensor.shape, attrs)
         return self.made[key]
 
     def _batched(self, tensor: Tensor) -> bool:
@@ -400,6 +434,16 @@ class _TimeBatcher:
         graph.cleanup()
         every = {t.name for t in self.outputs if id(t) not in self.last}
         return TimeBatched(static, to_model(graph), [t.name for t in boundary], every)
+
+
+def _shown(shape: Node) -> range:
+    """The axes whose sizes a Shape gives."""
+    axes = range(rank(shape.inputs[0], shape))
+    return axes[shape.attrs.get("start", 0) : shape.attrs.get("end")]
+
+
+def _shows_first(shape: Node) -> bool:
+    return 0 in _shown(shape)
 
 
 def _slice_shape(tensor: Tensor) -> list[Any]:

@@ -189,6 +189,24 @@ def test_queries_keys_and_values_are_no_rows_of_the_batch(tmp_path):
     assert_same(stepped(snn, {"x": x}, T), folded(snn, x, T), 1e-4)
 
 
+def test_sizes_that_are_computed_before_the_first_neuron_have_the_batch_of_all_steps(tmp_path):
+    """A target from the shape of a static tensor, which shape inference cannot follow."""
+    b, x = Builder((8,)), uniform(6, 8)
+    b.op("LayerNormalization", "x", b.normal(8))
+    bounds = (b.constant([value], np.int64) for value in (0, 1, 0))
+    batch = b.op("Slice", b.op("Shape", b.last), *bounds)
+    target = b.op("Concat", batch, b.constant([3, 8], np.int64), axis=0)
+    b.op("MatMul", "t0", b.normal(8, 8))
+    b.op("Reshape", b.relu(), b.constant([-1, 4], np.int64))
+    b.op("MatMul", b.last, b.normal(4, 4))
+    b.op("Reshape", b.last, b.constant([-1, 1, 8], np.int64))
+    b.op("Mul", b.op("Expand", b.last, target), b.normal(1, 3, 1))
+    b.op("MatMul", b.last, b.normal(8, 4))
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x), timesteps=T).snn
+    assert "Expand" in {node.op_type for node in snn.model.graph.node}
+    assert_same(stepped(snn, {"x": x}, T), folded(snn, x, T), 1e-4)
+
+
 def test_an_output_without_axes_is_not_folded(tmp_path):
     b = Builder((4,))
     b.gemm(4)
