@@ -65,6 +65,7 @@ _QUICK = _Effort(reaches=(0.5,), samples=2**9, values=2**21, weights=False)
 _STEPS = 2**9  # of all samples together, that a quick correction runs
 _QUICK_SAMPLES = 32, 64  # at least, and at most
 _FEWEST = 16  # values per channel: from fewer, nothing is learnt
+_COARSE = 2  # bits per spike, below which neighbours round alike often enough to alternate
 
 
 @dataclass
@@ -95,8 +96,8 @@ def correct_network(
     """Fit the weights of every layer to its spikes, and its neurons to their currents, in order.
 
     It costs about three runs of T steps over the data, as layers that are fitted are recorded, and
-    with binary neurons that lie in maps as much again, to try potentials that alternate; without
-    weights, one run over a few samples.
+    with binary or signed neurons that lie in maps as much again, to try potentials that alternate;
+    without weights, one run over a few samples.
 
     Args:
         graph: Rate Norm Layers with their thresholds; it stays as it is.
@@ -119,7 +120,7 @@ def correct_network(
     """
     effort = replace(_WHOLE if weights else _QUICK, thresholds=thresholds, anytime=anytime)
     efforts = [effort]
-    if weights and neuron.bits_per_spike == 1 and any(map(_alternates, rate_norms(graph))):
+    if weights and neuron.bits_per_spike < _COARSE and any(map(_alternates, rate_norms(graph))):
         efforts.append(replace(effort, alternate=True))
     samples = data if weights else data.spread(_few(timesteps))
     tries = []

@@ -1,8 +1,8 @@
 """Initial potentials that alternate between neighbours: ordered dither (Bayer, IEEE ICC 1973).
 
-Binary neurons that lie side by side read about the same currents, so that they are rounded the
-same way, fire in the same steps, and the windows of the next layer add their errors up. Where one
-starts a little higher and the next a little lower, the errors differ and average out.
+Neurons of one spike a step that lie side by side read about the same currents, so that they are
+rounded the same way, fire in the same steps, and the windows of the next layer add their errors up.
+Where one starts a little higher and the next a little lower, the errors differ and average out.
 
 That costs each of them a little, and helps where neighbours are alike: in large maps of pictures,
 not in small ones or of noise.

@@ -6,7 +6,7 @@ import pytest
 from onnxsnn import Runner, SpikingModel, convert, load_source
 from onnxsnn.calibration import correct
 from onnxsnn.calibration.dither import alternates, alternation
-from onnxsnn.neurons import IntegrateAndFire, SignedIntegrateAndFire
+from onnxsnn.neurons import IntegrateAndFire, MultiThreshold, SignedIntegrateAndFire
 from onnxsnn.session import Session
 from tests.models import Builder, dataset, uniform
 
@@ -69,11 +69,13 @@ def by_position(snn):
     return sum(s.role == "potential" and s.default[0, 0].size > 1 for s in snn.states)
 
 
-def test_images_that_were_not_seen_come_nearer_to_the_ann(tmp_path, monkeypatch):
+@pytest.mark.parametrize("neuron", [IntegrateAndFire(), SignedIntegrateAndFire()])
+def test_images_that_were_not_seen_come_nearer_to_the_ann(tmp_path, monkeypatch, neuron):
     source = pooled(tmp_path / "m.onnx")
-    snn = convert(source, dataset(x=smooth(0)), timesteps=2, correct=True).snn
+    options = {"neuron": neuron, "timesteps": 2, "correct": True}
+    snn = convert(source, dataset(x=smooth(0)), **options).snn
     monkeypatch.setattr(correct, "alternates", lambda _: False)
-    without = convert(source, dataset(x=smooth(0)), timesteps=2, correct=True).snn
+    without = convert(source, dataset(x=smooth(0)), **options).snn
     assert (by_position(snn), by_position(without)) == (1, 0)
     assert error(source, snn, smooth(1)) < 0.9 * error(source, without, smooth(1))
 
@@ -96,7 +98,7 @@ def test_they_are_not_kept_where_the_outputs_lose_by_them(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     "options",
     [
-        {"correct": True, "neuron": SignedIntegrateAndFire()},
+        {"correct": True, "neuron": MultiThreshold(4)},
         {"correct": None, "neuron": IntegrateAndFire()},
     ],
 )
