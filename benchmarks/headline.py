@@ -131,11 +131,10 @@ def measured(
 
 
 def as_table(rows: list[Found]) -> Table:
-    """Steps relative to those of `fit`, and spikes relative to those of `max`."""
-    targets = {row.way: row.target for row in rows}
-    fit, most = targets.get("fit"), targets.get("max")
+    """How many times fewer steps than those of `max`, and spikes relative to its spikes."""
+    most = next((row.target for row in rows if row.way == "max"), None)
     table = new_table(
-        "Way", "Neuron", "Bits per spike", "Steps", "Steps / fit's", "Spikes per sample",
+        "Way", "Neuron", "Bits per spike", "Steps", "Max's steps / these", "Spikes per sample",
         "Spikes / max's", "Samples",
     )  # fmt: skip
     for row in rows:
@@ -145,7 +144,7 @@ def as_table(rows: list[Found]) -> Table:
             row.neuron,
             f"{row.bits:.3g}",
             f"> {row.tried}" if target.timesteps is None else str(target.timesteps),
-            ratio(target.timesteps, fit and fit.timesteps, 1),
+            ratio(most and most.timesteps, target.timesteps, 1),
             "" if target.spikes is None else f"{target.spikes:,.0f}",
             ratio(target.spikes, most and most.spikes, 3),
             f"{row.samples:,}",
