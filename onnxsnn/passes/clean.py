@@ -5,7 +5,7 @@
    an initializer are constants from the import on); so does the shape of a static tensor,
    and a computed shape, as far as `passes/sizes.py` knows it.
 3. x + (f(x) - x), as straight-through estimators write it, becomes f(x).
-4. Identity, and Dropout and Cast where they change nothing, go.
+4. Identity, and Dropout, Cast and Gather where they change nothing, go.
 5. Shapes are put together along axis 0, not -1.
 6. Gemm has alpha = beta = 1, no transposed left operand and a bias vector; a MatMul of two
    axes by a constant is a Gemm. (The Add behind it is folded with the normalizations.)
@@ -35,6 +35,7 @@ from onnxsnn.graph import (
 )
 from onnxsnn.passes.report import Report
 from onnxsnn.passes.sizes import fix_targets, sizes_of
+from onnxsnn.passes.strides import remove_strides
 from onnxsnn.session import quiet_onnxruntime
 
 __all__ = ["clean", "name_nodes"]
@@ -58,6 +59,7 @@ def clean(graph: Graph) -> tuple[Graph, Report]:
         report.actions["nodes folded into constants, or unused"] += before - len(graph.nodes)
     _remove_no_ops(graph, report)
     _remove_straight_through(graph, report)
+    remove_strides(graph, report)
     graph = infer_shapes(graph)
     _canonical_products(graph, report)
     graph.cleanup()
