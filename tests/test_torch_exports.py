@@ -1,15 +1,17 @@
-"""Activations that were trained with a threshold, in the forms that PyTorch exports.
+"""What PyTorch's two exporters make of networks.
 
-Each is exported by both of PyTorch's exporters, and brings its threshold and its initial
-potential along. The tests skip where PyTorch is missing (`pip install onnxsnn[torch]`).
+Activations that were trained with a threshold bring it and their initial potential along, and
+networks whose sizes are computed at run time are run many timesteps at once. The tests skip where
+PyTorch is missing (`pip install onnxsnn[torch]`).
 """
 
 import numpy as np
 import onnx
 import pytest
 
-from onnxsnn import Runner, convert
+from onnxsnn import Dataset, Runner, convert, load_source
 from onnxsnn.session import Session
+from tests.models import assert_same
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install onnxsnn[torch]")
 pytestmark = pytest.mark.slow
@@ -89,10 +91,51 @@ class Network(torch.nn.Module):
         return self.last(self.activation(self.first(x) * 3).mean((2, 3)))
 
 
-def exported(module, path, dynamo):
+class Attention(torch.nn.Module):
+    """A token before the patches, and as many heads as go in, as transformers has them."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches = torch.nn.Conv2d(1, 16, 2, 2)
+        self.token = torch.nn.Parameter(torch.randn(1, 1, 16))
+        self.before, self.behind = torch.nn.LayerNorm(16), torch.nn.LayerNorm(16)
+        self.parts = torch.nn.ModuleList(torch.nn.Linear(16, 16) for _ in range(3))
+        self.last = torch.nn.Linear(16, 4)
+
+    def forward(self, x):
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = self.before(torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1))
+        for _ in range(2):
+            heads = (*x.shape[:-1], -1, 4)
+            parts = (part(x).view(heads).transpose(1, 2) for part in self.parts)
+            y = torch.nn.functional.scaled_dot_product_attention(*parts).transpose(1, 2)
+            x = self.behind(x + y.reshape(*x.shape[:-1], -1).contiguous())
+        return self.last(x[:, 0])
+
+
+class ChannelsLast(torch.nn.Module):
+    """A ConvNeXt's block and head: the mean is one of a tensor whose channels lie last."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.wide = torch.nn.Conv2d(1, 8, 2, 2), torch.nn.Conv2d(8, 8, 3, padding=1)
+        self.norm, self.head = torch.nn.LayerNorm(8), torch.nn.LayerNorm(8)
+        self.up, self.down = torch.nn.Linear(8, 16), torch.nn.Linear(16, 8)
+        self.last = torch.nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = self.stem(x)
+        y = self.norm(self.wide(x).permute(0, 2, 3, 1))
+        y = self.down(torch.nn.functional.gelu(self.up(y)))
+        x = (y.permute(0, 3, 1, 2) + x).mean((2, 3), keepdim=True)
+        x = self.head(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return self.last(x.flatten(1))
+
+
+def exported(network, path, dynamo):
     """The network as ONNX, by one of the exporters."""
     torch.manual_seed(0)
-    model, x = Network(module).eval(), torch.randn(8, 1, 8, 8)
+    model, x = network().eval(), torch.randn(8, 1, 8, 8)
     if dynamo:
         pytest.importorskip("onnxscript", reason="onnxscript, which the exporter needs, is missing")
         shapes = ({0: torch.export.Dim("N")},)
@@ -113,7 +156,7 @@ def exported(module, path, dynamo):
     ],
 )  # fmt: skip
 def test_trained_threshold_and_potential_come_along(activation, potential, dynamo, tmp_path):
-    x = exported(activation(), tmp_path / "m.onnx", dynamo)
+    x = exported(lambda: Network(activation()), tmp_path / "m.onnx", dynamo)
     snn = convert(tmp_path / "m.onnx", timesteps=LEVELS, threshold="trained").snn
     (layer,) = snn.layers
     assert (layer.origin, layer.neuron) == ("trained", "if")
@@ -129,3 +172,18 @@ def assert_same_as_trained(snn, x, path, rounded):
     expected = Session(model).run({model.graph.input[0].name: x})[name]
     error = np.linalg.norm(values - expected) / np.linalg.norm(expected)
     assert error < (1e-4 if rounded else 0.05)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("dynamo", [False, True])
+@pytest.mark.parametrize("network", [Attention, ChannelsLast])
+def test_timesteps_are_run_many_at_once(network, dynamo, tmp_path):
+    x = exported(network, tmp_path / "m.onnx", dynamo)
+    source = load_source(tmp_path / "m.onnx")
+    (spec,) = source.inputs
+    snn = convert(source, Dataset({spec.name: x}), timesteps=6).snn
+    folded, stepped = Runner(snn), Runner(snn)
+    for _ in range(6):
+        expected = stepped.step(x)
+    assert_same(expected, folded.run(x, 6).outputs, 1e-3)
+    assert not folded.warnings
