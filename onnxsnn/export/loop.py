@@ -149,7 +149,7 @@ def _open(states: Sequence[str], condition: str) -> list[onnx.NodeProto]:
     """Nodes that give what states start as, which is then no constant to an optimizer.
 
     ONNX Runtime would leave out sums that add to constant zeros, and where that makes a GELU whole
-    (FastGeluFusion) it fuses it and loses what the Loop reads of its parts.
+    (FastGeluFusion of 1.32) it fuses it and loses what the Loop reads of its parts.
     """
     return [
         helper.make_node("Where", [condition, state, state], [f"{_FIRST}{state}"], f"open/{state}")

@@ -28,8 +28,6 @@ def sizes_of(tensor: Tensor) -> Array | None:
     """The sizes that a tensor holds, an array of int or str; None for what holds no sizes.
 
     Constants, the Shape of a tensor, and a Cast, Concat, Gather, Slice or Unsqueeze of such.
-    graphsurgeon's own folding of shapes takes no notice of a Shape's start and end, and makes whole
-    numbers of the factors in shape arithmetic.
     """
     values = constant(tensor)
     if values is not None:
@@ -119,6 +117,8 @@ def _reshape(before: Sequence[Any], after: Sequence[Any]) -> list[int] | None:
         sizes, 0 for that of the input's axis at the same place, -1 for one at most.
     """
     sizes = _solved(before, after)
+    if _open(sizes) == _open(before) and _known(sizes) != _known(before):
+        return None  # a name that an exporter gave to another size
     target = [
         size if isinstance(size, int) else 0 if before[i : i + 1] == [size] else -1
         for i, size in enumerate(sizes)
@@ -142,7 +142,7 @@ def _solved(before: Sequence[Any], after: Sequence[Any]) -> list[Any]:
     ["N", 17, 64] as ["N", 17, "?", 16] has 4 there, and as ["?", 17, 4, 16] N.
     """
     sizes, old, new = list(after), _open(before), _open(after)
-    known, rest = (math.prod(s for s in some if isinstance(s, int)) for some in (after, before))
+    known, rest = _known(after), _known(before)
     found, lost = new - old, old - new
     if found.total() != 1 or lost.total() > 1:
         return sizes
@@ -157,6 +157,11 @@ def _solved(before: Sequence[Any], after: Sequence[Any]) -> list[Any]:
 def _open(sizes: Sequence[Any]) -> Counter[Any]:
     """The sizes that are no numbers."""
     return Counter(size for size in sizes if not isinstance(size, int))
+
+
+def _known(sizes: Sequence[Any]) -> int:
+    """The product of the sizes that are numbers."""
+    return math.prod(size for size in sizes if isinstance(size, int))
 
 
 def _distinct(sizes: Sequence[Any]) -> list[Any]:

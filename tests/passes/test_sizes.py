@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from onnxsnn.graph import constant
+from onnxsnn.graph import constant, from_model
 from onnxsnn.passes.clean import clean
 from onnxsnn.passes.sizes import _distinct, _expand, _reshape, fix_targets, sizes_of
 from tests.models import Builder, assert_same, outputs_of, uniform
@@ -45,6 +45,7 @@ def test_a_size_that_follows_from_all_others_is_known():
         (["N", 6], ["N", "?", "??", 3], None),
         (["N", 6, "M"], ["N", "M", 6], [0, -1, 6]),
         (["N", 6], ["N", "N", 6], [0, 1, 6]),
+        (["N", 10], ["N", 5], None),
         ([None, 6], [None, 2, 3], [0, 2, 3]),
         ([None, 6], [None, "?", 3], None),
         (["?", 16, 12], ["N", 4, 16, 12], [-1, 4, 16, 12]),
@@ -89,6 +90,16 @@ def test_a_constant_target_stays_unless_more_is_known(sizes):
     assert fix_targets(graph) == changed
     assert constant(graph.nodes[-1].inputs[1]).tolist() == ([0, 48] if changed else sizes)
     assert not fix_targets(graph)
+    assert_same(outputs_of(b.model(), x=x), outputs_of(graph, x=x))
+
+
+def test_an_output_that_is_named_as_the_batch_is_not_taken_for_it():
+    b, x = Builder((2, 3)), uniform(4, 2, 3)
+    b.op("Reshape", b.relu(), b.constant([-1, 3], np.int64))
+    model = b.model()
+    first, second = model.graph.output[0].type.tensor_type.shape.dim
+    first.dim_param, second.dim_value = "N", 3
+    graph, _ = clean(from_model(model))
     assert_same(outputs_of(b.model(), x=x), outputs_of(graph, x=x))
 
 
