@@ -112,7 +112,6 @@ class _TimeBatcher:
         self.outputs = [t for t in graph.outputs if t.name not in self.after]
         self.counter = next((s for s in states if s.role == "step"), None)
         self.moving = self._moving()
-        self.naming = {id(node) for node in graph.nodes if _names_rows(node)}
         kept = {t.name for t in self.outputs} if every_step is None else set(every_step)
         self.early = self._early(kept)
         self.made: dict[tuple[int, str], Tensor] = {}
@@ -171,7 +170,7 @@ class _TimeBatcher:
     def _fold(self, node: Node) -> None:
         """Let a node work on all steps at once, or on the last one."""
         for tensor in node.outputs if id(node) in self.early else []:
-            if tensor.shape and tensor.name not in self.after:
+            if self._batched(tensor) and tensor.shape and tensor.name not in self.after:
                 tensor.shape = [None, *tensor.shape[1:]]
         if self._counts(node):
             self._fold_counter(node)
@@ -179,7 +178,7 @@ class _TimeBatcher:
             self._fold_late(node)
         elif any(t.name in self.before or self._is_count(t) for t in node.inputs):
             self._scan(node)
-        elif id(node) in self.naming:
+        elif _names_rows(node):
             raise UnsupportedError(f"{describe(node)} takes some rows of the batch")
         else:
             node.inputs = [self._spread(tensor, node) for tensor in node.inputs]
@@ -226,10 +225,8 @@ class _TimeBatcher:
         """A static tensor that has a batch axis, K times over; sizes with K times the batch."""
         if id(tensor) in self.moving or constant(tensor) is not None:
             return tensor
-        if self._tells_batch(tensor):
-            return self._scaled(tensor)
         if not self._batched(tensor):
-            return tensor
+            return self._scaled(tensor)
         key = (id(tensor), "spread")
         if key not in self.made:
             repeats = self._concat(self.steps, self._vector(*[1] * (rank(tensor, node) - 1)))
@@ -237,33 +234,30 @@ class _TimeBatcher:
             self.made[key] = self._op("Tile", [tensor, repeats], tensor.dtype, shape)
         return self.made[key]
 
-    def _tells_batch(self, tensor: Tensor) -> bool:
-        """Whether a static tensor holds sizes, the batch's perhaps among them."""
-        node = tensor.inputs[0] if tensor.inputs else None
-        if node is None or node.op not in _SIZES or is_float(tensor):
-            return False
-        if node.op == "Shape":
-            return self._batched(node.inputs[0]) and _shows_first(node)
-        return any(map(self._tells_batch, node.inputs))
-
     def _scaled(self, tensor: Tensor) -> Tensor:
-        """Sizes, computed again from shapes whose batch is K times as large."""
-        if not self._tells_batch(tensor):
-            return tensor
+        """Sizes with K times the batch; the tensor itself where it holds no size of a batch."""
         key = (id(tensor), "scaled")
         if key not in self.made:
-            (node,) = tensor.inputs
-            if node.op == "Shape":
-                ones = self._vector(*[1] * (len(_shown(node)) - 1))
-                inputs, operator, attrs = [tensor, self._concat(self.steps, ones)], "Mul", {}
-            else:
-                inputs = [self._scaled(given) for given in node.inputs]
-                operator, attrs = node.op, node.attrs
-            self.made[key] = self._op(operator, inputs, tensor.dtype, tensor.shape, attrs)
+            self.made[key] = self._rescaled(tensor)
         return self.made[key]
 
+    def _rescaled(self, tensor: Tensor) -> Tensor:
+        node = tensor.inputs[0] if tensor.inputs else None
+        if node is None or node.op not in _SIZES or is_float(tensor) or self._batched(tensor):
+            return tensor
+        if node.op == "Shape":
+            axes = _shown(node)
+            if 0 not in axes or not self._batched(node.inputs[0]):
+                return tensor
+            factors = self._concat(self.steps, self._vector(*[1] * (len(axes) - 1)))
+            return self._op("Mul", [tensor, factors], tensor.dtype, tensor.shape)
+        inputs = [self._scaled(given) for given in node.inputs]
+        if all(new is old for new, old in zip(inputs, node.inputs, strict=True)):
+            return tensor
+        return self._op(node.op, inputs, tensor.dtype, tensor.shape, node.attrs)
+
     def _batched(self, tensor: Tensor) -> bool:
-        """Whether a static tensor has a batch axis: its first size is not known."""
+        """Whether a tensor has a batch axis: its first size is not known."""
         if tensor.is_empty() or tensor.shape is None:
             return not tensor.is_empty()
         return bool(tensor.shape) and not isinstance(tensor.shape[0], int)
@@ -440,10 +434,6 @@ def _shown(shape: Node) -> range:
     """The axes whose sizes a Shape gives."""
     axes = range(rank(shape.inputs[0], shape))
     return axes[shape.attrs.get("start", 0) : shape.attrs.get("end")]
-
-
-def _shows_first(shape: Node) -> bool:
-    return 0 in _shown(shape)
 
 
 def _slice_shape(tensor: Tensor) -> list[Any]:

@@ -207,6 +207,19 @@ def test_sizes_that_are_computed_before_the_first_neuron_have_the_batch_of_all_s
     assert_same(stepped(snn, {"x": x}, T), folded(snn, x, T), 1e-4)
 
 
+def test_whole_numbers_of_each_sample_are_no_sizes_whatever_is_added(tmp_path):
+    """A channel for each sample, found before the first neuron, with the batch on the way."""
+    b, x = Builder((8,)), uniform(6, 8)
+    batch = b.op("Gather", b.op("Shape", "x"), b.constant(0, np.int64))
+    channels = b.op("Add", b.op("ArgMax", "x", axis=1, keepdims=1), batch)
+    channels = b.op("Sub", channels, batch)
+    b.op("MatMul", "x", b.normal(8, 8))
+    b.op("MatMul", b.relu(), b.normal(8, 8))
+    b.op("GatherElements", b.last, channels, axis=1)
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x), timesteps=T).snn
+    assert_same(stepped(snn, {"x": x}, T), folded(snn, x, T), 1e-4)
+
+
 def test_an_output_without_axes_is_not_folded(tmp_path):
     b = Builder((4,))
     b.gemm(4)
