@@ -16,6 +16,7 @@ from onnxsnn.graph import (
     Node,
     Tensor,
     constant,
+    is_static_shape,
     nodes_before,
     part_up_to,
     remove,
@@ -55,12 +56,12 @@ def _flattened(node: Node) -> Tensor | None:
 
 def _in_order(graph: Graph, indices: Tensor, source: Tensor) -> bool:
     """Whether the indices are 0, 1, 2, ... in the shape of the source."""
-    feeds = _zeros(graph)
-    if feeds is None or not _from_shapes(graph, indices):
+    sized = all(is_static_shape(tensor.shape) for tensor in graph.inputs)
+    if not sized or not _from_shapes(graph, indices):
         return False
     try:
         part = to_model(part_up_to(graph, [indices.name, source.name]))
-        found, values = Session(part).run(feeds).values()
+        found, values = Session(part).run(_zeros(graph)).values()
     except OnnxSnnError:
         return False
     return np.array_equal(found, np.arange(values.size).reshape(values.shape))
@@ -73,13 +74,11 @@ def _from_shapes(graph: Graph, tensor: Tensor) -> bool:
     return not any(id(entry) in read or entry is tensor for entry in graph.inputs)
 
 
-def _zeros(graph: Graph) -> dict[str, Array] | None:
-    """A few samples of zeros; None where sizes of the inputs are open."""
-    feeds = {}
-    for tensor in graph.inputs:
-        first, *others = tensor.shape or [None, None]
-        if not all(isinstance(size, int) for size in others):
-            return None
-        samples = first if isinstance(first, int) else _SAMPLES
-        feeds[tensor.name] = np.zeros([samples, *others], tensor.dtype)
-    return feeds
+def _zeros(graph: Graph) -> dict[str, Array]:
+    """A few samples of zeros, or as many as the batch is fixed at."""
+    return {
+        tensor.name: np.zeros(
+            [s if isinstance(s, int) else _SAMPLES for s in tensor.shape], tensor.dtype
+        )
+        for tensor in graph.inputs
+    }
