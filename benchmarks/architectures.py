@@ -23,14 +23,14 @@ from pathlib import Path
 import numpy as np
 import timm
 import torch
+from real_models import smooth
 from rich.table import Table
 from torch import nn
 
-from onnxsnn import Dataset, Runner, convert, load_source
+from onnxsnn import Dataset, convert, evaluate, load_source
 from onnxsnn.analysis.convertibility import convertibility
 from onnxsnn.display.base import new_table, percent, stdout
 from onnxsnn.errors import OnnxSnnError
-from onnxsnn.session import Session
 
 CALIBRATION, TEST = 8, 2
 TIMESTEPS = 16
@@ -46,15 +46,6 @@ def network(name: str) -> nn.Module:
     """An untrained network of timm."""
     torch.manual_seed(0)
     return timm.create_model(name, pretrained=False).eval()
-
-
-def images(shape: Sequence[int]) -> torch.Tensor:
-    """Smooth noise, [CALIBRATION + TEST, channels, height, width]."""
-    channels, height, width = shape
-    torch.manual_seed(0)
-    coarse = torch.randn(CALIBRATION + TEST, channels, height // 8, width // 8)
-    fine = nn.functional.interpolate(coarse, (height, width), mode="bilinear")
-    return fine + 0.1 * torch.randn_like(fine)
 
 
 def normalize(model: nn.Module, samples: torch.Tensor) -> None:
@@ -78,22 +69,20 @@ def export(model: nn.Module, samples: torch.Tensor, path: Path, dynamo: bool) ->
     )  # fmt: skip
 
 
-def cells(path: Path, samples: np.ndarray) -> list[str]:
+def cells(path: Path, data: Dataset) -> list[str]:
     """What a row says of an exported network: refused, or what became of it."""
+    calibration, test = data.slice(0, CALIBRATION), data.slice(CALIBRATION, None)
     try:
         source = load_source(path)
-        snn = convert(source, Dataset({"x": samples[:CALIBRATION]}), timesteps=TIMESTEPS).snn
+        snn = convert(source, calibration, timesteps=TIMESTEPS).snn
     except OnnxSnnError as error:
         return [f"refused: {error}", "", "", ""]
-    runner = Runner(snn)
-    (found,) = runner.run({"x": samples[CALIBRATION:]}, TIMESTEPS).outputs.values()
-    (wanted,) = Session(source.model).run({"x": samples[CALIBRATION:]}).values()
-    error = np.linalg.norm(found - wanted) / np.linalg.norm(wanted)
+    result = evaluate(snn, test, ann=source, timesteps=TIMESTEPS)
     return [
         str(len(snn.layers)),
         percent(convertibility(path).share("spikes")),
-        f"{error:.4f}",
-        "one by one" if runner.warnings else "many at once",
+        f"{result.rows[-1].error:.4f}",
+        "one by one" if result.warnings else "many at once",
     ]
 
 
@@ -101,13 +90,15 @@ def rows(names: Sequence[str]) -> Table:
     table = new_table("Network", "Exporter", "Spiking layers", "Driven", "Error", "Timesteps run")
     for name in names:
         model = network(name)
-        samples = images(model.default_cfg["input_size"])
-        normalize(model, samples)
+        random = np.random.default_rng(0)
+        shape = model.default_cfg["input_size"]
+        samples = np.stack([smooth(random, *shape) for _ in range(CALIBRATION + TEST)])
+        normalize(model, torch.from_numpy(samples))
         for dynamo in (False, True):
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / f"{name}.onnx"
-                export(model, samples, path, dynamo)
-                found = cells(path, samples.numpy())
+                export(model, torch.from_numpy(samples), path, dynamo)
+                found = cells(path, Dataset({"x": samples}))
             exporter = "newer" if dynamo else "older"
             table.add_row(name, exporter, *found)
             print(name, exporter, *found, flush=True)
