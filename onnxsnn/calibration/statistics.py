@@ -17,6 +17,7 @@ from onnxsnn.errors import DataError
 __all__ = ["BINS", "ChannelStatistics"]
 
 BINS = 1024
+_NARROWEST = -120  # the exponent below which float32 could not hold a value in bins
 _EMPTY = np.iinfo(np.int32).min  # the exponent of a channel without positive values
 
 
@@ -117,7 +118,7 @@ class ChannelStatistics:
     def _grow(self, highest: Floats) -> None:
         """Widen the bins of the channels in which `highest` lies beyond the last bin."""
         needed = np.frexp(highest)[1] - int(np.log2(BINS))  # the range is 2**exponent * BINS
-        needed = np.where(highest > 0, needed, _EMPTY)
+        needed = np.where(highest > 0, np.maximum(needed, _NARROWEST), _EMPTY)
         self._widen(np.maximum(self.exponent, needed))
 
     def _widen(self, exponent: npt.NDArray[np.int32]) -> None:
@@ -130,9 +131,9 @@ class ChannelStatistics:
             self.exponent[narrow] += 1
 
     def _count(self, values: Floats) -> None:
-        bins = values * np.ldexp(1.0, -np.where(self.active, self.exponent, 0))[:, None]
-        counted = values > 0
-        channel = np.repeat(np.arange(self.channels), np.count_nonzero(counted, axis=1))
-        positive = np.minimum(bins[counted].astype(np.int64), BINS - 1)
-        flat = np.bincount(channel * BINS + positive, minlength=self.counts.size)
+        scale = np.ldexp(values.dtype.type(1), -np.where(self.active, self.exponent, 0))
+        bins = np.minimum(np.maximum(values, 0) * scale[:, None], BINS - 1).astype(np.int32)
+        bins += BINS * np.arange(self.channels, dtype=np.int32)[:, None]
+        positive = bins.ravel()[np.flatnonzero(values > 0)]
+        flat = np.bincount(positive, minlength=self.counts.size)
         self.counts += flat.reshape(self.counts.shape)

@@ -51,6 +51,14 @@ def test_a_channel_may_wake_up_late():
     assert statistics.counts.sum() == 1
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [1e-45, 1e-30, 1e30])
+def test_values_of_any_size_are_counted_beside_others(value):
+    statistics = observed([[value, -1e30], [1.0, -1.0]])
+    assert statistics.counts.sum(axis=1).tolist() == [1, 1]
+    assert statistics.width[0] * BINS > value
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_values_that_are_not_finite_are_refused(value):
     with pytest.raises(DataError, match="overflow or are NaN"):
