@@ -53,14 +53,37 @@ def from_model(model: onnx.ModelProto) -> Graph:
 
     Function bodies of the onnxsnn domain are left out: `to_model` writes them anew.
     """
-    try:
-        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=False, data_prop=True)
-    except Exception as error:
-        raise ModelError(f"shapes cannot be inferred: {error}") from error
+    inferred = _inferred(model)
     own = [body for body in inferred.functions if body.domain == functions.DOMAIN]
     for body in own:
         inferred.functions.remove(body)
     return gs.import_onnx(inferred)
+
+
+def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with shapes, which its weights go around: they say nothing of any, and are large.
+
+    Raises:
+        ModelError: onnx finds a contradiction.
+    """
+    light = onnx.ModelProto()
+    light.CopyFrom(model)
+    weights = {}
+    for tensor in light.graph.initializer:
+        if len(tensor.raw_data) > _LARGE:
+            weights[tensor.name] = tensor.raw_data
+            tensor.ClearField("raw_data")
+    try:
+        inferred = onnx.shape_inference.infer_shapes(light, strict_mode=False, data_prop=True)
+    except Exception as error:
+        raise ModelError(f"shapes cannot be inferred: {error}") from error
+    for tensor in inferred.graph.initializer:
+        if tensor.name in weights:
+            tensor.raw_data = weights[tensor.name]
+    return inferred
+
+
+_LARGE = 2**16  # bytes; no shape has as many axes
 
 
 def to_model(graph: Graph) -> onnx.ModelProto:
