@@ -18,9 +18,10 @@ from onnxsnn.runtime.backend import Tile
 __all__ = ["MEMORY", "best_tile", "live_bytes"]
 
 MEMORY = 2**29  # bytes, unless told
-_CACHED = 192 * 2**20  # bytes from which on larger tiles were no faster
+_CACHED = 96 * 2**20  # bytes from which on larger tiles were no faster
 _LEAST, _MOST = 16, 128  # sample-steps
-_SAMPLES = 8  # measured: a step of more left the caches within a neuron; fewer were no faster
+_SLICE = 4 * 2**20  # bytes of a step, from which on a neuron's values left the caches within it
+_SAMPLES = 8  # of a step; more were no faster
 _COPIES = 2  # ONNX Runtime keeps tensors of convolutions in two layouts, for a while
 
 
@@ -35,7 +36,8 @@ def best_tile(samples: int, timesteps: int, each: int, memory: int = MEMORY) -> 
     """
     wanted = min(max(_CACHED // each, _LEAST), _MOST)
     most = max(1, min(wanted, memory // each))
-    steps = min(timesteps, max(1, most // min(samples, _SAMPLES)))
+    together = min(samples, _SAMPLES, max(1, _SLICE // each))
+    steps = min(timesteps, max(1, most // together))
     return _even(samples, max(1, most // steps)), _even(timesteps, steps)
 
 

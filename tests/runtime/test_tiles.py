@@ -1,0 +1,30 @@
+"""tiles: as many samples and timesteps at once as a memory budget, and caches, allow."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onnxsnn.runtime.tiles import MEMORY, best_tile
+
+counts = st.integers(1, 300)
+
+
+@given(samples=counts, timesteps=counts, each=st.integers(1, 2**28), memory=st.integers(1, 2**30))
+def test_a_tile_is_within_the_budget_and_no_more_than_there_is(samples, timesteps, each, memory):
+    together, steps = best_tile(samples, timesteps, each, memory)
+    assert 1 <= together <= samples
+    assert 1 <= steps <= timesteps
+    assert together * steps == 1 or together * steps * each <= memory
+
+
+@given(samples=counts, timesteps=counts, each=st.integers(1, 2**28))
+def test_pieces_are_even(samples, timesteps, each):
+    for whole, size in zip((samples, timesteps), best_tile(samples, timesteps, each), strict=True):
+        pieces = -(-whole // size)
+        assert pieces * (size - 1) < whole
+
+
+def test_the_larger_a_sample_the_fewer_go_together():
+    tiles = [best_tile(64, 64, each, MEMORY) for each in (2**10, 2**19, 2**20, 2**21, 2**23)]
+    together = [samples for samples, _ in tiles]
+    assert together == sorted(together, reverse=True)
+    assert together[0] > together[-1] == 1
