@@ -52,9 +52,8 @@ def clean(graph: Graph) -> tuple[Graph, Report]:
     _check_complete(graph)
     _canonical_axes(graph)
     graph = infer_shapes(graph)
-    while fix_targets(graph):
+    while _fold_constants(graph) | fix_targets(graph):  # each may let the other know more
         graph = infer_shapes(graph)
-    _fold_constants(graph)
     if len(graph.nodes) < before:
         report.actions["nodes folded into constants, or unused"] += before - len(graph.nodes)
     _remove_no_ops(graph, report)
@@ -77,12 +76,16 @@ def name_nodes(graph: Graph) -> int:
     return len(unnamed)
 
 
-def _fold_constants(graph: Graph) -> None:
+def _fold_constants(graph: Graph) -> bool:
     """Compute what depends on constants only, and what is the shape of a static tensor.
 
     graphsurgeon's own folding of shapes is not used: it takes no notice of a Shape's start
     and end, and makes whole numbers of the factors in shape arithmetic.
+
+    Returns:
+        whether nodes have gone.
     """
+    before = len(graph.nodes)
     for node in graph.nodes:
         open_inputs = [tensor for tensor in node.inputs if constant(tensor) is None]
         sizes = sizes_of(node.outputs[0]) if open_inputs and node.outputs else None
@@ -96,6 +99,7 @@ def _fold_constants(graph: Graph) -> None:
         except Exception:  # ONNX Runtime does not take one of them: fold the others
             graph.fold_constants(fold_shapes=False, partitioning="recursive")
     graph.cleanup()
+    return len(graph.nodes) < before
 
 
 def _remove_no_ops(graph: Graph, report: Report) -> None:

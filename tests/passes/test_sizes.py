@@ -36,6 +36,33 @@ def test_a_size_that_follows_from_all_others_is_known():
     assert_same(outputs_of(b.model(), x=x), outputs_of(graph, x=x))
 
 
+def shuffled(blocks):
+    """Blocks that take the first half of the channels twice, all sizes computed, and mix them."""
+    b, last = Builder((4, 3)), "x"
+
+    def size(of, axis):
+        return b.op("Gather", b.op("Shape", of), b.constant([axis], np.int64), axis=0)
+
+    zero, ones, two = (b.constant([number], np.int64) for number in range(3))
+    for _ in range(blocks):
+        half = b.op("Div", size(last, 1), two)
+        first = b.op("Slice", last, zero, half, ones)
+        both = b.op("Concat", first, b.op("Relu", first), axis=1)
+        n, c, length = (size(both, axis) for axis in range(3))
+        pairs = b.op("Concat", n, two, b.op("Div", c, two), length, axis=0)
+        mixed = b.op("Transpose", b.op("Reshape", both, pairs), perm=[0, 2, 1, 3])
+        last = b.op("Reshape", mixed, b.op("Concat", n, c, length, axis=0))
+    return b
+
+
+def test_what_is_behind_a_slice_is_known_once_its_bounds_are():
+    b, x = shuffled(3), uniform(2, 4, 3)
+    graph, _ = clean(b.graph())
+    assert "Shape" not in operators(graph)
+    assert graph.outputs[0].shape[1:] == [4, 3]
+    assert_same(outputs_of(b.model(), x=x), outputs_of(graph, x=x))
+
+
 @pytest.mark.parametrize(
     ("before", "after", "target"),
     [
