@@ -94,6 +94,17 @@ MeanIncrement (mean, last, step) => (x, last_next) {
 """  # where the mean is infinite or NaN (a log of what has not spiked yet), it waits
 
 
+_SMOOTH_INTEGRATE_AND_FIRE = """
+SmoothIntegrateAndFire (x, theta, v) => (s, v_next) {
+    u = Add (v, x)
+    relative = Div (u, theta)
+    s = HardSigmoid <alpha: float = 1.0, beta: float = 0.0> (relative)
+    charge = Mul (theta, s)
+    v_next = Sub (u, charge)
+}
+"""
+
+
 def _integer(neuron: Neuron) -> str:
     """The body of a neuron that reads numbers of any type, and whose spikes are bytes.
 
@@ -122,6 +133,7 @@ BODIES: dict[str, str] = {
     "DelayedMean": _DELAYED_MEAN,
     "SumIncrement": _SUM_INCREMENT,
     "MeanIncrement": _MEAN_INCREMENT,
+    "SmoothIntegrateAndFire": _SMOOTH_INTEGRATE_AND_FIRE,
     **{neuron.operator: neuron.body for neuron in NEURONS.values()},
     **{INTEGER + neuron.operator: _integer(neuron()) for neuron in NEURONS.values()},
 }

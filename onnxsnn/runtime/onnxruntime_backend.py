@@ -9,6 +9,8 @@ import onnx
 
 from onnxsnn.arrays import Array
 from onnxsnn.errors import OnnxSnnError
+from onnxsnn.model import stateful, step_graph
+from onnxsnn.passes.smooth import smooth
 from onnxsnn.passes.spike import State
 from onnxsnn.runtime.backend import Tile
 from onnxsnn.runtime.ort_values import Values, from_arrays
@@ -23,7 +25,8 @@ __all__ = ["OnnxRuntimeBackend"]
 class OnnxRuntimeBackend:
     """Runs the time-batched graph, or the step graph; states are the same in both.
 
-    Which it is, is found when the first inputs come: `runtime/time_batched.py` says how.
+    Which it is, is found when the first inputs come: `runtime/time_batched.py` says how. In a large
+    network a spike may fall otherwise by rounding, so that smooth neurons have the last word.
     """
 
     def __init__(
@@ -59,19 +62,31 @@ class OnnxRuntimeBackend:
     def _choose(
         self, stepping: StepGraph, feeds: Mapping[str, Array]
     ) -> StepGraph | TimeBatchedGraph:
-        model, states, outputs = self._arguments
+        model, states, _ = self._arguments
         try:
-            batched = TimeBatchedGraph(
-                model, states, outputs, self._counted, self._threads, self._memory
-            )
+            batched = self._batched(model)
         except OnnxSnnError as error:
             reason = str(error)
         else:
-            if treats_samples_alone(batched, stepping, states, feeds):
+            if treats_samples_alone(batched, stepping, states, feeds) or self._is_rounding(feeds):
                 return batched
             reason = "an operator mixes the batch axis, or fixes its size"
         self.warnings.append(f"timesteps are run one by one, and not many at once: {reason}")
         return stepping
+
+    def _batched(self, model: onnx.ModelProto) -> TimeBatchedGraph:
+        _, states, outputs = self._arguments
+        return TimeBatchedGraph(model, states, outputs, self._counted, self._threads, self._memory)
+
+    def _is_rounding(self, feeds: Mapping[str, Array]) -> bool:
+        """Whether samples are treated alone once no spike depends on the last bit of a sum."""
+        model, states, outputs = self._arguments
+        graph = step_graph(model, states)
+        if not smooth(graph).changed:
+            return False
+        model = stateful(graph, states)
+        stepping = StepGraph(model, states, outputs, self._threads)
+        return treats_samples_alone(self._batched(model), stepping, states, feeds)
 
     def prepare(self, feeds: Mapping[str, Array]) -> Values:
         """The inputs as ONNX Runtime's own values."""

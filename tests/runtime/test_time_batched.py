@@ -5,10 +5,11 @@ import pytest
 from onnx import numpy_helper
 
 from onnxsnn import Runner, convert
+from onnxsnn.runtime import onnxruntime_backend
 from onnxsnn.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from onnxsnn.runtime.runner import _instrument
 from onnxsnn.runtime.step_graph import StepGraph
-from onnxsnn.runtime.time_batched import TimeBatchedGraph
+from onnxsnn.runtime.time_batched import TimeBatchedGraph, treats_samples_alone
 from tests.models import Builder, assert_same, dataset, uniform
 from tests.networks import STRUCTURES
 
@@ -231,6 +232,27 @@ def test_an_output_without_axes_is_not_folded(tmp_path):
     backend = OnnxRuntimeBackend(snn.model, snn.states, snn.outputs)
     backend.tile({"x": x}, T)
     assert "a single number" in backend.warnings[0]
+
+
+@pytest.mark.parametrize(("axis", "rounding"), [(1, True), (0, False)])
+def test_spikes_that_fall_otherwise_by_rounding_do_not_keep_time_from_folding(
+    tmp_path, monkeypatch, axis, rounding
+):
+    """As if a sum lay just at a threshold: the trial of the neurons that run fails."""
+    x, trials = uniform(6, 4), []
+
+    def trial(batched, stepping, states, feeds):
+        trials.append(treats_samples_alone(batched, stepping, states, feeds))
+        return len(trials) > 1 and trials[-1]
+
+    monkeypatch.setattr(onnxruntime_backend, "treats_samples_alone", trial)
+    snn = convert(mixing(axis).save(tmp_path / "m.onnx"), dataset(x=x), timesteps=T).snn
+    runner = Runner(snn)
+    outputs = runner.run(x, T).outputs
+    assert len(trials) == 2
+    assert folds(runner) == rounding == (not runner.warnings)
+    expected = {name: values[-1] for name, values in stepped(snn, {"x": x}, T).items()}
+    assert_same(expected, outputs, 1e-5)
 
 
 def test_samples_mixed_before_the_first_neuron_are_found(tmp_path):
