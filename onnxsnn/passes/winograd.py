@@ -185,7 +185,7 @@ def _direct_cost(node: Node) -> int:
 
 # Measured on a processor with AVX-512, 64 to 1024 channels on maps of 4x4 to 32x32:
 _READ = 2  # multiply-adds that take as long as to read a weight, once for 16 sample-steps
-_MOVED = 90  # multiply-adds that take as long as to make and to read a value of d or z
+_MOVED = 120  # multiply-adds that take as long as to make and to read a value of d or z
 
 
 def _read(algorithm: _Algorithm, inputs: int, outputs: int, pad: int) -> Array:

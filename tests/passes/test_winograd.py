@@ -65,7 +65,7 @@ def test_values_stay_the_same_for_all_paddings(algorithm, case):
 
 @pytest.mark.parametrize(
     "b",
-    [one((256, 8, 8)), one((256, 6, 9)), one((256, 8, 8), bias=False), one((512, 4, 4), 512)],
+    [one((256, 8, 8)), one((512, 6, 9), 512), one((256, 8, 8), bias=False), one((512, 4, 4), 512)],
     ids=["square", "odd", "without bias", "small map"],
 )
 def test_many_channels_are_turned(b):
