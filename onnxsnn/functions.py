@@ -19,6 +19,7 @@ __all__ = [
     "INTEGER",
     "IR_VERSION",
     "MINIMUM_OPSET",
+    "SMOOTH",
     "VERSION",
     "body",
     "closure",
@@ -28,6 +29,7 @@ DOMAIN = "onnxsnn"
 VERSION = 1
 IR_VERSION = 8  # the first that has model-local functions
 INTEGER = "Integer"  # a neuron's operator with this in front has 8-bit spikes
+SMOOTH = "Smooth"  # with this, it has no step at its threshold; see `passes/smooth.py`
 MINIMUM_OPSET = 14  # the first whose Reshape lets onnx follow computed shapes
 
 _RATE_NORM = """
@@ -94,17 +96,6 @@ MeanIncrement (mean, last, step) => (x, last_next) {
 """  # where the mean is infinite or NaN (a log of what has not spiked yet), it waits
 
 
-_SMOOTH_INTEGRATE_AND_FIRE = """
-SmoothIntegrateAndFire (x, theta, v) => (s, v_next) {
-    u = Add (v, x)
-    relative = Div (u, theta)
-    s = HardSigmoid <alpha: float = 1.0, beta: float = 0.0> (relative)
-    charge = Mul (theta, s)
-    v_next = Sub (u, charge)
-}
-"""
-
-
 def _integer(neuron: Neuron) -> str:
     """The body of a neuron that reads numbers of any type, and whose spikes are bytes.
 
@@ -125,6 +116,24 @@ def _integer(neuron: Neuron) -> str:
 """
 
 
+def _smooth(neuron: type[Neuron]) -> str:
+    """The body of a neuron without a step at its threshold; states but the potential rest."""
+    potential, *others = neuron.states
+    before = ", ".join(["x", "theta", *neuron.states])
+    after = ", ".join(f"{state}_next" for state in neuron.states)
+    resting = "\n    ".join(f"{state}_next = Identity ({state})" for state in others)
+    return f"""
+{SMOOTH}{neuron.operator} ({before}) => (s, {after}) {{
+    u = Add ({potential}, x)
+    relative = Div (u, theta)
+    s = HardSigmoid <alpha: float = 1.0, beta: float = 0.0> (relative)
+    charge = Mul (theta, s)
+    {potential}_next = Sub (u, charge)
+    {resting}
+}}
+"""
+
+
 BODIES: dict[str, str] = {
     "RateNorm": _RATE_NORM,  # the Rate Norm Layer: firing rates of an ANN (Ding et al. 2021, eq. 8)
     "SignedRateNorm": _SIGNED_RATE_NORM,  # its counterpart where values can be negative
@@ -133,9 +142,9 @@ BODIES: dict[str, str] = {
     "DelayedMean": _DELAYED_MEAN,
     "SumIncrement": _SUM_INCREMENT,
     "MeanIncrement": _MEAN_INCREMENT,
-    "SmoothIntegrateAndFire": _SMOOTH_INTEGRATE_AND_FIRE,
     **{neuron.operator: neuron.body for neuron in NEURONS.values()},
     **{INTEGER + neuron.operator: _integer(neuron()) for neuron in NEURONS.values()},
+    **{SMOOTH + neuron.operator: _smooth(neuron) for neuron in NEURONS.values()},
 }
 
 

@@ -8,7 +8,8 @@ them changes much. Of such neurons, outputs differ by no more than what went in.
 
 from __future__ import annotations
 
-from onnxsnn.graph import Graph, Node, insert
+from onnxsnn.functions import SMOOTH
+from onnxsnn.graph import Graph
 from onnxsnn.neurons import NEURONS
 from onnxsnn.passes.report import Report
 
@@ -24,16 +25,8 @@ def smooth(graph: Graph) -> Report:
         graph: the step graph, its states plain inputs; it is changed.
     """
     report = Report("smooth", preserves_values=False)
-    for node in list(graph.nodes):
+    for node in graph.nodes:
         if node.op in _OPERATORS:
             report.actions[f"{node.op} made smooth"] += 1
-            _smooth(graph, node)
+            node.op, node.attrs = SMOOTH + node.op, {}
     return report
-
-
-def _smooth(graph: Graph, node: Node) -> None:
-    before, after = node.inputs[3:], node.outputs[2:]
-    node.op, node.attrs = "SmoothIntegrateAndFire", {}
-    node.inputs, node.outputs = node.inputs[:3], node.outputs[:2]
-    for state, rests in zip(before, after, strict=True):
-        insert(graph, "Identity", [state], rests)
