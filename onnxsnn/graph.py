@@ -66,12 +66,11 @@ def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         ModelError: onnx finds a contradiction.
     """
+    weights = {t.name: t for t in model.graph.initializer if len(t.raw_data) > _LARGE}
     light = onnx.ModelProto()
     light.CopyFrom(model)
-    weights = {}
     for tensor in light.graph.initializer:
-        if len(tensor.raw_data) > _LARGE:
-            weights[tensor.name] = tensor.raw_data
+        if tensor.name in weights:
             tensor.ClearField("raw_data")
     try:
         inferred = onnx.shape_inference.infer_shapes(light, strict_mode=False, data_prop=True)
@@ -79,7 +78,7 @@ def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
         raise ModelError(f"shapes cannot be inferred: {error}") from error
     for tensor in inferred.graph.initializer:
         if tensor.name in weights:
-            tensor.raw_data = weights[tensor.name]
+            tensor.CopyFrom(weights[tensor.name])
     return inferred
 
 
