@@ -1,7 +1,8 @@
 """convert, on random graphs of the table's operators: an SNN that converges, or a refusal.
 
 Operators that jump (Ceil, a Where by a comparison) are left out: where the ANN's tensor sits
-on a jump, no running mean converges to its image.
+on a jump, no running mean converges to its image. LpNormalization jumps at 0, where activations
+too small to have spiked sit: it gets values away from 0.
 """
 
 import numpy as np
@@ -39,6 +40,8 @@ class Random(Builder):
     def add(self, step):
         """One step at random; steps that do not fit the shape do nothing."""
         self.earlier.append((self.last, self.channels, self.size))
+        if step == "LpNormalization":
+            self.op("Add", self.op("Abs"), self.constant(1.0))
         if step in ACTIVATIONS:
             self.op(step, **ACTIVATIONS[step])
         elif step in REFUSED:

@@ -10,6 +10,8 @@ From the step graph it makes two models:
    treats samples alone needs no change, and reads the weights once for all steps.
 2. A node that carries a state, or reads the step counter, becomes a Scan over the K slices,
    [N, ...] each, whose body is the node itself: spikes are the step graph's, bit for bit.
+   Behind constants added or multiplied, and bytes made numbers, for this node alone, the body
+   does that too, while a slice is in the caches.
 3. A static tensor is read by a Scan as it is; any other node that varies reads it K times over,
    and sizes that are computed from its shape with K times the batch.
 4. Where the last step's outputs will do, what no state depends on is computed for the last
@@ -54,12 +56,30 @@ __all__ = ["TIME", "TimeBatched", "time_batch"]
 
 TIME = "onnxsnn.time"
 _FEW = 64  # values per constant that are quicker to read than to repeat
+_VALUE_BY_VALUE = {"Add", "DequantizeLinear", "Mul", "Sub"}
 _SUMS = {"RunningSum", "RunningMean"}
 _SIZES = {
     "Add", "Cast", "Concat", "Div", "Equal", "Gather", "Identity", "Mul", "Reshape", "Shape",
     "Slice", "Squeeze", "Sub", "Unsqueeze", "Where",
 }  # fmt: skip
 _LONGEST = 2**31 - 1  # what exporters write for an axis's end
+
+
+@dataclass
+class _Body:
+    """Of a Scan, as it comes to be.
+
+    Attributes:
+        inner: what the node that it is made for reads.
+        nodes: what comes before that node.
+        loop: the states, and what stands for them in the body.
+        scanned: what comes in slices, and what stands for one.
+    """
+
+    inner: list[Tensor] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list)
+    loop: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    scanned: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
 
 @dataclass
@@ -310,33 +330,49 @@ class _TimeBatcher:
 
     def _scan(self, node: Node) -> None:
         """Put a node that works step by step into a Scan over the slices."""
-        inner, loop, scanned = [], [], []
+        body = _Body()
         for tensor in node.inputs:
-            if constant(tensor) is not None or id(tensor) not in self.moving:
-                inner.append(self._wide(tensor, node))
-                continue
-            variable = gs.Variable(f"{tensor.name}.now", tensor.dtype, tensor.shape)
-            inner.append(variable)
-            if tensor.name in self.before:
-                loop.append((self._full(tensor, node), variable))
-            elif self._is_count(tensor):
-                scanned.append((self.counts, variable))
-            else:
-                scanned.append((self._slices(tensor, node), variable))
-        if not scanned:
-            scanned.append((self.time, gs.Variable("now", np.float32, [])))
-        self._replace_by_scan(node, inner, loop, scanned)
+            body.inner.append(self._inside(tensor, node, body))
+        if not body.scanned:
+            body.scanned.append((self.time, gs.Variable("now", np.float32, [])))
+        self._replace_by_scan(node, body)
 
-    def _replace_by_scan(
-        self,
-        node: Node,
-        inner: list[Tensor],
-        loop: list[tuple[Tensor, Tensor]],
-        scanned: list[tuple[Tensor, Tensor]],
-    ) -> None:
+    def _inside(self, tensor: Tensor, node: Node, body: _Body) -> Tensor:
+        """What a node in the body of a Scan reads in the place of a tensor."""
+        if constant(tensor) is not None or id(tensor) not in self.moving:
+            return self._wide(tensor, node)
+        variable = gs.Variable(f"{tensor.name}.now", tensor.dtype, tensor.shape)
+        if tensor.name in self.before:
+            body.loop.append((self._full(tensor, node, body), variable))
+        elif self._is_count(tensor):
+            body.scanned.append((self.counts, variable))
+        elif self._is_drawn_in(tensor):
+            maker = tensor.inputs[0]
+            inputs = [self._inside(given, maker, body) for given in maker.inputs]
+            body.nodes.append(gs.Node(maker.op, maker.name, maker.attrs, inputs, [variable]))
+            remove(self.graph, maker)
+        else:
+            body.scanned.append((self._slices(tensor, node), variable))
+        return variable
+
+    def _is_drawn_in(self, tensor: Tensor) -> bool:
+        """Whether a tensor is made value by value of one that varies, for one reader alone."""
+        maker = tensor.inputs[0] if tensor.inputs else None
+        if maker is None or maker.op not in _VALUE_BY_VALUE or len(tensor.outputs) > 1:
+            return False
+        varying = [given for given in maker.inputs if id(given) in self.moving]
+        return (
+            len(varying) == 1
+            and sum(constant(given) is not None for given in maker.inputs) == len(maker.inputs) - 1
+            and bool(tensor.shape)
+            and tensor.shape == varying[0].shape
+            and not any(tensor is output for output in self.graph.outputs)
+        )
+
+    def _replace_by_scan(self, node: Node, body: _Body) -> None:
         inside = [gs.Variable(f"{t.name}.then", t.dtype, t.shape) for t in node.outputs]
-        work = gs.Node(node.op, node.name, node.attrs, inner, inside, domain=node.domain)
-        carried, given, nodes = [], [], [work]
+        work = gs.Node(node.op, node.name, node.attrs, body.inner, inside, domain=node.domain)
+        carried, given, nodes = [], [], [*body.nodes, work]
         for tensor, result in zip(node.outputs, inside, strict=True):
             if tensor.name not in self.after:
                 given.append((tensor, result))
@@ -347,9 +383,9 @@ class _TimeBatcher:
                 nodes.append(gs.Node("Identity", each.name, None, [result], [each]))
                 given.append((self._of_each_step(tensor), each))
         slices = [gs.Variable(f"{t.name}.scanned", t.dtype) for t, _ in given]
-        body = gs.Graph(
+        work_graph = gs.Graph(
             nodes,
-            [variable for _, variable in (*loop, *scanned)],
+            [variable for _, variable in (*body.loop, *body.scanned)],
             [result for _, result in (*carried, *given)],
             opset=self.graph.opset,
             import_domains=self.graph.import_domains,
@@ -359,8 +395,8 @@ class _TimeBatcher:
             gs.Node(
                 "Scan",
                 node.name,
-                {"body": body, "num_scan_inputs": len(scanned)},
-                [tensor for tensor, _ in (*loop, *scanned)],
+                {"body": work_graph, "num_scan_inputs": len(body.scanned)},
+                [tensor for tensor, _ in (*body.loop, *body.scanned)],
                 [*(tensor for tensor, _ in carried), *slices],
             )
         )
@@ -393,13 +429,15 @@ class _TimeBatcher:
         shape = self._concat(self._vector(-1), self._sizes(slices, 2))
         insert(self.graph, "Reshape", [slices, shape], tensor)
 
-    def _full(self, state: Tensor, node: Node) -> Tensor:
-        """A state in the shape that it has after a step: a Scan does not broadcast it."""
+    def _full(self, state: Tensor, node: Node, body: _Body) -> Tensor:
+        """A state in the shape that it has after a step: a Scan does not broadcast it.
+
+        It is the shape of what the node reads first, which is scanned first, if it varies.
+        """
         source = node.inputs[0]
-        moves = id(source) in self.moving
-        slices = self._slices(source, node) if moves else source
+        slices = body.scanned[0][0] if body.scanned else source
         shape = self._op("Shape", [slices], np.int64, [len(slices.shape)])
-        if moves:
+        if body.scanned:
             bounds = [self._vector(1), self._vector(len(slices.shape))]
             shape = self._op("Slice", [shape, *bounds], np.int64, [len(source.shape)])
         return self._op("Expand", [state, shape], state.dtype, source.shape)
