@@ -200,7 +200,7 @@ def convert(
     if integer:
         rounded = integer_network(snn, source, data, progress)
         snn = rounded.snn
-        line.reports.append(rounded.report)
+        line.reports.extend(rounded.reports)
     return Conversion(snn, line.reports, line.warnings, line.differences)
 
 

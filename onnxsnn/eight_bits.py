@@ -13,7 +13,7 @@ import numpy as np
 
 from onnxsnn.arrays import Array
 
-__all__ = ["MIDDLE", "Grid", "grid_of", "whole_weights"]
+__all__ = ["MIDDLE", "Grid", "are_whole", "grid_of", "whole_weights"]
 
 MIDDLE = 128  # the zero point of currents on the wire
 _MOST = 127
@@ -48,12 +48,17 @@ def whole_weights(rows: Array) -> tuple[Array, Array]:
         the whole numbers [C, n], int8, and the scales [C], float64.
     """
     rows = rows.astype(np.float64)
-    scales = np.array([_unit(row) for row in rows])
+    scales = np.array([_unit(row) or np.abs(row).max() / _MOST for row in rows])
     return np.rint(rows / scales[:, None]).astype(np.int8), scales
 
 
-def _unit(row: Array) -> float:
-    """What a row's weights are multiples of, else a 127th of its greatest weight."""
+def are_whole(rows: Array) -> bool:
+    """Whether every row [C, n] keeps its weights exactly, as whole numbers times a scale."""
+    return all(_unit(row) is not None for row in rows.astype(np.float64))
+
+
+def _unit(row: Array) -> float | None:
+    """What a row's weights are multiples of, none more than 127 of it; None if there is none."""
     top = float(np.abs(row).max(initial=0.0))
     if top == 0.0:
         return 1.0
@@ -62,7 +67,7 @@ def _unit(row: Array) -> float:
         multiples = np.outer(counts, values / top)
         counts = counts[np.abs(multiples - np.rint(multiples)).max(axis=1) <= _WHOLE]
         if not counts.size:
-            return top / _MOST
+            return None
     return top / float(counts[0])
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import onnx
 import onnx.parser
 
-from onnxsnn.neurons import NEURONS, Neuron
+from onnxsnn.neurons import NEURONS, IntegrateAndFire, Neuron
 
 __all__ = [
     "BODIES",
@@ -20,6 +20,7 @@ __all__ = [
     "IR_VERSION",
     "MINIMUM_OPSET",
     "SMOOTH",
+    "UNIT",
     "VERSION",
     "body",
     "closure",
@@ -29,6 +30,7 @@ DOMAIN = "onnxsnn"
 VERSION = 1
 IR_VERSION = 8  # the first that has model-local functions
 INTEGER = "Integer"  # a neuron's operator with this in front has 8-bit spikes
+UNIT = "Unit"  # with this, behind "Integer", its threshold is 1; see `passes/unit_neurons.py`
 SMOOTH = "Smooth"  # with this, it has no step at its threshold; see `passes/smooth.py`
 MINIMUM_OPSET = 14  # the first whose Reshape lets onnx follow computed shapes
 
@@ -96,21 +98,16 @@ MeanIncrement (mean, last, step) => (x, last_next) {
 """  # where the mean is infinite or NaN (a log of what has not spiked yet), it waits
 
 
-def _integer(neuron: Neuron) -> str:
-    """The body of a neuron that reads numbers of any type, and whose spikes are bytes.
-
-    It reads `x + offset`, and a spike is `zero + s / unit`.
-    """
+def _integer(operator: str, neuron: type[Neuron]) -> str:
+    """The body of a neuron whose spikes are bytes: `zero + s / unit`."""
     before = ", ".join(["x", "theta", *neuron.states])
     after = ", ".join(f"{state}_next" for state in neuron.states)
-    names = list(neuron.attributes)
+    names = list(neuron().attributes)
     header = f"<{', '.join(names)}>" if names else ""
     given = f"<{', '.join(f'{name}: float = @{name}' for name in names)}>" if names else ""
     return f"""
-{INTEGER}{neuron.operator} {header} ({before}, offset, unit, zero) => (wire, {after}) {{
-    number = Cast <to: int = 1> (x)
-    current = Add (number, offset)
-    spikes, {after} = {DOMAIN}.{neuron.operator} {given} ({before.replace("x", "current", 1)})
+{INTEGER}{operator} {header} ({before}, unit, zero) => (wire, {after}) {{
+    spikes, {after} = {DOMAIN}.{operator} {given} ({before})
     wire = QuantizeLinear (spikes, unit, zero)
 }}
 """
@@ -134,6 +131,14 @@ def _smooth(neuron: type[Neuron]) -> str:
 """
 
 
+_UNIT_INTEGRATE_AND_FIRE = """
+UnitIntegrateAndFire (x, theta, v) => (s, v_next) {
+    u = Add (v, x)
+    s = HardSigmoid <alpha: float = 16777216.0, beta: float = -16777215.0> (u)
+    v_next = Sub (u, s)
+}
+"""  # of all floats below 1, the greatest is 1 - 2^-24, and gives 0; 1 gives 1, without rounding
+
 BODIES: dict[str, str] = {
     "RateNorm": _RATE_NORM,  # the Rate Norm Layer: firing rates of an ANN (Ding et al. 2021, eq. 8)
     "SignedRateNorm": _SIGNED_RATE_NORM,  # its counterpart where values can be negative
@@ -143,7 +148,11 @@ BODIES: dict[str, str] = {
     "SumIncrement": _SUM_INCREMENT,
     "MeanIncrement": _MEAN_INCREMENT,
     **{neuron.operator: neuron.body for neuron in NEURONS.values()},
-    **{INTEGER + neuron.operator: _integer(neuron()) for neuron in NEURONS.values()},
+    **{INTEGER + n.operator: _integer(n.operator, n) for n in NEURONS.values()},
+    UNIT + IntegrateAndFire.operator: _UNIT_INTEGRATE_AND_FIRE,
+    INTEGER + UNIT + IntegrateAndFire.operator: _integer(
+        UNIT + IntegrateAndFire.operator, IntegrateAndFire
+    ),
     **{SMOOTH + neuron.operator: _smooth(neuron) for neuron in NEURONS.values()},
 }
 

@@ -41,6 +41,11 @@ class WeightLayer:
         return np.zeros(self.outputs, self.weight.dtype)
 
     @property
+    def rows(self) -> Array:
+        """The weights that each output sums over [outputs, n]."""
+        raise NotImplementedError
+
+    @property
     def takes_input_shift(self) -> bool:
         """Whether every output sees the whole input, so that a shift is the same everywhere."""
         return self.takes_bias
@@ -111,6 +116,10 @@ class _Convolution(WeightLayer):
         self.inputs = self.weight.shape[1] * self.groups
 
     @property
+    def rows(self) -> Array:
+        return self.weight.reshape(self.outputs, -1)
+
+    @property
     def takes_input_shift(self) -> bool:
         padding = self.node.attrs.get("auto_pad", "NOTSET")
         return padding in ("NOTSET", "VALID") and not any(self.node.attrs.get("pads", ()))
@@ -143,6 +152,11 @@ class _ConvTranspose(_Convolution):
         super().__init__(graph, node)
         self.inputs, self.outputs = self.weight.shape[0], self.weight.shape[1] * self.groups
 
+    @property
+    def rows(self) -> Array:
+        grouped = self.weight.reshape(self.groups, -1, *self.weight.shape[1:])
+        return np.moveaxis(grouped, 1, 2).reshape(self.outputs, -1)
+
     _along_outputs = _Convolution._second
     _along_inputs = _Convolution._first
 
@@ -155,6 +169,10 @@ class _Gemm(WeightLayer):
         self.transposed = bool(node.attrs.get("transB", 0))
         shape = self.weight.shape
         self.inputs, self.outputs = shape[::-1] if self.transposed else shape
+
+    @property
+    def rows(self) -> Array:
+        return self.weight if self.transposed else self.weight.T
 
     def input_axis(self, axes: int) -> int:
         return axes - 1

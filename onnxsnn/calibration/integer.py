@@ -12,7 +12,9 @@ from onnxsnn.arrays import Array
 from onnxsnn.calibration.synthetic import noise
 from onnxsnn.data import Dataset
 from onnxsnn.model import SpikingModel
-from onnxsnn.passes.integer import IntegerReport, integer, rounded_layers
+from onnxsnn.passes.integer import integer, rounded_layers
+from onnxsnn.passes.report import Report
+from onnxsnn.passes.unit_thresholds import unit_thresholds
 from onnxsnn.runtime.dataset import batch_size
 from onnxsnn.runtime.early_exit import classes
 from onnxsnn.runtime.runner import Runner
@@ -52,7 +54,7 @@ class IntegerNetwork:
     """What comes of it; the cost is in the SNN's metadata, too, as `integer`."""
 
     snn: SpikingModel
-    report: IntegerReport
+    reports: list[Report]
     cost: Cost
 
 
@@ -74,10 +76,22 @@ def integer_network(
     """
     samples = _noise(snn) if data is None else data.spread(_SAMPLES)
     total = 2 * len(samples)
-    seen, expected = _observe(snn, samples, lambda done: progress(done, total))
-    graph, neurons = snn.graph(), snn.neurons
-    defaults = {state.input: state.default for state in snn.states}
-    report = integer(graph, neurons, seen, defaults)
+    measured, made = _in_thresholds(snn)
+    seen, expected = _observe(measured, samples, lambda done: progress(done, total))
+    graph = measured.graph()
+    report = integer(graph, snn.neurons, seen)
+    rounded = SpikingModel.build(graph, measured.states, snn.metadata, measured.layers)
+    found = _outputs(rounded, samples, lambda done: progress(len(samples) + done, total))
+    cost = _cost(expected, found, _ann_outputs(ann, snn, samples), len(samples), data is None)
+    metadata = {**snn.metadata, "integer": asdict(cost)}
+    rounded = SpikingModel.build(graph, measured.states, metadata, measured.layers)
+    return IntegerNetwork(rounded, [made, report], cost)
+
+
+def _in_thresholds(snn: SpikingModel) -> tuple[SpikingModel, Report]:
+    """The same SNN with thresholds of 1, where it can be had."""
+    graph, defaults = snn.graph(), {state.input: state.default for state in snn.states}
+    report = unit_thresholds(graph, snn.spikes, defaults)
     states = [replace(state, default=defaults[state.input]) for state in snn.states]
     layers = [
         replace(layer, grid=report.grids[layer.name].tolist())
@@ -85,12 +99,7 @@ def integer_network(
         else layer
         for layer in snn.layers
     ]
-    rounded = SpikingModel.build(graph, states, snn.metadata, layers)
-    found = _outputs(rounded, samples, lambda done: progress(len(samples) + done, total))
-    cost = _cost(expected, found, _ann_outputs(ann, snn, samples), len(samples), data is None)
-    metadata = {**snn.metadata, "integer": asdict(cost)}
-    rounded = SpikingModel.build(graph, states, metadata, layers)
-    return IntegerNetwork(rounded, report, cost)
+    return SpikingModel.build(graph, states, snn.metadata, layers), report
 
 
 def _noise(snn: SpikingModel) -> Dataset:

@@ -1,4 +1,4 @@
-"""The integer step graph: weights and spikes of 8 bits, thresholds in the scale of the sums.
+"""The integer step graph: weights and spikes of 8 bits.
 
 1. A tensor of spikes holds whole multiples of a unit between two bounds, its *levels*: what
    neurons send, what shape operators make of it, means over windows (sums of spikes, the
@@ -8,8 +8,8 @@
    scale per output channel, and become QLinearConv and MatMulInteger. What QLinearConv gives
    are bytes again: sums in whole steps (`onnxsnn.eight_bits`). Means become sums by a
    QLinearConv of ones, without a bias.
-4. A neuron that alone reads such a layer reads its sums as they are: threshold and initial
-   potential are in their scale, and the bias is added there, in full precision.
+4. What reads such a layer reads its sums as the currents that they stand for, by
+   DequantizeLinear; the bias is added there, in full precision.
 5. Everything else stays as it was.
 
 Bytes are unsigned, and spikes below zero have a zero point: ONNX Runtime has fast kernels for
@@ -21,14 +21,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxsnn.arrays import Array
-from onnxsnn.eight_bits import MIDDLE, Grid, grid_of, whole_weights
+from onnxsnn.eight_bits import MIDDLE, grid_of, whole_weights
 from onnxsnn.functions import INTEGER
 from onnxsnn.graph import (
     Graph,
@@ -38,14 +38,13 @@ from onnxsnn.graph import (
     insert,
     is_static_shape,
     remove,
-    sole_consumer,
     unique_name,
 )
 from onnxsnn.neurons import Neuron
 from onnxsnn.passes.report import Report
 from onnxsnn.weights import WeightLayer, weight_layer
 
-__all__ = ["IntegerReport", "integer", "rounded_layers"]
+__all__ = ["integer", "rounded_layers"]
 
 _WIDEST = 128  # between levels: two times 128 times 127 still is a number of 16 bits
 _LAYERS = {"Conv", "Gemm", "MatMul"}
@@ -67,24 +66,9 @@ class Levels:
         return np.array(-self.least, np.uint8)
 
 
-@dataclass
-class IntegerReport(Report):
-    """The report of the pass.
-
-    Attributes:
-        grids: by layer of neurons that reads sums as they are, what 1 is worth in each channel
-            [C], in units of the activation.
-    """
-
-    grids: dict[str, Array] = field(default_factory=dict)
-
-
 def integer(
-    graph: Graph,
-    neurons: Mapping[str, Neuron],
-    seen: Mapping[str, tuple[Array, Array]],
-    defaults: dict[str, Array],
-) -> IntegerReport:
+    graph: Graph, neurons: Mapping[str, Neuron], seen: Mapping[str, tuple[Array, Array]]
+) -> Report:
     """Turn a step graph into the integer step graph.
 
     Args:
@@ -92,10 +76,9 @@ def integer(
         neurons: by layer, its neuron model.
         seen: by convolution of `rounded_layers`, the least and the greatest current of each of
             its channels that came up in calibration.
-        defaults: the states before the first step, by input; potentials are changed.
     """
     graph.toposort()
-    return _Integer(graph, neurons, seen, defaults).run()
+    return _Integer(graph, neurons, seen).run()
 
 
 def rounded_layers(graph: Graph, neurons: Mapping[str, Neuron]) -> list[Node]:
@@ -173,12 +156,10 @@ class _Integer:
         graph: Graph,
         neurons: Mapping[str, Neuron],
         seen: Mapping[str, tuple[Array, Array]],
-        defaults: dict[str, Array],
     ) -> None:
         self.graph = graph
         self.seen = seen
-        self.defaults = defaults
-        self.report = IntegerReport("integer", preserves_values=False)
+        self.report = Report("integer", preserves_values=False)
         self.levels = _levels_of(graph, neurons)
         self.layers = rounded_layers(graph, neurons)
         self.neurons = [
@@ -188,7 +169,7 @@ class _Integer:
         ]
         self.bytes: dict[int, Tensor] = {}
 
-    def run(self) -> IntegerReport:
+    def run(self) -> Report:
         chosen = {id(node) for node in self.layers}
         for node in self.graph.nodes:
             if id(node) not in chosen and weight_layer(self.graph, node) is not None:
@@ -216,8 +197,7 @@ class _Integer:
         zero = self._constant(f"{node.name}.zero", levels.zero, np.uint8)
         node.op = INTEGER + node.op
         node.outputs[0] = sent
-        offset = self._constant(f"{node.name}.offset", np.zeros_like(node.inputs[1].values))
-        node.inputs += [offset, unit, zero]
+        node.inputs += [unit, zero]
         insert(self.graph, "DequantizeLinear", [sent, unit, zero], spikes)
         self.bytes[id(spikes)] = sent
         self.report.actions[f"{node.op.removeprefix(INTEGER)} sends bytes"] += 1
@@ -270,33 +250,24 @@ class _Integer:
         return insert(self.graph, "QLinearConv", inputs, sums, attrs=dict(attrs))
 
     def _round(self, node: Node) -> None:
-        """Give a layer whole weights, and what reads it their scale."""
+        """Give a layer whole weights, and what reads it the currents that its sums stand for."""
         layer = weight_layer(self.graph, node)
         assert layer is not None
         source, output, levels = node.inputs[0], node.outputs[0], self.levels[id(node.inputs[0])]
         read = self._bytes_of(source)
-        reader = sole_consumer(self.graph, output)
-        direct = reader is not None and any(reader is n for n in self.neurons)
-        if node.op == "Conv":
-            sums, grid, worth = self._convolution(node, layer, levels, read)
-            offset = -(MIDDLE + grid.shift)
-        else:
-            sums, worth = self._product(node, layer, levels, read)
-            offset = np.zeros(layer.outputs)
+        turn = self._convolution if node.op == "Conv" else self._product
+        sums, worth, zeros = turn(node, layer, levels, read)
         axis = layer.output_axis(len(output.shape))
-        if direct:
-            assert reader is not None
-            total = offset + layer.bias / worth
-            self._read_sums(reader, sums, _along(output, axis, worth), _along(output, axis, total))
-        else:
-            self._as_currents(sums, output, axis, worth, offset, layer.bias)
+        self._as_currents(sums, output, axis, worth, zeros, layer.bias)
         remove(self.graph, node)
 
     def _convolution(
         self, node: Node, layer: WeightLayer, levels: Levels, read: Tensor
-    ) -> tuple[Tensor, Grid, Array]:
-        """QLinearConv in the place of a convolution: its bytes, and what one of them is worth."""
-        whole, scales = whole_weights(layer.weight.reshape(layer.outputs, -1))
+    ) -> tuple[Tensor, Array, Array | None]:
+        """QLinearConv in the place of a convolution: its bytes, what 1 of them is worth, and
+        which of them is no current.
+        """
+        whole, scales = whole_weights(layer.rows)
         worth = scales * levels.unit
         low, high = ((bound - layer.bias) / worth for bound in self.seen[node.name])
         grid = grid_of(whole, levels.least, levels.most, (low, high))
@@ -307,42 +278,30 @@ class _Integer:
         new = self._convolve(sums, read, weights, scale, zero, middle, node.attrs, shift)
         new.name = node.name
         self.report.actions["Conv turned into QLinearConv"] += 1
-        return sums, grid, worth * grid.step
+        return sums, worth * grid.step, (MIDDLE + grid.shift).astype(np.uint8)
 
     def _product(
         self, node: Node, layer: WeightLayer, levels: Levels, read: Tensor
-    ) -> tuple[Tensor, Array]:
+    ) -> tuple[Tensor, Array, Array | None]:
         """MatMulInteger in the place of a Gemm or MatMul: its sums, and what 1 is worth."""
-        turned = bool(node.attrs.get("transB", 0))
-        whole, scales = whole_weights(layer.weight if turned else layer.weight.T)
+        whole, scales = whole_weights(layer.rows)
         sums, name = self._like(node.outputs[0], "sums", np.int32), node.name
         weights = self._constant(f"{name}.whole", np.ascontiguousarray(whole.T), np.int8)
         zero = self._constant(f"{name}.zero", levels.zero, np.uint8)
         insert(self.graph, "MatMulInteger", [read, weights, zero], sums).name = name
         self.report.actions[f"{node.op} turned into MatMulInteger"] += 1
-        return sums, scales * levels.unit
-
-    def _read_sums(self, neuron: Node, sums: Tensor, worth: Array, offset: Array) -> None:
-        """Let a layer of neurons read sums as they are."""
-        name, theta, potential = neuron.name, neuron.inputs[1], neuron.inputs[2]
-        neuron.inputs[0] = sums
-        neuron.inputs[1] = self._constant(f"{name}.threshold", theta.values / worth)
-        neuron.inputs[-3] = self._constant(f"{name}.offset", offset)
-        start = (self.defaults[potential.name] / worth).astype(np.float32)
-        self.defaults[potential.name] = start
-        sizes = neuron.outputs[1].shape or [None] * start.ndim
-        potential.shape = [a if a == b else None for a, b in zip(start.shape, sizes, strict=True)]
-        self.report.grids[name] = worth.reshape(-1)
+        return sums, scales * levels.unit, None
 
     def _as_currents(
-        self, sums: Tensor, output: Tensor, axis: int, worth: Array, offset: Array, bias: Array
-    ) -> None:
+        self, sums: Tensor, output: Tensor, axis: int, worth: Array, zeros: Array | None,
+        bias: Array,
+    ) -> None:  # fmt: skip
         """Let `output` be the currents that sums stand for; channels lie along `axis`."""
         output.inputs.clear()
         name = output.name
         inputs = [sums, self._constant(f"{name}.worth", worth)]
-        if sums.dtype == np.uint8:
-            inputs.append(self._constant(f"{name}.zeros", -offset, np.uint8))
+        if zeros is not None:
+            inputs.append(self._constant(f"{name}.zeros", zeros, np.uint8))
         target = self._like(output, "unbiased") if np.any(bias) else output
         insert(self.graph, "DequantizeLinear", inputs, target, attrs={"axis": axis})
         if target is not output:

@@ -52,7 +52,7 @@ from onnxsnn.graph import (
 )
 from onnxsnn.passes.spike import State
 
-__all__ = ["TIME", "TimeBatched", "time_batch"]
+__all__ = ["TIME", "TimeBatched", "is_drawn_in", "time_batch"]
 
 TIME = "onnxsnn.time"
 _FEW = 64  # values per constant that are quicker to read than to repeat
@@ -346,7 +346,7 @@ class _TimeBatcher:
             body.loop.append((self._full(tensor, node, body), variable))
         elif self._is_count(tensor):
             body.scanned.append((self.counts, variable))
-        elif self._is_drawn_in(tensor):
+        elif is_drawn_in(self.graph, tensor):
             maker = tensor.inputs[0]
             inputs = [self._inside(given, maker, body) for given in maker.inputs]
             body.nodes.append(gs.Node(maker.op, maker.name, maker.attrs, inputs, [variable]))
@@ -354,20 +354,6 @@ class _TimeBatcher:
         else:
             body.scanned.append((self._slices(tensor, node), variable))
         return variable
-
-    def _is_drawn_in(self, tensor: Tensor) -> bool:
-        """Whether a tensor is made value by value of one that varies, for one reader alone."""
-        maker = tensor.inputs[0] if tensor.inputs else None
-        if maker is None or maker.op not in _VALUE_BY_VALUE or len(tensor.outputs) > 1:
-            return False
-        varying = [given for given in maker.inputs if id(given) in self.moving]
-        return (
-            len(varying) == 1
-            and sum(constant(given) is not None for given in maker.inputs) == len(maker.inputs) - 1
-            and bool(tensor.shape)
-            and tensor.shape == varying[0].shape
-            and not any(tensor is output for output in self.graph.outputs)
-        )
 
     def _replace_by_scan(self, node: Node, body: _Body) -> None:
         inside = [gs.Variable(f"{t.name}.then", t.dtype, t.shape) for t in node.outputs]
@@ -466,6 +452,23 @@ class _TimeBatcher:
         graph.cleanup()
         every = {t.name for t in self.outputs if id(t) not in self.last}
         return TimeBatched(static, to_model(graph), [t.name for t in boundary], every)
+
+
+def is_drawn_in(graph: Graph, tensor: Tensor) -> bool:
+    """Whether a tensor is made value by value of one that varies, for a single reader.
+
+    If that works step by step, so does what makes the tensor.
+    """
+    maker = tensor.inputs[0] if tensor.inputs else None
+    if maker is None or maker.op not in _VALUE_BY_VALUE or len(tensor.outputs) != 1:
+        return False
+    varying = [given for given in maker.inputs if constant(given) is None]
+    return (
+        len(varying) == 1
+        and bool(tensor.shape)
+        and tensor.shape == varying[0].shape
+        and not any(tensor is output for output in graph.outputs)
+    )
 
 
 def _shown(shape: Node) -> range:

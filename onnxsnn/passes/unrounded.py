@@ -14,7 +14,19 @@ import onnx_graphsurgeon as gs
 
 from onnxsnn.arrays import Array
 from onnxsnn.functions import INTEGER
-from onnxsnn.graph import Graph, Node, Tensor, constant, remove, replace_reads, unique_name
+from onnxsnn.graph import (
+    Graph,
+    Node,
+    Tensor,
+    constant,
+    per_channel,
+    remove,
+    replace_reads,
+    sole_consumer,
+    unique_name,
+)
+from onnxsnn.passes.unit_thresholds import scale_currents
+from onnxsnn.weights import weight_layer
 
 __all__ = ["unrounded"]
 
@@ -24,8 +36,8 @@ def unrounded(graph: Graph, grids: Mapping[str, Array], defaults: dict[str, Arra
 
     Args:
         graph: the integer step graph, its states plain inputs; it is changed.
-        grids: by layer of neurons that reads sums as they are, what 1 is worth in each channel
-            [C], in units of the activation.
+        grids: by layer whose currents are in other units than the activation's, what 1 is worth
+            in each channel [C], or in all [1].
         defaults: the states before the first step, by input; potentials are changed.
     """
     graph.toposort()
@@ -45,6 +57,8 @@ class _Unrounder:
 
     def run(self) -> None:
         for node in list(self.graph.nodes):
+            if not node.outputs:  # taken out, with the layer before it
+                continue
             if node.op.startswith(INTEGER):
                 self._neurons(node)
             elif node.op == "QuantizeLinear":
@@ -60,6 +74,9 @@ class _Unrounder:
                 self._product(node)
             else:
                 self._move(node)
+        for node in self.graph.nodes:
+            if node.name in self.grids:
+                self._in_activations(node, self.grids[node.name])
         self.graph.cleanup()
         self.graph.toposort()
 
@@ -80,27 +97,27 @@ class _Unrounder:
     def _neurons(self, node: Node) -> None:
         self._numbers(node.outputs[0], float(_values(node, -2)))
         node.op = node.op.removeprefix(INTEGER)
-        node.inputs = list(node.inputs)[:-3]
-        if node.name in self.grids:
-            theta, potential = node.inputs[1], node.inputs[2]
-            worth = self._along(node, self.grids[node.name])
-            node.inputs[1] = self._constant(f"{node.name}.theta", theta.values * worth)
-            start = (self.defaults[potential.name] * worth).astype(np.float32)
-            self.defaults[potential.name] = start
+        node.inputs = list(node.inputs)[:-2]
 
-    def _along(self, node: Node, grid: Array) -> Array:
-        """What 1 is worth, shaped to meet what a layer of neurons reads."""
-        maker, sizes = node.inputs[0].inputs[0], [1] * node.inputs[1].values.ndim
-        sizes[1 if maker.op == "Conv" else -1] = -1
-        return grid.reshape(sizes)
+    def _in_activations(self, node: Node, grid: Array) -> None:
+        """Let a layer of neurons have currents in units of the activation."""
+        theta, potential = node.inputs[1].values, node.inputs[2].name
+        worth = grid.reshape(theta.shape)
+        taken = scale_currents(self.graph, node, worth)
+        assert taken
+        node.inputs[1] = self._constant(f"{node.name}.theta", theta * worth)
+        self.defaults[potential] = (self.defaults[potential] * worth).astype(np.float32)
 
-    def _worth(self, node: Node) -> tuple[Array, Array]:
-        """Of a layer's channels [C]: what 1 of its sums is worth, and what is added to it."""
+    def _currents(self, node: Node) -> tuple[Array, Array]:
+        """Of a layer's channels: what 1 of its sums is worth, and which of them is no current.
+
+        The DequantizeLinear that says so is taken out.
+        """
         (reader,) = node.outputs[0].outputs
-        if reader.op == "DequantizeLinear":
-            zeros = _values(reader, 2) if len(reader.inputs) > 2 else np.zeros(1)
-            return _values(reader, 1), -zeros.astype(np.float64)
-        return self.grids[reader.name], _values(reader, -3).reshape(-1)
+        worth = _values(reader, 1)
+        zeros = _values(reader, 2) if len(reader.inputs) > 2 else np.zeros(1)
+        self._skip(reader)
+        return worth, zeros.astype(np.float64)
 
     def _mean(self, node: Node) -> None:
         """A convolution of ones is the mean over windows that it stands for."""
@@ -111,26 +128,37 @@ class _Unrounder:
         self._numbers(node.outputs[0], unit)
 
     def _convolution(self, node: Node) -> None:
-        worth, offset = self._worth(node)
+        worth, zeros = self._currents(node)
         whole, scale = _values(node, 3).astype(np.float64), _values(node, 4).astype(np.float64)
         middle, shift = float(_values(node, 7)), _values(node, 8)
         factor = worth * scale / self.units[id(node.inputs[0])]
         weights = whole * factor.reshape(-1, *[1] * (whole.ndim - 1))
         node.op = "Conv"
-        self._set(node, weights, worth * (offset + middle + scale * shift))
+        self._set(node, weights, worth * (middle + scale * shift - zeros))
 
     def _product(self, node: Node) -> None:
-        worth, offset = self._worth(node)
-        flat = len(node.inputs[0].shape) == 2
+        worth, _ = self._currents(node)
         weights = _values(node, 1) * (worth / self.units[id(node.inputs[0])])
-        node.op = "Gemm" if flat else "MatMul"
-        self._set(node, weights, np.broadcast_to(worth * offset, worth.shape) if flat else None)
+        node.op = "Gemm" if len(node.inputs[0].shape) == 2 else "MatMul"
+        self._set(node, weights, np.zeros(len(worth)))
 
-    def _set(self, node: Node, weights: Array, bias: Array | None) -> None:
+    def _set(self, node: Node, weights: Array, bias: Array) -> None:
+        """Give a layer its weights, and the bias that an Add behind it may hold."""
+        output = node.outputs[0]
+        output.dtype = np.float32
         node.inputs = [node.inputs[0], self._constant(f"{node.name}.weight", weights)]
-        if bias is not None:
-            node.inputs.append(self._constant(f"{node.name}.bias", bias))
-        node.outputs[0].dtype = np.float32
+        layer = weight_layer(self.graph, node)
+        assert layer is not None
+        layer.shift_output(bias)
+        reader = sole_consumer(self.graph, output)
+        added = constant(reader.inputs[1]) if reader is not None and reader.op == "Add" else None
+        if added is None or not layer.takes_bias:
+            return
+        axes = len(output.shape)
+        vector = per_channel(added, axes, layer.output_axis(axes), layer.outputs)
+        if vector is not None:
+            layer.shift_output(vector)
+            self._skip(reader)
 
     def _constant(self, name: str, values: Array) -> gs.Constant:
         return gs.Constant(unique_name(self.graph, name), np.asarray(values, np.float32))

@@ -12,7 +12,9 @@ from collections.abc import Collection
 
 import numpy as np
 
+from onnxsnn.functions import DOMAIN
 from onnxsnn.graph import Graph, Tensor
+from onnxsnn.passes.time_batch import is_drawn_in
 from onnxsnn.runtime.backend import Tile
 
 __all__ = ["MEMORY", "best_tile", "live_bytes"]
@@ -49,6 +51,8 @@ def _even(count: int, size: int) -> int:
 def live_bytes(graph: Graph, states: Collection[str]) -> int:
     """The most that the tensors of one sample hold at once in a step.
 
+    What is drawn into a Scan is never there for all steps.
+
     Args:
         graph: the step graph, in topological order; unknown sizes count as 1.
         states: names of the outputs that are states: there is one of each, whatever the steps.
@@ -58,10 +62,19 @@ def live_bytes(graph: Graph, states: Collection[str]) -> int:
     held: dict[int, int] = {}
     most = 1
     for step, node in enumerate(graph.nodes):
-        held.update((id(t), _bytes(t)) for t in node.outputs if t.name not in states)
+        made = [t for t in node.outputs if t.name not in states and not _is_of_a_step(graph, t)]
+        held.update((id(t), _bytes(t)) for t in made)
         most = max(most, sum(held.values()))
         held = {key: size for key, size in held.items() if last_use.get(key, -1) > step}
     return most * _COPIES
+
+
+def _is_of_a_step(graph: Graph, tensor: Tensor) -> bool:
+    """Whether a tensor is made within the Scan that reads it."""
+    if not is_drawn_in(graph, tensor):
+        return False
+    (reader,) = tensor.outputs
+    return reader.domain == DOMAIN or _is_of_a_step(graph, reader.outputs[0])
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -20,6 +20,7 @@ from onnxsnn.model import step_graph
 from onnxsnn.passes.dense_convolutions import dense_convolutions
 from onnxsnn.passes.spike import State
 from onnxsnn.passes.time_batch import TIME, TimeBatched, time_batch
+from onnxsnn.passes.unit_neurons import unit_neurons
 from onnxsnn.passes.winograd import winograd
 from onnxsnn.runtime.backend import Tile
 from onnxsnn.runtime.ort_values import Values, from_arrays, run_bound
@@ -78,6 +79,7 @@ class TimeBatchedGraph:
         self._defaults = [tensor for tensor in model.graph.initializer if tensor.name in starts]
         self._plain = step_graph(model, self._states)
         dense_convolutions(self._plain)
+        unit_neurons(self._plain)
         self._graph = self._plain.copy()
         report = winograd(self._graph)
         self._few = _FEW if report.changed else 0
@@ -171,6 +173,7 @@ def treats_samples_alone(
 
 
 _FIRST, _SECOND = 3, 2  # of two samples, not few
+_HUGE = 1e38  # float32
 _TOLERANCE = 1e-2  # relative; a spike may fall on the other side of its threshold by rounding
 
 
@@ -190,7 +193,8 @@ def _stirred(
     for state in states:
         if state.role == "potential":
             values = arrays[state.input]
-            most = 2 * max(np.abs(state.default).max(initial=0), np.abs(values).max(initial=0))
+            seen = max(np.abs(state.default).max(initial=0), np.abs(values).max(initial=0))
+            most = min(2 * float(seen), _HUGE)
             arrays[state.input] = (random.random(values.shape) * most).astype(values.dtype)
     return arrays
 

@@ -195,19 +195,18 @@ def test_an_integer_snn_is_read_as_it_was_written(tmp_path):
     }
 
 
-def test_thresholds_are_in_the_scale_of_the_sums():
+def test_currents_are_in_thresholds_and_the_grid_says_what_these_were():
     plain, rounded = both(layers(NETWORKS["stride"]), IntegrateAndFire())
-    (layer,) = [layer for layer in rounded.layers if layer.grid]
-    grid = np.array(layer.grid).reshape(rounded.thresholds[layer.name].shape)
-    np.testing.assert_allclose(
-        rounded.thresholds[layer.name] * grid,
-        np.broadcast_to(plain.thresholds[layer.name], grid.shape),
-    )
+    for layer in rounded.layers:
+        theta = rounded.thresholds[layer.name]
+        np.testing.assert_array_equal(theta, np.ones_like(theta))
+        np.testing.assert_array_equal(plain.thresholds[layer.name].reshape(-1), layer.grid)
 
 
 def test_what_stays_in_float32_is_told():
     b = layers(NETWORKS["residual"])
     reports = convert(Source(b.model(), "", []), timesteps=STEPS, integer=True).reports
+    assert reports[-2].name == "unit_thresholds"
     actions = reports[-1].actions
     assert actions["Conv turned into QLinearConv"] == 1
     assert actions["Conv left in float32"] == actions["Gemm left in float32"] == 1

@@ -293,6 +293,48 @@ def test_nothing_static_is_left_where_neurons_read_the_input():
     assert made.constant_inputs == ["x"]
 
 
+def affine():
+    """A layer behind a scale and a shift of what a residual Add gives, whose sum is kept."""
+    b = Builder((2, 4, 4))
+    b.conv(3)
+    b.relu()
+    first = b.last
+    kept = b.op("Add", b.conv(3), first)
+    b.op("Mul", kept, b.constant(np.full((3, 1, 1), 2.0)))
+    b.op("Add", b.last, b.constant(np.ones((3, 1, 1))))
+    b.relu()
+    b.op("Add", b.conv(3), kept)
+    b.op("Flatten")
+    b.gemm(3, inputs=48)
+    return with_whole_thresholds(b, IntegrateAndFire()), {"x": whole(SAMPLES, 2, 4, 4)}
+
+
+def bodies(model):
+    """The operators in the body of each Scan."""
+    return [
+        [n.op for n in node.attrs["body"].nodes] for node in nodes_of(model) if node.op == "Scan"
+    ]
+
+
+def test_what_is_done_value_by_value_for_neurons_alone_is_done_in_their_scan():
+    snn, feeds = affine()
+    folded = Folded(snn)
+    assert ["Mul", "Add", "IntegrateAndFire"] in bodies(folded.made.chunk)
+    expected, _ = stepped(snn, feeds, T)
+    found, _ = folded.run(feeds, [2, 5])
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-5, atol=1e-5)
+
+
+def test_what_another_node_reads_too_is_done_for_all_steps_at_once():
+    snn, _ = affine()
+    _, second, *_ = snn.spikes
+    behind = snn.current(second)
+    made = time_batch(tapped(snn, [behind]), snn.states)
+    assert ["IntegrateAndFire"] in bodies(made.chunk)
+    assert ["Mul", "Add", "IntegrateAndFire"] not in bodies(made.chunk)
+
+
 def sizes_of(folded, operator, feeds, steps):
     """The first sizes of what the nodes of an operator give in a chunk of so many steps."""
     graph = from_model(folded.made.chunk)

@@ -3,7 +3,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxsnn.runtime.tiles import MEMORY, best_tile
+from onnxsnn import convert
+from onnxsnn.runtime.tiles import MEMORY, best_tile, live_bytes
+from onnxsnn.source import Source
+from tests.networks import IntegerBuilder
 
 counts = st.integers(1, 300)
 
@@ -28,3 +31,17 @@ def test_the_larger_a_sample_the_fewer_go_together():
     together = [samples for samples, _ in tiles]
     assert together == sorted(together, reverse=True)
     assert together[0] > together[-1] == 1
+
+
+def test_currents_that_are_made_of_bytes_step_by_step_are_not_held():
+    b = IntegerBuilder((2, 6, 6))
+    for channels in (1, 16, 16, 1):
+        b.conv(channels)
+        b.clip(2.0)
+    snn = convert(Source(b.model(), "", []), timesteps=4, integer=True).snn
+    graph, states = snn.graph(), {state.output for state in snn.states}
+    graph.toposort()
+    spikes = sums = 16 * 6 * 6
+    assert live_bytes(graph, states) == 2 * (spikes + sums)
+    graph.outputs.append(graph.tensors()[snn.current(snn.layers[2].name)])
+    assert live_bytes(graph, states) > 2 * 4 * sums
