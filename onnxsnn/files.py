@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
 from onnx.external_data_helper import load_external_data_for_model
 
 from onnxsnn.errors import ModelError, OutputError
@@ -20,7 +20,7 @@ def read_model(path: str | Path) -> onnx.ModelProto:
 
     Raises:
         ModelError: the file is missing, is not ONNX, is cut short, lacks its external data,
-            or is not valid ONNX.
+            is over 2 GiB with it, or is not valid ONNX.
     """
     path = Path(path)
     try:
@@ -40,6 +40,10 @@ def read_model(path: str | Path) -> onnx.ModelProto:
     _clear_unknown_sizes(model.graph)
     try:
         onnx.checker.check_model(model)
+    except EncodeError as error:
+        raise ModelError(
+            f"{path}: is over protobuf's limit of 2 GiB with its external data; give a smaller one"
+        ) from error
     except Exception as error:  # the checker raises its own and C++'s errors
         raise ModelError(f"{path}: is not valid ONNX: {error}") from error
     return model
@@ -57,7 +61,7 @@ def write_model(model: onnx.ModelProto, path: str | Path) -> None:
     """Write a model; see `write_bytes`."""
     try:
         content = model.SerializeToString()
-    except Exception as error:
+    except EncodeError as error:
         raise OutputError(f"{path}: the model is over protobuf's limit of 2 GiB") from error
     write_bytes(content, path)
 

@@ -3,7 +3,7 @@
 import onnx
 import pytest
 
-from onnxsnn.errors import OutputError
+from onnxsnn.errors import ModelError, OutputError
 from onnxsnn.files import check_writable, read_model, write_bytes
 from tests.models import Builder
 
@@ -30,6 +30,25 @@ def test_sizes_of_minus_one_are_read_as_unknown(tmp_path):
     onnx.save(model, tmp_path / "m.onnx")
     size = read_model(tmp_path / "m.onnx").graph.input[0].type.tensor_type.shape.dim[0]
     assert not size.HasField("dim_value")
+
+
+@pytest.mark.slow  # reads 2 GiB
+def test_a_model_of_more_than_2_gib_is_told_so(tmp_path):
+    inputs, outputs = 2**20, 2**9 + 1
+    weight = onnx.TensorProto(name="w", data_type=1, dims=[inputs, outputs], data_location=1)
+    for key, value in {"location": "w.bin", "length": str(4 * inputs * outputs)}.items():
+        weight.external_data.add(key=key, value=value)
+    with (tmp_path / "w.bin").open("wb") as file:
+        file.truncate(4 * inputs * outputs)
+    x, y = (
+        onnx.helper.make_tensor_value_info(name, 1, ["N", size])
+        for name, size in (("x", inputs), ("y", outputs))
+    )
+    node = onnx.helper.make_node("MatMul", ["x", "w"], ["y"])
+    graph = onnx.helper.make_graph([node], "g", [x], [y], [weight])
+    (tmp_path / "m.onnx").write_bytes(onnx.helper.make_model(graph).SerializeToString())
+    with pytest.raises(ModelError, match=r"m\.onnx: is over protobuf's limit of 2 GiB"):
+        read_model(tmp_path / "m.onnx")
 
 
 def test_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
