@@ -133,12 +133,12 @@ TABLE: dict[str, Row] = {
         "Acos Acosh AffineGrid And ArgMax ArgMin Asin Asinh Atan Atanh Attention BitCast "
         "BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor BlackmanWindow Ceil Celu Clip "
         "Constant ConstantOfShape Cos Cosh CumProd DeformConv Det Elu Equal Erf Exp EyeLike "
-        "Floor Gelu GlobalLpPool Greater GreaterOrEqual GroupNormalization HammingWindow "
-        "HannWindow HardSigmoid HardSwish Hardmax InstanceNormalization IsInf IsNaN LRN "
+        "Floor GRU Gelu GlobalLpPool Greater GreaterOrEqual GroupNormalization HammingWindow "
+        "HannWindow HardSigmoid HardSwish Hardmax InstanceNormalization IsInf IsNaN LRN LSTM "
         "LayerNormalization Less LessOrEqual LinearAttention Log LogSoftmax LpNormalization "
         "LpPool Max MaxRoiPool MaxUnpool MeanVarianceNormalization MelWeightMatrix Min Mish "
         "Mod NegativeLogLikelihoodLoss NonMaxSuppression NonZero Not OneHot Or PRelu Pow "
-        "RMSNormalization Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp "
+        "RMSNormalization RNN Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp "
         "ReduceProd ReduceSumSquare RoiAlign Round Selu Shape Shrink Sigmoid Sign Sin Sinh "
         "Size Softmax SoftmaxCrossEntropyLoss Softplus Softsign Sqrt SwiGLU Swish Tan Tanh "
         "ThresholdedRelu TopK Unique Xor",
@@ -150,8 +150,8 @@ TABLE: dict[str, Row] = {
         Row(Role.REFUSED, reason="it draws random numbers; export the model for inference"),
     ),
     **_rows(
-        "GRU LSTM RNN CausalConvWithState",
-        Row(Role.REFUSED, reason="it has a time axis and a state of its own"),
+        "CausalConvWithState",
+        Row(Role.REFUSED, reason="it carries a state from one run to the next"),
     ),
     **_rows("If Loop Scan SequenceMap", Row(Role.REFUSED, reason="it holds a sub-graph")),
     **_rows(

@@ -186,6 +186,26 @@ def squeeze_excitation() -> Builder:
     return b
 
 
+def recurrent() -> Builder:
+    """A convolution whose columns an LSTM reads one after the other, samples on the second axis."""
+    b, hidden = Builder((3, 8, 8)), 5
+    batch = b.op("Gather", b.op("Shape", "x"), b.constant([0], np.int64))
+    sizes = [b.constant([1], np.int64), batch, b.constant([hidden], np.int64)]
+    before = b.op("Expand", b.constant([[[0.0]]]), b.op("Concat", *sizes, axis=0))
+    b.last = "x"
+    b.conv(4)
+    b.relu()
+    columns = b.op("Transpose", perm=[3, 0, 1, 2])
+    sequence = b.op("Reshape", columns, b.constant([0, 0, 32], np.int64))
+    weights = [b.normal(1, 4 * hidden, inputs, scale=0.3) for inputs in (32, hidden)]
+    b.op("LSTM", sequence, *weights, "", "", before, before, hidden_size=hidden)
+    b.op("Flatten", b.op("Transpose", perm=[2, 0, 1, 3]))
+    b.gemm(8, inputs=8 * hidden)
+    b.relu()
+    b.gemm(4)
+    return b
+
+
 STRUCTURES = {
     "mobilenet": mobilenet,
     "densenet": densenet,
@@ -196,6 +216,7 @@ STRUCTURES = {
     "transformer": encoder,
     "squeeze-excitation": squeeze_excitation,
     "residual": residual_network,
+    "recurrent": recurrent,
 }
 
 

@@ -392,13 +392,10 @@ def test_model_local_functions_are_inlined(tmp_path):
     assert relative_error(Runner(snn).run(X).outputs[b.last], expected) < 0.05
 
 
-@pytest.mark.parametrize(("operator", "axes"), [("LSTM", 4), ("Loop", 2), ("QuickGelu", 3)])
+@pytest.mark.parametrize(("operator", "axes"), [("Loop", 2), ("QuickGelu", 3)])
 def test_what_cannot_be_converted_is_refused_by_node_and_operator(tmp_path, operator, axes):
     b = Builder((3, 8))
     match operator:
-        case "LSTM":
-            weights = (b.normal(1, 16, 8), b.normal(1, 16, 4))
-            b.op("LSTM", "x", *weights, hidden_size=4)
         case "Loop":
             body = onnx.parser.parse_graph(
                 "body (int64 i, bool c) => (bool d, float[1] y) "
@@ -424,6 +421,26 @@ def test_what_cannot_be_converted_is_refused_by_node_and_operator(tmp_path, oper
         UnsupportedError, match=rf"node '{name}' \({operator}\) cannot be converted: "
     ):
         convert(tmp_path / "m.onnx", dataset(x=uniform(2, 3, 8)))
+
+
+@pytest.mark.parametrize(("operator", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+def test_recurrent_layers_work_on_the_means_of_their_sequence(tmp_path, operator, gates, direction):
+    ways = 1 + (direction == "bidirectional")
+    b = Builder((6, 8))
+    b.relu()
+    sequence = b.op("Transpose", perm=[1, 0, 2])
+    weights = [b.normal(ways, gates * 5, inputs, scale=0.5) for inputs in (8, 5)]
+    b.op(operator, sequence, *weights, hidden_size=5, direction=direction)
+    b.op("Flatten", b.op("Transpose", perm=[2, 0, 1, 3]))
+    b.gemm(12, inputs=6 * ways * 5)
+    b.relu()
+    b.gemm(3)
+    x = uniform(8, 6, 8)
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x), timesteps=256).snn
+    runner = Runner(snn)
+    assert relative_error(runner.run(x).outputs[b.last], ann(b, x)) < 0.02
+    assert not runner.warnings
 
 
 @pytest.mark.parametrize("axes", [1, 3])

@@ -27,7 +27,8 @@ def macs(node: Node) -> int | None:
     """Multiply-accumulates of one node, from its shapes.
 
     A convolution does a kernel per output value, a transposed one per input value, a product
-    of matrices the length of the common axis per output value.
+    of matrices the length of the common axis per output value, a recurrent layer all its
+    weights per element of the sequence.
 
     Returns:
         0 for operators without products of weights; None where a size is not known.
@@ -70,11 +71,20 @@ def _einsum(node: Node) -> int:
     return _volume(list(sizes.values()))
 
 
+def _recurrent(node: Node) -> int:
+    """Weights [directions, gates * hidden, inputs] and [directions, gates * hidden, hidden]."""
+    sequence, weights, recurrence = (tensor.shape for tensor in node.inputs[:3])
+    return _volume(sequence[:2]) * (_volume(weights) + _volume(recurrence))
+
+
 _COUNTED = {
     "Conv": _convolution,
     "ConvTranspose": _transposed_convolution,
     "DeformConv": _convolution,
     "Einsum": _einsum,
+    "GRU": _recurrent,
     "Gemm": _product,
+    "LSTM": _recurrent,
     "MatMul": _product,
+    "RNN": _recurrent,
 }

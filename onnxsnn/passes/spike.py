@@ -12,8 +12,9 @@ every step, and is current and mean at once.
 
 1. A neuron reads a current and writes one (its spikes).
 2. A linear node works on currents; on means, if all that it reads are means, if no neuron
-   follows (the read-out is applied to the running mean), or if some of what it reads are
-   means and nothing that reads it needs a current.
+   follows (the read-out is applied to the running mean), or if nothing that reads it needs a
+   current and some of what it reads are means, or it moves the samples to another axis: states
+   have them in front.
 3. A compensated node f works on means; the current that it gives is the increment
    `t f(mean_t) - (t-1) f(mean_(t-1))`, whose running mean is exactly f of the mean
    (expectation compensation; ECMT, Huang et al. 2024). A positively homogeneous f of one input,
@@ -169,7 +170,8 @@ class _Spiker:
         if what.role is Role.COMPENSATED:
             return _Form.SUM if what.homogeneous and self._one_output(node) else _Form.MEAN
         means = sum(self._form(tensor) is _Form.MEAN for tensor in moving)
-        on_means = means == len(moving) or (means and id(node) not in self.before_current)
+        can = id(node) not in self.before_current
+        on_means = means == len(moving) or (can and (means or _moves_samples(node)))
         return _Form.MEAN if on_means else _Form.CURRENT
 
     def _one_output(self, node: Node) -> bool:
@@ -309,6 +311,11 @@ _CONVERSIONS = {
     (_Form.SUM, _Form.DELAYED): _Spiker._delayed_mean,
     (_Form.MEAN, _Form.DELAYED): _Spiker._delayed_mean,
 }
+
+
+def _moves_samples(node: Node) -> bool:
+    order = node.attrs.get("perm", [-1])
+    return node.op == "Transpose" and bool(order[0] != 0)
 
 
 def _before_currents(graph: Graph, fates: Mapping[int, Fate]) -> set[int]:

@@ -7,7 +7,8 @@ From the step graph it makes two models:
     chunk    these, the states, and `time` = 1, 2, ..., K -> the outputs, the states after K steps
 
 1. A tensor that varies over time is [K * N, ...] in the chunk, step by step; an operator that
-   treats samples alone needs no change, and reads the weights once for all steps.
+   treats samples alone needs no change, and reads the weights once for all steps. A batch axis may
+   be moved, and is known by its name then, but what is done step by step must have it in front.
 2. A node that carries a state, or reads the step counter, becomes a Scan over the K slices,
    [N, ...] each, whose body is the node itself: spikes are the step graph's, bit for bit.
    Behind constants added or multiplied, and bytes made numbers, for this node alone, the body
@@ -62,6 +63,7 @@ _SIZES = {
     "Add", "Cast", "Concat", "Div", "Equal", "Gather", "Identity", "Mul", "Reshape", "Shape",
     "Slice", "Squeeze", "Sub", "Unsqueeze", "Where",
 }  # fmt: skip
+_ROWS = "K * N"
 _LONGEST = 2**31 - 1  # what exporters write for an axis's end
 
 
@@ -131,6 +133,8 @@ class _TimeBatcher:
         self.sources = [t for t in graph.inputs if t.name not in self.before]
         self.outputs = [t for t in graph.outputs if t.name not in self.after]
         self.counter = next((s for s in states if s.role == "step"), None)
+        names = {t.shape[0] for t in self.sources if t.shape}
+        self.batch = {size for size in names if isinstance(size, str)} | {_ROWS}
         self.moving = self._moving()
         kept = {t.name for t in self.outputs} if every_step is None else set(every_step)
         self.early = self._early(kept)
@@ -191,7 +195,7 @@ class _TimeBatcher:
         """Let a node work on all steps at once, or on the last one."""
         for tensor in node.outputs if id(node) in self.early else []:
             if self._batched(tensor) and tensor.shape and tensor.name not in self.after:
-                tensor.shape = [None, *tensor.shape[1:]]
+                tensor.shape = self._rows(tensor)
         if self._counts(node):
             self._fold_counter(node)
         elif id(node) not in self.early:
@@ -249,9 +253,8 @@ class _TimeBatcher:
             return self._scaled(tensor)
         key = (id(tensor), "spread")
         if key not in self.made:
-            repeats = self._concat(self.steps, self._vector(*[1] * (rank(tensor, node) - 1)))
-            shape = [None, *tensor.shape[1:]]
-            self.made[key] = self._op("Tile", [tensor, repeats], tensor.dtype, shape)
+            repeats = self._ones_but_steps(self._axis(tensor), rank(tensor, node))
+            self.made[key] = self._op("Tile", [tensor, repeats], tensor.dtype, self._rows(tensor))
         return self.made[key]
 
     def _scaled(self, tensor: Tensor) -> Tensor:
@@ -266,21 +269,32 @@ class _TimeBatcher:
         if node is None or node.op not in _SIZES or is_float(tensor) or self._batched(tensor):
             return tensor
         if node.op == "Shape":
-            axes = _shown(node)
-            if 0 not in axes or not self._batched(node.inputs[0]):
+            axes, at = _shown(node), self._axis(node.inputs[0])
+            if at not in axes or not self._batched(node.inputs[0]):
                 return tensor
-            factors = self._concat(self.steps, self._vector(*[1] * (len(axes) - 1)))
+            factors = self._ones_but_steps(axes.index(at), len(axes))
             return self._op("Mul", [tensor, factors], tensor.dtype, tensor.shape)
         inputs = [self._scaled(given) for given in node.inputs]
         if all(new is old for new, old in zip(inputs, node.inputs, strict=True)):
             return tensor
         return self._op(node.op, inputs, tensor.dtype, tensor.shape, node.attrs)
 
+    def _axis(self, tensor: Tensor) -> int:
+        """The batch axis of a tensor that has one: the first, if no other is named after it."""
+        sizes = tensor.shape or []
+        named = [at for at, size in enumerate(sizes) if size in self.batch]
+        return named[0] if named and isinstance(sizes[0], int) else 0
+
     def _batched(self, tensor: Tensor) -> bool:
-        """Whether a tensor has a batch axis: its first size is not known."""
+        """Whether a tensor has a batch axis: the first, whose size is not known, or a named one."""
         if tensor.is_empty() or tensor.shape is None:
             return not tensor.is_empty()
-        return bool(tensor.shape) and not isinstance(tensor.shape[0], int)
+        return bool(tensor.shape) and not isinstance(tensor.shape[self._axis(tensor)], int)
+
+    def _rows(self, tensor: Tensor) -> list[Any]:
+        """The shape of a tensor that has a batch axis, with time folded into it."""
+        at = self._axis(tensor)
+        return [*tensor.shape[:at], _ROWS if at else None, *tensor.shape[at + 1 :]]
 
     def _slices(self, tensor: Tensor, node: Node) -> Tensor:
         """A tensor [K * N, ...] as [K, N, ...]."""
@@ -288,6 +302,8 @@ class _TimeBatcher:
         if key not in self.made:
             if not rank(tensor, node):
                 raise UnsupportedError(f"{describe(node)} reads {tensor.name!r}, which has no axis")
+            if self._axis(tensor):
+                raise UnsupportedError(f"{describe(node)} reads samples along another axis than 0")
             shape = self._concat(self.steps, self._vector(-1), self._sizes(tensor, 1))
             slices = self._op("Reshape", [tensor, shape], tensor.dtype, _slice_shape(tensor))
             self.made[key] = slices
@@ -301,6 +317,12 @@ class _TimeBatcher:
         shape = self._op("Shape", [tensor], np.int64, [len(tensor.shape)])
         bounds = [self._vector(first), self._vector(len(tensor.shape))]
         return self._op("Slice", [shape, *bounds], np.int64, [len(sizes)])
+
+    def _ones_but_steps(self, at: int, axes: int) -> Tensor:
+        """A vector of ones, with K at one place."""
+        ones = [self._vector(*[1] * count) if count else None for count in (at, axes - at - 1)]
+        parts = [ones[0], self.steps, ones[1]]
+        return self._concat(*[part for part in parts if part is not None])
 
     def _vector(self, *values: int) -> Tensor:
         key = (-1, str(values))

@@ -46,6 +46,15 @@ def test_einsum_does_one_for_all_indices_together():
     assert last_macs(b) == 5 * 6 * 7
 
 
+@pytest.mark.parametrize(("operator", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+def test_recurrent_layer_does_all_its_weights_per_element_of_the_sequence(operator, gates):
+    b = Builder((7, 6))
+    sequence = b.op("Transpose", perm=[1, 0, 2])
+    b.op(operator, sequence, b.normal(2, gates * 5, 6), b.normal(2, gates * 5, 5), hidden_size=5,
+         direction="bidirectional")  # fmt: skip
+    assert last_macs(b) == 7 * 2 * gates * 5 * (6 + 5)
+
+
 @pytest.mark.parametrize("operator", ["Relu", "Softmax", "GlobalAveragePool"])
 def test_operators_without_products_of_weights_do_none(operator):
     b = Builder((3, 8, 8))

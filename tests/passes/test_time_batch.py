@@ -428,6 +428,18 @@ def test_an_output_that_no_neuron_reaches_is_refused():
         time_batch(snn.graph(), snn.states)
 
 
+def test_neurons_that_have_samples_along_another_axis_are_refused():
+    b = Builder((4, 3))
+    b.relu()
+    b.op("Transpose", perm=[1, 0, 2])
+    b.op("MatMul", b.last, b.normal(3, 3))
+    b.relu()
+    b.op("Transpose", perm=[1, 0, 2])
+    snn = with_whole_thresholds(b, IntegrateAndFire())
+    with pytest.raises(UnsupportedError, match="samples along another axis than 0"):
+        time_batch(snn.graph(), snn.states)
+
+
 def test_what_varies_without_an_axis_is_refused():
     b = Builder((4,))
     b.gemm(4)
