@@ -9,7 +9,9 @@
 5. Shapes are put together along axis 0, not -1.
 6. Gemm has alpha = beta = 1, no transposed left operand and a bias vector; a MatMul of two
    axes by a constant is a Gemm. (The Add behind it is folded with the normalizations.)
-7. What no output needs goes.
+7. A recurrent layer's first state of zeros is left out: that is what it starts with anyway,
+   however large the batch.
+8. What no output needs goes.
 """
 
 from __future__ import annotations
@@ -61,6 +63,7 @@ def clean(graph: Graph) -> tuple[Graph, Report]:
     remove_strides(graph, report)
     graph = infer_shapes(graph)
     _canonical_products(graph, report)
+    _canonical_states(graph)
     graph.cleanup()
     _check_finite(graph)
     return graph, report
@@ -178,6 +181,18 @@ def _canonical_gemm(graph: Graph, node: Node) -> None:
     if len(node.inputs) > 2 and (beta != 1.0 or bias.shape != (outputs,)):
         vector = np.broadcast_to(bias.reshape(-1) * np.float32(beta), (outputs,))
         node.inputs[2] = _new_constant(graph, node, "bias", np.ascontiguousarray(vector))
+
+
+def _canonical_states(graph: Graph) -> None:
+    """LSTM, GRU and RNN without first states of zeros."""
+    for node in graph.nodes:
+        for position in _FIRST_STATES.get(node.op, ()):
+            state = constant(node.inputs[position]) if position < len(node.inputs) else None
+            if state is not None and not np.any(state):
+                node.inputs[position] = gs.Variable.empty()
+
+
+_FIRST_STATES = {"GRU": (5,), "LSTM": (5, 6), "RNN": (5,)}
 
 
 def _new_constant(graph: Graph, node: Node, role: str, values: Array) -> gs.Constant:

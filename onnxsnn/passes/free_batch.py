@@ -1,8 +1,10 @@
 """Let a graph that was exported for a batch of one take any batch.
 
-1. The first axis of every input and output becomes symbolic, and a Reshape to a constant
-   shape that begins with 1 copies the batch axis instead (a 0 in its shape). Whether that is
-   sound the arithmetic says: the new graph must give, for a batch of two, what the old one
+1. The first axis of every input and output becomes symbolic. A Reshape to a constant shape copies
+   axes of 1 instead (a 0 in its shape), or lets its first axis take what is left (a -1), as where
+   samples and heads lie along one axis. Constants of one sample beside others in a Concat (class
+   tokens) or GatherElements are repeated, and sizes of a Resize begin with the batch's. Whether
+   that is sound the arithmetic says: the new graph must give, for a batch of two, what the old one
    gives for each sample alone. Where it does not, the graph stays as it was.
 2. A graph whose batch is symbolic, and that takes one sample but not two all the same (an
    exporter wrote the 1 into it somewhere), gets a batch of one, so that samples are run one
@@ -11,11 +13,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxsnn.arrays import Array
-from onnxsnn.graph import Graph, constant, infer_shapes, is_static_shape, to_model, unique_name
+from onnxsnn.graph import (
+    Graph,
+    constant,
+    infer_shapes,
+    insert,
+    is_static_shape,
+    to_model,
+    unique_name,
+)
 from onnxsnn.passes.report import Report
 from onnxsnn.session import Session
 
@@ -82,17 +94,73 @@ def _random(graph: Graph, samples: int) -> dict[str, Array]:
 
 def _freed(graph: Graph) -> Graph | None:
     freed = graph.copy()
-    for node in freed.nodes:
-        shape = constant(node.inputs[1]) if node.op == "Reshape" else None
-        source = node.inputs[0].shape if node.inputs else None
-        if shape is not None and shape.size and shape[0] == 1 and source and source[0] == 1:
-            name = unique_name(freed, f"{node.name}.shape")
-            node.inputs[1] = gs.Constant(name, np.concatenate([[0], shape[1:]]).astype(np.int64))
+    for node in list(freed.nodes):
+        if node.op in _FREES:
+            _FREES[node.op](freed, node)
     for tensor in [*freed.inputs, *freed.outputs]:
         if not tensor.shape or tensor.shape[0] != 1:
             return None
         tensor.shape = [_BATCH, *tensor.shape[1:]]
     return infer_shapes(freed)
+
+
+def _free_reshape(graph: Graph, node: gs.Node) -> None:
+    """Copy axes of 1, and a first axis that stays; else let the first take what is left."""
+    written = constant(node.inputs[1])
+    source, target = node.inputs[0].shape, node.outputs[0].shape
+    if written is None or not (written.size and np.all(written)) or not source:
+        return
+    known = is_static_shape(target)
+    shape = np.array(target if known else written, np.int64)
+    for axis, (before, after) in enumerate(zip(source, shape, strict=False)):
+        if before == after and (after == 1 or axis == 0):
+            shape[axis] = 0
+    if known and shape[0] != 0:
+        shape[0] = -1
+    node.inputs[1] = gs.Constant(unique_name(graph, f"{node.name}.shape"), shape)
+    node.attrs.pop("allowzero", None)  # here, 0 says: copy
+
+
+def _repeat_constants(graph: Graph, node: gs.Node) -> None:
+    """Repeat constants of one sample for as many as are beside them."""
+    beside = [tensor for tensor in node.inputs if constant(tensor) is None]
+    for position, tensor in enumerate(node.inputs):
+        values = constant(tensor)
+        if beside and node.attrs.get("axis", 0) and values is not None and values.shape[:1] == (1,):
+            each = gs.Variable(unique_name(graph, f"{tensor.name}.each"), values.dtype)
+            insert(graph, "Expand", [tensor, _sizes(graph, beside[0], values.shape[1:])], each)
+            node.inputs[position] = each
+
+
+def _free_resize(graph: Graph, node: gs.Node) -> None:
+    """Sizes to resize to that begin with the batch's."""
+    sizes = constant(node.inputs[3]) if len(node.inputs) > 3 else None
+    if sizes is not None and "axes" not in node.attrs:
+        node.inputs[3] = _sizes(graph, node.inputs[0], sizes[1:])
+
+
+_FREES = {
+    "Concat": _repeat_constants,
+    "GatherElements": _repeat_constants,
+    "Reshape": _free_reshape,
+    "Resize": _free_resize,
+}
+
+
+def _sizes(graph: Graph, tensor: gs.Tensor, others: Sequence[int] | Array) -> gs.Tensor:
+    """The batch size of a tensor, and these behind it, as a vector."""
+    shape, batch, sizes = (
+        gs.Variable(unique_name(graph, f"{tensor.name}.{part}"), np.int64)
+        for part in ("shape", "batch", "sizes")
+    )
+    first, rest = (
+        gs.Constant(unique_name(graph, f"{tensor.name}.{part}"), np.array(values, np.int64))
+        for part, values in (("first", [0]), ("rest", others))
+    )
+    insert(graph, "Shape", [tensor], shape)
+    insert(graph, "Gather", [shape, first], batch, attrs={"axis": 0})
+    insert(graph, "Concat", [batch, rest], sizes, attrs={"axis": 0})
+    return sizes
 
 
 def _same_for_each_sample(graph: Graph, freed: Graph) -> bool:

@@ -152,6 +152,56 @@ def test_batch_of_one_becomes_symbolic():
     assert_same({name: np.concatenate([one[name] for one in alone])}, together)
 
 
+def heads(b):
+    """Two heads beside the samples on one axis, and apart again."""
+    b.op("MatMul", b.last, b.normal(8, 8))
+    b.op("Reshape", b.last, b.constant([1, 5, 2, 4], np.int64), allowzero=1)
+    b.op("Transpose", perm=[0, 2, 1, 3])
+    q = b.op("Reshape", b.last, b.constant([2, 5, 4], np.int64), allowzero=1)
+    b.op("Softmax", b.op("MatMul", q, b.op("Transpose", q, perm=[0, 2, 1])))
+    b.op("MatMul", b.last, q)
+    b.op("Reshape", b.last, b.constant([1, 2, 5, 4], np.int64), allowzero=1)
+    b.op("Transpose", perm=[0, 2, 1, 3])
+    b.op("Reshape", b.last, b.constant([1, 40], np.int64), allowzero=1)
+
+
+def class_token(b):
+    b.op("Concat", b.normal(1, 1, 8), b.last, axis=1)
+
+
+def taken(b):
+    best = b.op("ArgMax", axis=2)
+    b.op("GatherElements", b.normal(1, 5, 8), best, axis=2)
+
+
+def resized(b):
+    b.op("Unsqueeze", b.last, b.constant([1], np.int64))
+    b.op("Resize", b.last, "", "", b.constant([1, 1, 10, 16], np.int64), mode="nearest")
+
+
+def sequence(b):
+    b.op("Transpose", perm=[1, 0, 2])
+    zeros = b.constant(np.zeros((1, 1, 4)))
+    weights = b.normal(1, 16, 8), b.normal(1, 16, 4)
+    b.op("LSTM", b.last, *weights, "", "", zeros, zeros, hidden_size=4)
+    b.op("Transpose", perm=[0, 2, 1, 3])
+    b.op("Reshape", b.last, b.constant([5, 1, 4], np.int64), allowzero=1)
+    b.op("Transpose", perm=[1, 0, 2])
+
+
+@pytest.mark.parametrize("build", [heads, class_token, taken, resized, sequence])
+def test_batch_of_one_that_an_exporter_wrote_into_shapes_becomes_symbolic(build):
+    b = Builder((5, 8), batch=1)
+    build(b)
+    graph, report = free_batch(clean(b.graph())[0])
+    assert report.actions == {"batch axis made symbolic": 1}
+    x = uniform(3, 5, 8)
+    together = outputs_of(graph, x=x)
+    alone = [outputs_of(b.model(), x=x[i : i + 1]) for i in range(3)]
+    name = graph.outputs[0].name
+    assert_same({name: np.concatenate([one[name] for one in alone])}, together)
+
+
 def test_batch_of_one_stays_where_the_graph_mixes_samples():
     b = Builder((4,), batch=1)
     b.op("ReduceMean", "x", axes=[0], keepdims=1)
