@@ -108,8 +108,10 @@ def _free_reshape(graph: Graph, node: gs.Node) -> None:
     """Copy axes of 1, and a first axis that stays; else let the first take what is left."""
     written = constant(node.inputs[1])
     source, target = node.inputs[0].shape, node.outputs[0].shape
-    if written is None or not (written.size and np.all(written)) or not source:
+    if written is None or not written.size or not source:
         return
+    if node.attrs.get("allowzero", 0) and not np.all(written):
+        return  # an axis of no values
     known = is_static_shape(target)
     shape = np.array(target if known else written, np.int64)
     for axis, (before, after) in enumerate(zip(source, shape, strict=False)):

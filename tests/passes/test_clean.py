@@ -165,6 +165,12 @@ def heads(b):
     b.op("Reshape", b.last, b.constant([1, 40], np.int64), allowzero=1)
 
 
+def copied(b):
+    """An axis is copied already."""
+    b.op("Reshape", b.last, b.constant([1, 0, -1, 2], np.int64))
+    b.op("Reshape", b.last, b.constant([1, -1], np.int64))
+
+
 def class_token(b):
     b.op("Concat", b.normal(1, 1, 8), b.last, axis=1)
 
@@ -189,7 +195,7 @@ def sequence(b):
     b.op("Transpose", perm=[1, 0, 2])
 
 
-@pytest.mark.parametrize("build", [heads, class_token, taken, resized, sequence])
+@pytest.mark.parametrize("build", [heads, copied, class_token, taken, resized, sequence])
 def test_batch_of_one_that_an_exporter_wrote_into_shapes_becomes_symbolic(build):
     b = Builder((5, 8), batch=1)
     build(b)
