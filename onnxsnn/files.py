@@ -61,7 +61,7 @@ def write_model(model: onnx.ModelProto, path: str | Path) -> None:
     """Write a model; see `write_bytes`."""
     try:
         content = model.SerializeToString()
-    except EncodeError as error:
+    except Exception as error:
         raise OutputError(f"{path}: the model is over protobuf's limit of 2 GiB") from error
     write_bytes(content, path)
 

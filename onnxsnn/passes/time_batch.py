@@ -320,9 +320,8 @@ class _TimeBatcher:
 
     def _ones_but_steps(self, at: int, axes: int) -> Tensor:
         """A vector of ones, with K at one place."""
-        ones = [self._vector(*[1] * count) if count else None for count in (at, axes - at - 1)]
-        parts = [ones[0], self.steps, ones[1]]
-        return self._concat(*[part for part in parts if part is not None])
+        before, behind = (self._vector(*[1] * count) for count in (at, axes - at - 1))
+        return self._concat(before, self.steps, behind)
 
     def _vector(self, *values: int) -> Tensor:
         key = (-1, str(values))

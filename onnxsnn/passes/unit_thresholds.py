@@ -64,11 +64,8 @@ def unit_thresholds(
         for change in changes:
             change.make()
         node.inputs[1] = _constant(graph, f"{node.name}.threshold", np.ones_like(theta))
-        potential = node.inputs[2]
-        start = (defaults[potential.name] / theta).astype(np.float32)
-        defaults[potential.name] = start
-        sizes = node.outputs[1].shape or [None] * start.ndim
-        potential.shape = [a if a == b else None for a, b in zip(start.shape, sizes, strict=True)]
+        potential = node.inputs[2].name
+        defaults[potential] = (defaults[potential] / theta).astype(np.float32)
         report.grids[node.name] = theta.reshape(-1)
         report.actions["thresholds made 1"] += 1
     return report
