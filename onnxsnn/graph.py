@@ -9,11 +9,13 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
+from onnx_graphsurgeon.ir.tensor import LazyValues
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from onnxsnn import functions
 from onnxsnn.arrays import Array
 from onnxsnn.errors import ModelError, UnsupportedError
+from onnxsnn.light import is_large, light_model, without_values
 
 __all__ = [
     "Graph",
@@ -48,41 +50,39 @@ Node: TypeAlias = gs.Node
 Tensor: TypeAlias = gs.Tensor
 
 
-def from_model(model: onnx.ModelProto) -> Graph:
+def from_model(model: onnx.ModelProto, left_out: Collection[str] = ()) -> Graph:
     """The graph of a model, with every shape that onnx can infer.
 
-    Function bodies of the onnxsnn domain are left out: `to_model` writes them anew.
-    """
-    inferred = _inferred(model)
-    own = [body for body in inferred.functions if body.domain == functions.DOMAIN]
-    for body in own:
-        inferred.functions.remove(body)
-    return gs.import_onnx(inferred)
+    Function bodies of the onnxsnn domain are left out: `to_model` writes them anew. Weights are
+    read from the model when they are asked for, and not copied before.
 
-
-def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with shapes, which its weights go around: they say nothing of any, and are large.
+    Args:
+        model: of which the graph is.
+        left_out: names of initializers to leave out, whose tensors are plain inputs then.
 
     Raises:
         ModelError: onnx finds a contradiction.
     """
-    weights = {t.name: t for t in model.graph.initializer if len(t.raw_data) > _LARGE}
-    light = onnx.ModelProto()
-    light.CopyFrom(model)
-    for tensor in light.graph.initializer:
-        if tensor.name in weights:
-            tensor.ClearField("raw_data")
+    kept = [tensor for tensor in model.graph.initializer if tensor.name not in left_out]
+    light = light_model(model, [without_values(t) if is_large(t) else t for t in kept])
+    inferred = _inferred(light)
+    own = [body for body in inferred.functions if body.domain == functions.DOMAIN]
+    for body in own:
+        inferred.functions.remove(body)
+    graph = gs.import_onnx(inferred)
+    weights = {tensor.name: tensor for tensor in kept if is_large(tensor)}
+    for name, tensor in graph.tensors().items():
+        if name in weights:
+            tensor.values = LazyValues(weights[name])
+    return graph
+
+
+def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with shapes."""
     try:
-        inferred = onnx.shape_inference.infer_shapes(light, strict_mode=False, data_prop=True)
+        return onnx.shape_inference.infer_shapes(model, strict_mode=False, data_prop=True)
     except Exception as error:
         raise ModelError(f"shapes cannot be inferred: {error}") from error
-    for tensor in inferred.graph.initializer:
-        if tensor.name in weights:
-            tensor.CopyFrom(weights[tensor.name])
-    return inferred
-
-
-_LARGE = 2**16  # bytes; no shape has as many axes
 
 
 def to_model(graph: Graph) -> onnx.ModelProto:

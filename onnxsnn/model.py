@@ -307,13 +307,7 @@ class SpikingModel:
 
 def step_graph(model: onnx.ModelProto, states: Sequence[State]) -> Graph:
     """The graph of an SNN's model, in which the states are plain inputs."""
-    stripped = onnx.ModelProto()
-    stripped.CopyFrom(model)
-    names = {state.input for state in states}
-    kept = [t for t in stripped.graph.initializer if t.name not in names]
-    del stripped.graph.initializer[:]
-    stripped.graph.initializer.extend(kept)
-    return from_model(stripped)
+    return from_model(model, {state.input for state in states})
 
 
 def input_specs(model: onnx.ModelProto) -> list[InputSpec]:

@@ -8,9 +8,11 @@ from contextlib import contextmanager
 import numpy as np
 import onnx
 import onnxruntime as ort
+from onnx.numpy_helper import to_array
 
 from onnxsnn.arrays import Array
 from onnxsnn.errors import DataError, ModelError
+from onnxsnn.light import is_large, light_model, without_values
 
 __all__ = [
     "Session",
@@ -43,6 +45,8 @@ def make_session(
 ) -> ort.InferenceSession:
     """An ONNX Runtime session on the CPU; `threads` of None lets ONNX Runtime choose.
 
+    Large weights go beside the model, so that it is not written out and read with them.
+
     Its threads spin for a while when they have nothing to do, which is in the way of another
     session that runs right after it; `spinning` says whether they may.
 
@@ -56,11 +60,30 @@ def make_session(
     if threads is not None:
         options.intra_op_num_threads = threads
     try:
-        return ort.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        return _Session(model, options)
     except Exception as error:
         raise ModelError(f"ONNX Runtime does not take the model: {error}") from error
+
+
+class _Session(ort.InferenceSession):  # type: ignore[misc]  # it has no types
+    """A session whose large weights are beside its model, where they live as long as it does."""
+
+    def __init__(self, model: onnx.ModelProto, options: ort.SessionOptions) -> None:
+        given = model.graph.initializer
+        weights = {tensor.name: tensor for tensor in given if is_large(tensor)}
+        self._weights = [ort.OrtValue.ortvalue_from_numpy(to_array(t)) for t in weights.values()]
+        if weights:
+            options.add_external_initializers(list(weights), self._weights)
+            model = light_model(model, [_external(t) if t.name in weights else t for t in given])
+        super().__init__(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _external(tensor: onnx.TensorProto) -> onnx.TensorProto:
+    """An initializer whose values are elsewhere."""
+    stub = without_values(tensor)
+    stub.data_location = onnx.TensorProto.EXTERNAL
+    stub.external_data.add(key="location", value="weights")
+    return stub
 
 
 class Session:

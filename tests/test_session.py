@@ -1,6 +1,9 @@
 """Session: batches that are fixed are split, filled and joined."""
 
+import gc
+
 import numpy as np
+import onnxruntime as ort
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,3 +45,19 @@ def test_model_that_onnxruntime_does_not_take_is_refused():
     proto.graph.node[0].op_type = "NoSuchOperator"
     with pytest.raises(ModelError, match="NoSuchOperator"):
         Session(proto)
+
+
+def test_large_weights_live_as_long_as_the_session():
+    b = Builder((300,))
+    b.gemm(200)
+    b.relu()
+    b.gemm(100)
+    model, x = b.model(), np.random.default_rng(0).random((4, 300), np.float32)
+    whole = model.SerializeToString()
+    session = Session(model)
+    assert model.SerializeToString() == whole
+    del model
+    gc.collect()
+    _ = [np.full(2**16, np.nan, np.float32) for _ in range(50)]  # where they were, perhaps
+    expected = ort.InferenceSession(whole).run(None, {"x": x})
+    np.testing.assert_allclose(session.run({"x": x})[b.last], expected[0], rtol=1e-5, atol=1e-6)

@@ -107,12 +107,7 @@ def _graph(model: onnx.ModelProto, kind: str, states: set[str]) -> Graph:
     """The graph as it stands: nothing cleaned, but in an opset whose operators are known."""
     if kind == "source":
         return Source(model, "", []).graph()
-    stripped = onnx.ModelProto()
-    stripped.CopyFrom(model)
-    defaults = [tensor for tensor in model.graph.initializer if tensor.name in states]
-    for tensor in defaults:  # with them, the states would be constants
-        stripped.graph.initializer.remove(tensor)
-    return from_model(stripped)
+    return from_model(model, states)  # with their defaults, the states would be constants
 
 
 def _row(
