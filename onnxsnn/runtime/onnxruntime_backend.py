@@ -69,6 +69,7 @@ class OnnxRuntimeBackend:
             reason = str(error)
         else:
             if treats_samples_alone(batched, stepping, states, feeds) or self._is_rounding(feeds):
+                batched.use_winograd()  # whose rounding is another
                 return batched
             reason = "an operator mixes the batch axis, or fixes its size"
         self.warnings.append(f"timesteps are run one by one, and not many at once: {reason}")

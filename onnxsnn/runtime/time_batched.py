@@ -80,17 +80,23 @@ class TimeBatchedGraph:
         self._plain = step_graph(model, self._states)
         dense_convolutions(self._plain)
         unit_neurons(self._plain)
-        self._graph = self._plain.copy()
-        report = winograd(self._graph)
-        self._few = _FEW if report.changed else 0
-        held = live_bytes(self._plain, {state.output for state in self._states})
-        self._each = max(held, report.held)
+        self._graph, self._few = self._plain, 0
+        self._each = live_bytes(self._plain, {state.output for state in self._states})
         self._chunk(every_step=True, few=False)
+
+    def use_winograd(self) -> None:
+        """Let many sample-steps take fewer multiplications, by more weights, where that pays."""
+        graph = self._plain.copy()
+        report = winograd(graph)
+        if report.changed:
+            self._graph, self._few = graph, _FEW
+            self._each = max(self._each, report.held)
+            self._chunks.clear()
 
     def _chunk(self, every_step: bool, few: bool) -> _Chunk:
         """The session for outputs of every step, or of the last; each is made when asked for.
 
-        Few sample-steps go without what takes fewer multiplications by more weights.
+        Few sample-steps go without Winograd's convolutions.
         """
         key = every_step, few
         if key not in self._chunks:
@@ -172,7 +178,7 @@ def treats_samples_alone(
     )
 
 
-_FIRST, _SECOND = 3, 2  # of two samples, not few
+_FIRST, _SECOND = 3, 2
 _HUGE = 1e38  # float32
 _TOLERANCE = 1e-2  # relative; a spike may fall on the other side of its threshold by rounding
 
