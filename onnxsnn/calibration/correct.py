@@ -15,6 +15,7 @@ A quick correction fits neurons alone, on few samples and few values of each cha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -63,7 +64,9 @@ class _Effort:
 _WHOLE = _Effort(reaches=(1.0, 0.4, 0.1), samples=2**13, values=2**23, weights=True)
 _QUICK = _Effort(reaches=(0.5,), samples=2**9, values=2**21, weights=False)
 _STEPS = 2**9  # of all samples together, that a quick correction runs
-_QUICK_SAMPLES = 32, 64  # at least, and at most
+_QUICK_SAMPLES = 32, 64  # at least, and at most,
+_WIDE_SAMPLES = 16  # but where maps are wide, as few as these:
+_WIDE_VALUES = 2**24  # those samples of which a layer has so many values
 _FEWEST = 16  # values per channel: from fewer, nothing is learnt
 _COARSE = 2  # bits per spike, below which neighbours round alike often enough to alternate
 
@@ -122,7 +125,7 @@ def correct_network(
     efforts = [effort]
     if weights and neuron.bits_per_spike < _COARSE and any(map(_alternates, rate_norms(graph))):
         efforts.append(replace(effort, alternate=True))
-    samples = data if weights else data.spread(_few(timesteps))
+    samples = data if weights else data.spread(_few(rate_norms(graph), timesteps))
     tries = []
     for number, effort in enumerate(efforts):
         bench = Bench(graph.copy(), reference, samples, neuron, timesteps, dict(potentials))
@@ -143,13 +146,13 @@ def _correct(
 ) -> CorrectionReport:
     """Correct the graph of a bench, front to back."""
     report = CorrectionReport("correct", preserves_values=False)
-    graph = bench.graph
+    graph, samples = bench.graph, bench.samples
     stages = _stages(graph, effort.weights)
     originals = {node.name: node for node in rate_norms(bench.reference)}
     for done, node in enumerate(stages, start=1):
         layer = weight_layer(graph, node)
         if layer is None:
-            bench.record(node.inputs[0], stages[done - 1 :])
+            bench.record(node.inputs[0], stages[done - 1 :], needed=False)
             fit = _fitted(bench, node, originals[node.name], effort)
             if fit is not None:
                 report.biases[node.name] = fit.bias
@@ -161,8 +164,10 @@ def _correct(
             result = fitted_tensor(graph, node, waiting)
             if reconstruct_weights(bench, layer, result):
                 report.actions["layers of weights fitted to their spikes"] += 1
-        bench.record(result, stages[done:])
+        bench.record(result, stages[done:], needed=layer is None)
         progress(done, len(stages))
+    if bench.samples < samples:
+        report.actions["samples left out, for want of room"] = samples - bench.samples
     report.potentials = bench.potentials
     return report
 
@@ -178,10 +183,27 @@ def _output_error(bench: Bench) -> float:
     return float((errors / np.maximum(powers, np.finfo(np.float32).tiny)).sum())
 
 
-def _few(timesteps: int) -> int:
-    """Samples for a quick correction."""
+def _few(layers: Sequence[Node], timesteps: int) -> int:
+    """Samples for a quick correction.
+
+    A sample of a wide map shows much, and takes long. Where each layer finds the values that it is
+    fitted to in fewer samples, no more are taken than the widest has room for.
+    """
     least, most = _QUICK_SAMPLES
-    return min(max(_STEPS // timesteps, least), most)
+    usual = min(max(_STEPS // timesteps, least), most)
+    widest, fewest = 1, _QUICK.samples
+    for layer in layers:
+        values = _values_per_sample(layer)
+        widest = max(widest, values)
+        fewest = min(fewest, values // layer.inputs[1].values.size)
+    enough = -(-_QUICK.samples // max(fewest, 1))
+    return min(usual, max(enough, _WIDE_VALUES // widest, _WIDE_SAMPLES))
+
+
+def _values_per_sample(layer: Node) -> int:
+    """Of a layer's activations; an axis of unknown size counts as 1."""
+    sizes = (layer.outputs[0].shape or [])[1:]
+    return math.prod([size for size in sizes if isinstance(size, int)])
 
 
 def _stages(graph: Graph, weights: bool) -> list[Node]:
@@ -221,13 +243,12 @@ def _observe(bench: Bench, node: Node, original: Node, effort: _Effort) -> tuple
     channels = int(np.prod(shape))
     axis = int(np.argmax(shape)) if channels > 1 else None
     wanted = min(effort.samples, max(effort.values // (channels * bench.timesteps), 256))
-    total = sum(map(len, bench.batches))
     random = np.random.default_rng(0)
     pieces = []
     observed = bench.observe([node.inputs[0].name])
     for rows, (steps, (analog,)) in zip(bench.batches, observed, strict=True):
         target = _by_channel(np.clip(analog, *limits), axis)
-        share = -(-wanted * len(rows) // total)
+        share = -(-wanted * len(rows) // bench.samples)
         chosen = random.permutation(target.shape[1])[:share]
         currents = [_by_channel(current, axis).take(chosen, axis=1) for (current,) in steps]
         pieces.append((np.stack(currents), target.take(chosen, axis=1)))

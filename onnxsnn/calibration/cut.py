@@ -2,7 +2,8 @@
 
 What is known for good can be recorded: what comes behind it is then computed from there on, and
 not from the input, so that going through a network from front to back takes a time that grows
-with its depth, and not with its square, as long as there is room for the records.
+with its depth, and not with its square. Where there is no room for records of all samples, some are
+left out.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxsnn.arrays import Array
+from onnxsnn.calibration.records import Record
 from onnxsnn.data import Dataset
 from onnxsnn.graph import (
     Graph,
@@ -36,8 +38,10 @@ from onnxsnn.session import Session, fixed_batch
 
 __all__ = ["Bench", "Steps", "mean_currents"]
 
-_RECORDED = 2**30  # bytes that records may take; what is beyond is computed again
-_GLANCE = 2**12  # values that tell of most tensors that they are no spikes
+_RECORDED = 2**31  # bytes that records may take
+_SPARED = 2  # of what is free: one part of so many is for what can be computed again
+_FEWEST = 4  # samples that are left, at least
+_SLACK = 0.9  # of the room: batches differ
 
 Steps = Iterator[list[Array]]
 """In each timestep, the currents of some tensors."""
@@ -76,7 +80,12 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.batches = self._batches()
-        self._records: dict[str, _Record] = {}
+        self._records: dict[str, Record] = {}
+
+    @property
+    def samples(self) -> int:
+        """Of all batches together."""
+        return sum(map(len, self.batches))
 
     def _batches(self) -> list[Array]:
         """The numbers of the samples of each batch.
@@ -107,64 +116,72 @@ class Bench:
         snn, ann = self._spiking(names), self._analog(names)
         for batch in range(len(self.batches)):
             feeds, known = self._feeds(batch), self._known(ann.inputs)
-            values = {name: _full(record.values[batch]) for name, record in known.items()}
+            values = {name: record.values[batch].full() for name, record in known.items()}
             given = ann.run({name: (feeds | values)[name] for name in ann.inputs})
             yield self._steps(snn, batch, feeds), list(given.values())
 
-    def _recorded(self, records: Sequence[_Record]) -> Iterator[tuple[Steps, list[Array]]]:
+    def _recorded(self, records: Sequence[Record]) -> Iterator[tuple[Steps, list[Array]]]:
         """What `observe` gives, where all of it is recorded."""
         for batch in range(len(self.batches)):
             steps = zip(*(record.currents[batch] for record in records), strict=True)
             yield (
-                ([_full(current) for current in currents] for currents in steps),
-                [_full(record.values[batch]) for record in records],
+                ([current.full() for current in currents] for currents in steps),
+                [record.values[batch].full() for record in records],
             )
 
-    def record(self, tensor: Tensor, later: Sequence[Node]) -> None:
-        """Keep a tensor of both networks, as far as there is room for it, for later use.
+    def record(self, tensor: Tensor, later: Sequence[Node], *, needed: bool = True) -> None:
+        """Keep a tensor of both networks for later use.
+
+        Where there is no room for all samples, some are left out, from now on and of all records:
+        what is not recorded would be computed again from the input for every layer behind it, and
+        maps that take so much room show much in each sample.
 
         Args:
             tensor: of the graph.
             later: the nodes of the graph that are still to be observed, and changed; a tensor that
                 depends on one is not kept, and what none of them needs is forgotten.
+            needed: whether samples may be left out for it; else it is kept if there is much room.
         """
         changed = {id(node) for node in later}
         final = not any(id(node) in changed for node in nodes_before([tensor]))
         given = any(tensor is entry for entry in self.graph.inputs)
-        needed = self._needed(later, {*self._records, tensor.name})
-        if final and not given and tensor.name in needed - self._records.keys():
-            record = self._recording(tensor.name)
+        read = self._needed(later, {*self._records, tensor.name})
+        if final and not given and tensor.name in read - self._records.keys():
+            record = self._recording(tensor.name, needed)
             if record is not None:
                 self._records[tensor.name] = record
         for name in self._records.keys() - self._needed(later, self._records):
             del self._records[name]
 
-    def _recording(self, name: str) -> _Record | None:
+    def _recording(self, name: str, needed: bool) -> Record | None:
         """The record of a tensor; None where there is no room."""
-        room = _RECORDED - sum(record.bytes for record in self._records.values())
-        record = _Record([], [])
-        left = len(self.batches) * self.timesteps
+        held = sum(record.bytes for record in self._records.values())
+        room = (_RECORDED - held) // (1 if needed else _SPARED)
+        record = Record([], [])
         for steps, (given,) in self.observe([name]):
-            record.values.append(_compact(given))
-            record.currents.append([])
-            room -= record.values[-1].nbytes
-            for (current,) in steps:
-                kept, left = _compact(current), left - 1
-                before = record.currents[-1][-1:]
-                if before and np.array_equal(before[0], kept):  # a static current
-                    kept = before[0]
-                else:
-                    room -= kept.nbytes
-                if room < left * kept.nbytes:  # as much again in each step that is left
-                    return None
-                record.currents[-1].append(kept)
+            record.add(given, (current for (current,) in steps))
+            whole = record.bytes * len(self.batches) // len(record.values)
+            if whole > room:
+                fits = needed and self._leave_out(_RECORDED / (held + whole))
+                return self._recording(name, needed) if fits else None
         return record
+
+    def _leave_out(self, share: float) -> bool:
+        """Keep no more than a share of the batches, if that is enough to go on with."""
+        count = int(len(self.batches) * share * _SLACK)
+        kept = np.linspace(0, len(self.batches) - 1, count).round().astype(int).tolist()
+        batches = [self.batches[batch] for batch in kept]
+        if sum(map(len, batches)) < _FEWEST:
+            return False
+        self.batches = batches
+        for record in self._records.values():
+            record.keep(kept)
+        return True
 
     def shift(self, name: str, bias: Array) -> None:
         """Add a current to the record of the SNN's tensor, which now has it."""
         if name in self._records:
-            record = self._records[name]
-            record.currents = [[current + bias for current in steps] for steps in record.currents]
+            self._records[name].shift(bias)
 
     def _needed(self, later: Sequence[Node], known: Collection[str]) -> set[str]:
         """Which of the tensors that are known these nodes of the graph are computed from."""
@@ -172,7 +189,7 @@ class Bench:
         read += [tensor for node in nodes_before(read, known) for tensor in node.inputs]
         return {tensor.name for tensor in read if tensor.name in known}
 
-    def _known(self, names: Sequence[str]) -> dict[str, _Record]:
+    def _known(self, names: Sequence[str]) -> dict[str, Record]:
         """Those of the tensors that are recorded."""
         return {name: self._records[name] for name in names if name in self._records}
 
@@ -181,7 +198,7 @@ class Bench:
         state: Values = {}
         known = self._known(snn.inputs)
         for step in range(self.timesteps):
-            currents = {n: _full(record.currents[batch][step]) for n, record in known.items()}
+            currents = {n: record.currents[batch][step].full() for n, record in known.items()}
             inputs = {name: (feeds | currents)[name] for name in snn.inputs}
             outputs, state = snn.graph.step(snn.graph.prepare(inputs), state)
             yield list(outputs.values())
@@ -210,25 +227,6 @@ class Bench:
         return _Part(graph, [spec.name for spec in input_specs(model)])
 
 
-@dataclass
-class _Record:
-    """A tensor over the data.
-
-    Attributes:
-        currents: of the SNN, by batch and step.
-        values: of the ANN, by batch.
-    """
-
-    currents: list[list[Array]]
-    values: list[Array]
-
-    @property
-    def bytes(self) -> int:
-        """What it takes; a current that stays the same is kept once."""
-        currents = {id(current): current for steps in self.currents for current in steps}
-        return sum(array.nbytes for array in [*self.values, *currents.values()])
-
-
 @dataclass(frozen=True)
 class _Part:
     """A part of the SNN, and the names of what it is fed in every step."""
@@ -242,18 +240,3 @@ def _probe(graph: Graph, tensor: Tensor) -> Node:
     theta = gs.Constant(unique_name(graph, "probe.theta"), np.ones((), np.float32))
     rate = gs.Variable(unique_name(graph, "probe.rate"), np.float32)
     return insert(graph, RECTIFYING, [tensor, theta], rate)
-
-
-def _compact(values: Array) -> Array:
-    """The values in a quarter of the bytes, where they are small whole numbers, as spikes are."""
-    with np.errstate(invalid="ignore"):
-        for part in (values.reshape(-1)[:_GLANCE], values):  # most show it at once
-            small = part.astype(np.int8)
-            if not np.array_equal(small, part):
-                return values
-    return small
-
-
-def _full(values: Array) -> Array:
-    """What may have been made compact as it was."""
-    return values.astype(np.float32, copy=False)

@@ -181,7 +181,7 @@ def fitted_tensor(graph: Graph, node: Node, waiting: Collection[int]) -> Tensor:
 def _observe(bench: Bench, layer: WeightLayer, target: Tensor) -> list[_Observations]:
     """Run both networks over the data, up to the layer: what is fitted to, what is held out."""
     rows = min(_ROWS, _VALUES // (groups(layer) * fan_in(layer)))
-    share = max(1, round(rows / len(bench.data)))  # of each sample
+    share = max(1, round(rows / bench.samples))  # of each sample
     random = np.random.default_rng(0)
     pieces: list[list[_Observations]] = [[], []]
     done = 0

@@ -1,11 +1,11 @@
 """correct_network: each layer fitted, front to back, to what the SNN really emits."""
 
-import sys
-
 import numpy as np
 import pytest
 
 from onnxsnn import Runner, convert, load_source
+from onnxsnn.calibration import correct as correction
+from onnxsnn.calibration import cut
 from onnxsnn.calibration.cut import Bench
 from onnxsnn.errors import UsageError
 from onnxsnn.neurons import RECTIFYING_NEURONS, IntegrateAndFire
@@ -104,19 +104,42 @@ def test_without_data_nothing_is_corrected(source):
     assert convert(source).snn.metadata["correction"] == "none"
 
 
-@pytest.mark.parametrize(
-    ("timesteps", "samples"), [(1, 64), (8, 64), (10, 51), (16, 32), (400, 32)]
-)
-def test_a_quick_correction_takes_few_samples(source, monkeypatch, timesteps, samples):
+def samples_seen(monkeypatch, source, x, timesteps):
+    """How many samples a quick correction takes."""
     seen = []
 
     def bench(graph, reference, data, *rest):
         seen.append(len(data))
         return Bench(graph, reference, data, *rest)
 
-    monkeypatch.setattr(sys.modules["onnxsnn.calibration.correct"], "Bench", bench)
-    convert(source, dataset(x=X), timesteps=timesteps)
-    assert seen == [samples]
+    monkeypatch.setattr(correction, "Bench", bench)
+    convert(source, dataset(x=x), timesteps=timesteps)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("timesteps", "samples"), [(1, 64), (8, 64), (10, 51), (16, 32), (400, 32)]
+)
+def test_a_quick_correction_takes_few_samples(source, monkeypatch, timesteps, samples):
+    assert samples_seen(monkeypatch, source, X, timesteps) == [samples]
+
+
+@pytest.mark.parametrize(
+    ("hidden", "room", "samples"), [(0, 10, 16), (0, 20, 20), (0, 90, 64), (8, 10, 64)]
+)
+def test_of_wide_maps_a_quick_correction_takes_fewer(tmp_path, monkeypatch, hidden, room, samples):
+    """But as many as before where a layer has but one value of each channel in a sample."""
+    b = Builder((1, 24, 24))
+    b.conv(4)
+    b.relu()
+    b.op("Flatten")
+    b.gemm(hidden or 3, inputs=4 * 24 * 24)
+    if hidden:
+        b.relu()
+        b.gemm(3)
+    monkeypatch.setattr(correction, "_WIDE_VALUES", room * 4 * 24 * 24)
+    source = load_source(b.save(tmp_path / "m.onnx"))
+    assert samples_seen(monkeypatch, source, uniform(80, 1, 24, 24), T) == [samples]
 
 
 def test_from_too_few_values_nothing_is_learnt(tmp_path):
@@ -317,7 +340,7 @@ def checked(observe):
 def test_samples_in_order_of_class_are_all_learnt_from(source, monkeypatch):
     taken = []
     monkeypatch.setattr(
-        sys.modules["onnxsnn.calibration.correct"],
+        correction,
         "Bench",
         lambda graph, reference, data, *rest: (
             taken.append(data.inputs["x"][:, 0, 0, 0]) or Bench(graph, reference, data, *rest)
@@ -328,3 +351,11 @@ def test_samples_in_order_of_class_are_all_learnt_from(source, monkeypatch):
     assert taken[0].min() == 0
     assert taken[0].max() > 0.95
     np.testing.assert_allclose(np.diff(taken[0]), 1 / 32, atol=1 / 199)
+
+
+def test_samples_left_out_for_want_of_room_are_said(source, monkeypatch):
+    monkeypatch.setattr(cut, "batch_size", lambda _snn: 4)
+    monkeypatch.setattr(cut, "_RECORDED", 2**16)
+    done = actions(source, data=dataset(x=X))
+    assert 0 < done["samples left out, for want of room"] < 64
+    assert done["layers fitted to their currents"] == 4

@@ -116,17 +116,57 @@ def test_what_will_still_change_is_not_recorded():
     assert held(bench) == {second.inputs[0].name}
 
 
-@pytest.mark.parametrize(("room", "recorded"), [(T * 720 + 4 * 720, True), (T * 720, False)])
+@pytest.mark.parametrize(("room", "recorded"), [(T * 90 + 4 * 720, True), (T * 90, False)])
 def test_records_take_no_more_room_than_there_is(monkeypatch, room, recorded):
-    """720 spikes, a byte each, and as many values of the ANN; what does not fit is computed."""
+    """720 spikes, a bit each, and as many values of the ANN; what does not fit is computed."""
     monkeypatch.setattr(cut, "_RECORDED", room)
     bench = bench_of(two_layers(), uniform(5, 3, 6, 6))
     name = bench.graph.outputs[0].name
     before = observed(bench, name)
     record(bench, rate_norms(bench.graph)[0].outputs[0])
     assert bool(held(bench)) is recorded
+    assert bench.samples == 5
     for values, expected in zip(observed(bench, name), before, strict=True):
         np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-6)
+
+
+def in_batches(monkeypatch, x, size):
+    """A bench of two layers that runs so many samples at once."""
+    monkeypatch.setattr(cut, "batch_size", lambda _snn: size)
+    return bench_of(two_layers(), x)
+
+
+def test_samples_for_which_there_is_no_room_are_left_out_of_all_records(monkeypatch):
+    x = uniform(24, 3, 6, 6)
+    bench = in_batches(monkeypatch, x, 2)
+    first, second = (layer.outputs[0] for layer in rate_norms(bench.graph))
+    current = rate_norms(bench.graph)[1].inputs[0]
+    later = record(bench, first)
+    whole = bench._records[first.name].bytes
+    monkeypatch.setattr(cut, "_RECORDED", 2 * whole)
+    bench.record(current, later, needed=False)  # float32 in T steps
+    assert held(bench) == {first.name}
+    assert bench.samples == 24
+    monkeypatch.setattr(cut, "_RECORDED", whole)
+    (read_out,) = (node for node in bench.graph.nodes if node.op == "Gemm")
+    bench.record(second, [read_out])
+    kept = np.concatenate(bench.batches)
+    assert held(bench) == {second.name}
+    assert 8 <= len(kept) < 12
+    alone = bench_of(two_layers(), x[kept])
+    for name in (first.name, second.name, bench.graph.outputs[0].name):
+        (currents,), (values,) = observed(bench, name)
+        (expected,), (wanted,) = observed(alone, name)
+        np.testing.assert_allclose(currents, expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(values, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_where_next_to_no_samples_would_be_left_all_are_computed_again(monkeypatch):
+    bench = in_batches(monkeypatch, uniform(24, 3, 6, 6), 2)
+    monkeypatch.setattr(cut, "_RECORDED", 1000)
+    record(bench, rate_norms(bench.graph)[0].outputs[0])
+    assert held(bench) == set()
+    assert bench.samples == 24
 
 
 def test_a_current_that_stays_the_same_takes_room_once():
@@ -136,6 +176,8 @@ def test_a_current_that_stays_the_same_takes_room_once():
     record(bench, current)
     (after,), _ = observed(bench, current.name)
     np.testing.assert_array_equal(after, before)
+    assert bench._records[current.name].bytes == 2 * 4 * 720
+    bench.shift(current.name, np.ones((1, 4, 1, 1), np.float32))
     assert bench._records[current.name].bytes == 2 * 4 * 720
 
 
