@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 import onnx
 import onnxruntime as ort
+from onnx.helper import tensor_dtype_to_np_dtype
 from onnx.numpy_helper import to_array
 
 from onnxsnn.arrays import Array
@@ -28,6 +29,7 @@ __all__ = [
 
 _FATAL_ONLY = 4  # errors come as exceptions; warnings, of every state's default initializer
 _WARNINGS = 2  # what ONNX Runtime starts with
+_CACHE_LINE = 64  # bytes
 
 
 @contextmanager
@@ -70,12 +72,28 @@ class _Session(ort.InferenceSession):  # type: ignore[misc]  # it has no types
 
     def __init__(self, model: onnx.ModelProto, options: ort.SessionOptions) -> None:
         given = model.graph.initializer
-        weights = {tensor.name: tensor for tensor in given if is_large(tensor)}
-        self._weights = [ort.OrtValue.ortvalue_from_numpy(to_array(t)) for t in weights.values()]
+        weights = {
+            tensor.name: _aligned(to_array(tensor)) for tensor in given if _is_beside(tensor)
+        }
+        self._weights = [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
         if weights:
             options.add_external_initializers(list(weights), self._weights)
             model = light_model(model, [_external(t) if t.name in weights else t for t in given])
         super().__init__(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _is_beside(tensor: onnx.TensorProto) -> bool:
+    """Whether an initializer is large, and NumPy knows its type by itself."""
+    return is_large(tensor) and tensor_dtype_to_np_dtype(tensor.data_type).isbuiltin == 1
+
+
+def _aligned(array: Array) -> Array:
+    """A copy that starts where vector instructions read fastest."""
+    room = np.empty(array.nbytes + _CACHE_LINE, np.uint8)
+    start = -room.ctypes.data % _CACHE_LINE
+    copy: Array = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 def _external(tensor: onnx.TensorProto) -> onnx.TensorProto:

@@ -7,6 +7,7 @@ import onnxruntime as ort
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
 
 from onnxsnn.errors import ModelError
 from onnxsnn.session import Session, fixed_batch, join, split
@@ -61,3 +62,14 @@ def test_large_weights_live_as_long_as_the_session():
     _ = [np.full(2**16, np.nan, np.float32) for _ in range(50)]  # where they were, perhaps
     expected = ort.InferenceSession(whole).run(None, {"x": x})
     np.testing.assert_allclose(session.run({"x": x})[b.last], expected[0], rtol=1e-5, atol=1e-6)
+
+
+def test_large_weights_of_types_that_numpy_lacks_stay_in_the_model():
+    weights = np.random.default_rng(0).random((200, 100), np.float32)
+    b = Builder((200,))
+    b.constants.append(helper.make_tensor("w", TensorProto.BFLOAT16, weights.shape, weights))
+    b.constants[-1].CopyFrom(numpy_helper.from_array(numpy_helper.to_array(b.constants[-1]), "w"))
+    wide = b.op("Cast", "w", to=TensorProto.FLOAT)
+    b.op("MatMul", "x", wide)
+    (found,) = Session(b.model()).run({"x": np.eye(200, dtype=np.float32)}).values()
+    np.testing.assert_allclose(found, weights, rtol=2**-8)
