@@ -31,6 +31,7 @@ __all__ = [
     "is_float",
     "is_static_shape",
     "nodes_before",
+    "nodes_behind",
     "part_up_to",
     "per_channel",
     "rank",
@@ -287,6 +288,18 @@ def nodes_before(tensors: Iterable[Tensor], known: Collection[str] = ()) -> list
             if id(node) not in found:
                 found[id(node)] = node
                 todo += node.inputs
+    return list(found.values())
+
+
+def nodes_behind(nodes: Iterable[Node]) -> list[Node]:
+    """These nodes, and those that are computed from what they give."""
+    found: dict[int, Node] = {}
+    todo = list(nodes)
+    while todo:
+        node = todo.pop()
+        if id(node) not in found:
+            found[id(node)] = node
+            todo += [reader for tensor in node.outputs for reader in tensor.outputs]
     return list(found.values())
 
 

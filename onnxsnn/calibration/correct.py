@@ -68,6 +68,7 @@ _QUICK_SAMPLES = 32, 64  # at least, and at most,
 _WIDE_SAMPLES = 16  # but where maps are wide, as few as these:
 _WIDE_VALUES = 2**24  # those samples of which a layer has so many values
 _FEWEST = 16  # values per channel: from fewer, nothing is learnt
+_SPARE = 0.5  # of what is free, for currents: the spikes that they bring need room too
 _COARSE = 2  # bits per spike, below which neighbours round alike often enough to alternate
 
 
@@ -152,7 +153,7 @@ def _correct(
     for done, node in enumerate(stages, start=1):
         layer = weight_layer(graph, node)
         if layer is None:
-            bench.record(node.inputs[0], stages[done - 1 :], needed=False)
+            bench.record(node.inputs[0], stages[done - 1 :], spare=_SPARE)
             fit = _fitted(bench, node, originals[node.name], effort)
             if fit is not None:
                 report.biases[node.name] = fit.bias
@@ -164,7 +165,8 @@ def _correct(
             result = fitted_tensor(graph, node, waiting)
             if reconstruct_weights(bench, layer, result):
                 report.actions["layers of weights fitted to their spikes"] += 1
-        bench.record(result, stages[done:], needed=layer is None)
+        bench.record(result, stages[done:], spare=None if layer is None else _SPARE)
+        bench.record_settled(stages[done:])
         progress(done, len(stages))
     if bench.samples < samples:
         report.actions["samples left out, for want of room"] = samples - bench.samples

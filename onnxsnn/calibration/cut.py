@@ -22,7 +22,9 @@ from onnxsnn.graph import (
     Node,
     Tensor,
     insert,
+    is_float,
     nodes_before,
+    nodes_behind,
     part_up_to,
     to_model,
     unique_name,
@@ -30,7 +32,7 @@ from onnxsnn.graph import (
 from onnxsnn.model import SpikingModel, input_specs, stateful
 from onnxsnn.neurons import Neuron
 from onnxsnn.passes.spike import spike
-from onnxsnn.ratenorm import RECTIFYING
+from onnxsnn.ratenorm import RECTIFYING, is_rate_norm
 from onnxsnn.runtime.dataset import batch_size
 from onnxsnn.runtime.ort_values import Values
 from onnxsnn.runtime.step_graph import StepGraph
@@ -39,7 +41,7 @@ from onnxsnn.session import Session, fixed_batch
 __all__ = ["Bench", "Steps", "mean_currents"]
 
 _RECORDED = 2**31  # bytes that records may take
-_SPARED = 2  # of what is free: one part of so many is for what can be computed again
+_SPARE = 0.25  # of what is free, for a sum; the layers on its way take about as much each
 _FEWEST = 4  # samples that are left, at least
 _SLACK = 0.9  # of the room: batches differ
 
@@ -81,6 +83,7 @@ class Bench:
     def __post_init__(self) -> None:
         self.batches = self._batches()
         self._records: dict[str, Record] = {}
+        self._tried: set[str] = set()
 
     @property
     def samples(self) -> int:
@@ -129,41 +132,58 @@ class Bench:
                 [record.values[batch].full() for record in records],
             )
 
-    def record(self, tensor: Tensor, later: Sequence[Node], *, needed: bool = True) -> None:
+    def record(self, tensor: Tensor, later: Sequence[Node], spare: float | None = None) -> None:
         """Keep a tensor of both networks for later use.
 
         Where there is no room for all samples, some are left out, from now on and of all records:
-        what is not recorded would be computed again from the input for every layer behind it, and
-        maps that take so much room show much in each sample.
+        what is not recorded would be computed again for every layer behind it, and maps that take
+        so much room show much in each sample.
 
         Args:
             tensor: of the graph.
             later: the nodes of the graph that are still to be observed, and changed; a tensor that
                 depends on one is not kept, and what none of them needs is forgotten.
-            needed: whether samples may be left out for it; else it is kept if there is much room.
+            spare: the share of what is free that it may take, or else is not kept; None where
+                samples may be left out for it.
         """
         changed = {id(node) for node in later}
         final = not any(id(node) in changed for node in nodes_before([tensor]))
         given = any(tensor is entry for entry in self.graph.inputs)
         read = self._needed(later, {*self._records, tensor.name})
         if final and not given and tensor.name in read - self._records.keys():
-            record = self._recording(tensor.name, needed)
+            record = self._recording(tensor.name, spare)
             if record is not None:
                 self._records[tensor.name] = record
         for name in self._records.keys() - self._needed(later, self._records):
             del self._records[name]
 
-    def _recording(self, name: str, needed: bool) -> Record | None:
+    def record_settled(self, later: Sequence[Node]) -> None:
+        """Keep what will not change and enters what will, if there is much room for it.
+
+        Those are sums of shortcuts above all, which would be computed anew from all layers that
+        have added to them. Arguments are those of `record`.
+        """
+        changing = {id(node): node for node in nodes_behind(later)}
+        waiting = {id(node) for node in later}
+        read = [t for key, node in changing.items() if key not in waiting for t in node.inputs]
+        for tensor in read:
+            settled = bool(tensor.inputs) and id(tensor.inputs[0]) not in changing
+            if settled and tensor.name not in self._tried:
+                self._tried.add(tensor.name)
+                if is_float(tensor) and any(map(is_rate_norm, nodes_before([tensor]))):
+                    self.record(tensor, later, spare=_SPARE)
+
+    def _recording(self, name: str, spare: float | None) -> Record | None:
         """The record of a tensor; None where there is no room."""
         held = sum(record.bytes for record in self._records.values())
-        room = (_RECORDED - held) // (1 if needed else _SPARED)
+        room = (_RECORDED - held) * (1 if spare is None else spare)
         record = Record([], [])
         for steps, (given,) in self.observe([name]):
             record.add(given, (current for (current,) in steps))
             whole = record.bytes * len(self.batches) // len(record.values)
             if whole > room:
-                fits = needed and self._leave_out(_RECORDED / (held + whole))
-                return self._recording(name, needed) if fits else None
+                fits = spare is None and self._leave_out(_RECORDED / (held + whole))
+                return self._recording(name, spare) if fits else None
         return record
 
     def _leave_out(self, share: float) -> bool:

@@ -144,7 +144,7 @@ def test_samples_for_which_there_is_no_room_are_left_out_of_all_records(monkeypa
     later = record(bench, first)
     whole = bench._records[first.name].bytes
     monkeypatch.setattr(cut, "_RECORDED", 2 * whole)
-    bench.record(current, later, needed=False)  # float32 in T steps
+    bench.record(current, later, spare=0.5)  # float32 in T steps
     assert held(bench) == {first.name}
     assert bench.samples == 24
     monkeypatch.setattr(cut, "_RECORDED", whole)
@@ -208,3 +208,38 @@ def test_a_fixed_batch_is_filled(samples, batches):
     currents, values = observed(bench, bench.graph.outputs[0].name)
     assert currents[0].shape == (T, 4 * batches, 4, 6, 6)
     assert values[0].shape == (4 * batches, 4, 6, 6)
+
+
+def shortcuts():
+    """Three layers, each of which adds to a sum."""
+    b = Builder((3, 6, 6))
+    b.conv(4)
+    b.clip(2.0)
+    for _ in range(3):
+        before = b.last
+        b.conv(4)
+        b.clip(2.0)
+        b.conv(4)
+        b.op("Add", before, b.last)
+    b.op("Flatten")
+    b.gemm(3, inputs=144)
+    return b
+
+
+@pytest.mark.parametrize(("room", "kept"), [(2**20, True), (2**13, False)])
+def test_a_sum_that_will_not_change_is_kept_in_the_place_of_what_it_is_of(monkeypatch, room, kept):
+    monkeypatch.setattr(cut, "_RECORDED", room)
+    bench = bench_of(shortcuts(), uniform(5, 3, 6, 6))
+    layers = rate_norms(bench.graph)
+    sums = [node.outputs[0] for node in bench.graph.nodes if node.op == "Add"]
+    (output,) = bench.graph.outputs
+    before = observed(bench, output.name)
+    for done, layer in enumerate(layers, start=1):
+        bench.record(layer.outputs[0], layers[done:])
+        bench.record_settled(layers[done:])
+        if 2 <= done < len(layers):
+            earlier = {other.outputs[0].name for other in layers[: done - 1]}
+            assert (sums[done - 2].name in held(bench)) is kept
+            assert earlier.isdisjoint(held(bench)) is kept
+        for values, expected in zip(observed(bench, output.name), before, strict=True):
+            np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-6)
