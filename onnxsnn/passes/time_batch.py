@@ -92,13 +92,13 @@ class TimeBatched:
         static: None where nothing is computed before the first neuron.
         chunk: K timesteps.
         constant_inputs: the inputs of `chunk` that are no state: the source's, or `static`'s
-            outputs. TIME is one more.
+            outputs, each with the axis of its samples, or None if it has none. TIME is one more.
         every_step: the outputs of `chunk` that are [K * N, ...]; the others are [N, ...].
     """
 
     static: onnx.ModelProto | None
     chunk: onnx.ModelProto
-    constant_inputs: list[str] = field(default_factory=list)
+    constant_inputs: dict[str, int | None] = field(default_factory=dict)
     every_step: set[str] = field(default_factory=set)
 
 
@@ -472,7 +472,8 @@ class _TimeBatcher:
         graph.inputs = [*boundary, *states, self.time]
         graph.cleanup()
         every = {t.name for t in self.outputs if id(t) not in self.last}
-        return TimeBatched(static, to_model(graph), [t.name for t in boundary], every)
+        axes = {t.name: self._axis(t) if self._batched(t) else None for t in boundary}
+        return TimeBatched(static, to_model(graph), axes, every)
 
 
 def is_drawn_in(graph: Graph, tensor: Tensor) -> bool:

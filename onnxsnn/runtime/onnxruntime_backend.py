@@ -112,13 +112,27 @@ class OnnxRuntimeBackend:
         self, pieces: Sequence[Values], rows: Sequence[Array], size: int
     ) -> list[Values] | None:
         """Some rows of each piece of inputs or states, together, in pieces of `size` samples."""
-        if not isinstance(self._graph, TimeBatchedGraph):
+        graph = self._graph
+        if not isinstance(graph, TimeBatchedGraph):
             return None
-        first = {name: value.numpy() for name, value in pieces[0].items()}
-        scalars = {name: array for name, array in first.items() if not array.ndim}
+        axes = {n: graph.axis_of_samples(n) if v.shape() else None for n, v in pieces[0].items()}
+        whole = {name: pieces[0][name] for name, axis in axes.items() if axis is None}
         arrays = {
-            name: np.concatenate([p[name].numpy()[r] for p, r in zip(pieces, rows, strict=True)])
-            for name in first
-            if name not in scalars
+            name: np.concatenate(
+                [
+                    np.moveaxis(p[name].numpy(), axis, 0)[r]
+                    for p, r in zip(pieces, rows, strict=True)
+                ]
+            )
+            for name, axis in axes.items()
+            if axis is not None
         }
-        return [from_arrays(piece | scalars) for piece in pieces_of(arrays, size)]
+        return [
+            whole | from_arrays({n: _with_samples_at(axes[n], v) for n, v in piece.items()})
+            for piece in pieces_of(arrays, size)
+        ]
+
+
+def _with_samples_at(axis: int | None, array: Array) -> Array:
+    """An array with its first axis moved."""
+    return np.ascontiguousarray(np.moveaxis(array, 0, axis or 0))

@@ -38,12 +38,12 @@ class _Chunk:
     """A session that runs many steps.
 
     Attributes:
-        constants: names of the inputs that are the same in every step.
+        constants: names of the inputs that are the same in every step, and the axis of samples.
         stacked: the outputs that come step by step, [K * N, ...].
     """
 
     session: ort.InferenceSession
-    constants: Sequence[str]
+    constants: Mapping[str, int | None]
     stacked: Collection[str]
 
 
@@ -111,6 +111,11 @@ class TimeBatchedGraph:
             self._static = make_session(folded.static, self._threads, spinning=False)
         session = make_session(folded.chunk, self._threads)
         return _Chunk(session, folded.constant_inputs, folded.every_step)
+
+    def axis_of_samples(self, name: str) -> int | None:
+        """Of an input as it is prepared, or of a state; None where it has none."""
+        (chunk, *_) = self._chunks.values()
+        return chunk.constants.get(name, 0)
 
     def tile(self, samples: int, timesteps: int) -> Tile:
         """What one run takes within the memory budget."""

@@ -310,3 +310,27 @@ def between(certainties, share):
     near = np.abs(np.arange(len(gaps)) - share * len(gaps))
     place = min(np.flatnonzero(gaps > 1e-3), key=lambda i: near[i])
     return float(values[place] + gaps[place] / 2)
+
+
+def test_samples_leave_what_has_them_along_another_axis(tmp_path):
+    """The sequence comes first in what is computed before the first neuron, and read behind it."""
+    b = Builder((7, 8))
+    static = b.op("Transpose", perm=[1, 0, 2])
+    b.op("MatMul", "x", b.normal(8, 8))
+    b.relu()
+    b.op("MatMul", b.last, b.normal(8, 8))
+    b.op("Transpose", perm=[1, 0, 2])
+    b.op("Add", b.last, static)
+    b.op("Transpose", perm=[1, 0, 2])
+    b.op("LayerNormalization", b.last, b.normal(8))
+    b.op("MatMul", b.last, b.normal(8, 3))
+    b.op("ReduceMean", b.last, axes=[1], keepdims=0)
+    x = uniform(30, 7, 8)
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x), timesteps=T).snn
+    runner = Runner(snn, memory=2**14)
+    history = [only(outputs) for outputs in runner.steps(x, 32)]
+    assert not runner.warnings
+    done = np.arange(len(x)) % 3 == 0
+    for step, outputs in enumerate(runner.steps(x, 32, lambda: ~done)):
+        np.testing.assert_allclose(only(outputs)[~done], history[step][~done], atol=1e-5)
+    assert len(runner._rows) == np.count_nonzero(~done)
