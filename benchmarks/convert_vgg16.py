@@ -10,7 +10,6 @@ peak is that of the whole process, Python and its libraries with it.
 from __future__ import annotations
 
 import argparse
-import resource
 import tempfile
 import time
 from pathlib import Path
@@ -22,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from onnxsnn import Dataset, convert
+from onnxsnn.analysis.bench import peak_of_process
 
 WIDTHS = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, "pool",
           512, 512, 512, "pool")  # fmt: skip
@@ -84,7 +84,7 @@ def main() -> None:
         snn.save(Path(folder) / "snn.onnx")
         seconds = time.perf_counter() - start
     parameters = sum(np.prod(tensor.dims) for tensor in vgg16().graph.initializer)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB to GiB, on Linux
+    peak = (peak_of_process() or np.nan) / 2**30
     table = Table("Parameters", "Images", "T", "Seconds", "Peak GiB")
     row = (f"{parameters / 1e6:.1f} M", options.images, options.timesteps, f"{seconds:.1f}")
     table.add_row(*map(str, row), f"{peak:.2f}")

@@ -11,7 +11,6 @@ process of its own.
 from __future__ import annotations
 
 import argparse
-import resource
 import time
 from multiprocessing import get_context
 
@@ -21,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from onnxsnn import Dataset, Runner, convert, load_source
+from onnxsnn.analysis.bench import peak_of_process
 from onnxsnn.session import Session
 
 
@@ -38,8 +38,7 @@ def measured(name: str, images: int, timesteps: int) -> tuple[float, ...]:
     for _ in range(2):
         runner.run(data.slice(0, 2).inputs)
         clock.append(time.perf_counter())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB to GiB, on Linux
-    return (*np.diff(clock).tolist(), peak)
+    return (*np.diff(clock).tolist(), (peak_of_process() or np.nan) / 2**30)
 
 
 def main() -> None:

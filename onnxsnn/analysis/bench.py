@@ -27,7 +27,15 @@ from onnxsnn.runtime.runner import Runner
 from onnxsnn.session import Session
 from onnxsnn.source import Source
 
-__all__ = ["BenchRow", "bench", "feeds_of", "interleaved", "median_ratio", "peak_memory"]
+__all__ = [
+    "BenchRow",
+    "bench",
+    "feeds_of",
+    "interleaved",
+    "median_ratio",
+    "peak_memory",
+    "peak_of_process",
+]
 
 _REPEATS = 5
 _PASSES = 8  # of the ANN in a row, at most
@@ -183,10 +191,15 @@ def peak_memory(
 
 
 def _run_alone(path: Path, timesteps: int, threads: int | None, memory: int | None) -> int | None:
-    """Run the SNN in this process; its peak."""
+    """Run the SNN in this process; its peak in bytes."""
     with np.load(path.with_suffix(".npz")) as arrays:
         feeds = dict(arrays)
     Runner(path, threads=threads, memory=memory).run(feeds, timesteps)
+    return peak_of_process()
+
+
+def peak_of_process() -> int | None:
+    """The most memory that this process has held, in bytes; None where the system does not say."""
     status = Path("/proc/self/status")  # of this process alone; getrusage counts its parent's
     lines = status.read_text().splitlines() if status.exists() else []
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), None)
