@@ -65,13 +65,13 @@ def from_model(model: onnx.ModelProto, left_out: Collection[str] = ()) -> Graph:
         ModelError: onnx finds a contradiction.
     """
     kept = [tensor for tensor in model.graph.initializer if tensor.name not in left_out]
-    light = light_model(model, [without_values(t) if is_large(t) else t for t in kept])
-    inferred = _inferred(light)
+    weights = {tensor.name: tensor for tensor in kept if is_large(tensor)}
+    stubs = [without_values(t) if t.name in weights else t for t in kept]
+    inferred = _inferred(light_model(model, stubs))
     own = [body for body in inferred.functions if body.domain == functions.DOMAIN]
     for body in own:
         inferred.functions.remove(body)
     graph = gs.import_onnx(inferred)
-    weights = {tensor.name: tensor for tensor in kept if is_large(tensor)}
     for name, tensor in graph.tensors().items():
         if name in weights:
             tensor.values = LazyValues(weights[name])

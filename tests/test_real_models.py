@@ -68,12 +68,12 @@ def test_transformer_is_within_a_point_at_32_timesteps(name):
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "crepe"])
 def test_more_timesteps_bring_a_real_model_nearer(name):
-    """Or leave it where it is, within a hundredth: chance, behind a Softmax that is sure."""
-    found = errors(name)
-    assert found[64] < max(found[16], 0.01)
+    """By thresholds alone: corrected for T, the error that is left at either T is near chance."""
+    found = errors(name, correct=False)
+    assert found[64] < found[16]
 
 
 @needs_torch
 def test_more_timesteps_bring_crepe_nearer():
-    found = errors("crepe")
+    found = errors("crepe", correct=False)
     assert found[64] < found[16]

@@ -115,24 +115,21 @@ class OnnxRuntimeBackend:
         graph = self._graph
         if not isinstance(graph, TimeBatchedGraph):
             return None
-        axes = {n: graph.axis_of_samples(n) if v.shape() else None for n, v in pieces[0].items()}
-        whole = {name: pieces[0][name] for name, axis in axes.items() if axis is None}
-        arrays = {
-            name: np.concatenate(
-                [
-                    np.moveaxis(p[name].numpy(), axis, 0)[r]
-                    for p, r in zip(pieces, rows, strict=True)
-                ]
-            )
-            for name, axis in axes.items()
-            if axis is not None
-        }
+        whole, arrays, axes = {}, {}, {}
+        for name, value in pieces[0].items():
+            axis = graph.axis_of_samples(name) if value.shape() else None
+            if axis is None:
+                whole[name] = value
+                continue
+            given = (np.moveaxis(piece[name].numpy(), axis, 0) for piece in pieces)
+            arrays[name] = np.concatenate([a[r] for a, r in zip(given, rows, strict=True)])
+            axes[name] = axis
         return [
-            whole | from_arrays({n: _with_samples_at(axes[n], v) for n, v in piece.items()})
+            whole | from_arrays({n: _moved_back(v, axes[n]) for n, v in piece.items()})
             for piece in pieces_of(arrays, size)
         ]
 
 
-def _with_samples_at(axis: int | None, array: Array) -> Array:
-    """An array with its first axis moved."""
-    return np.ascontiguousarray(np.moveaxis(array, 0, axis or 0))
+def _moved_back(array: Array, axis: int) -> Array:
+    """An array whose samples, in front, go back to their axis."""
+    return np.ascontiguousarray(np.moveaxis(array, 0, axis))
