@@ -206,6 +206,24 @@ def recurrent() -> Builder:
     return b
 
 
+def sequence_first() -> Builder:
+    """Rectifiers, a mean and attention's merged axes, with the sequence in front."""
+    b = Builder((7, 8))
+    b.op("Transpose", perm=[1, 0, 2])
+    b.op("MatMul", b.last, b.normal(8, 8))
+    before = b.relu()
+    b.op("MatMul", b.last, b.normal(8, 8))
+    b.op("Sigmoid")
+    b.op("Reshape", b.last, b.constant([-1, 8], np.int64))
+    b.op("Gemm", b.last, b.normal(8, 8), b.normal(8))
+    b.op("Reshape", b.last, b.constant([7, -1, 8], np.int64))
+    b.op("Add", before, b.last)
+    b.op("LayerNormalization", b.last, b.normal(8))
+    b.op("Transpose", perm=[1, 0, 2])
+    b.op("MatMul", b.last, b.normal(8, 3))
+    return b
+
+
 STRUCTURES = {
     "mobilenet": mobilenet,
     "densenet": densenet,
@@ -217,6 +235,7 @@ STRUCTURES = {
     "squeeze-excitation": squeeze_excitation,
     "residual": residual_network,
     "recurrent": recurrent,
+    "sequence-first": sequence_first,
 }
 
 

@@ -322,8 +322,9 @@ def whole_numbers(snn):
 def test_structure_converges(tmp_path, name):
     """Every shape of network comes to its ANN, and weights behind the first read spikes."""
     b = STRUCTURES[name]()
-    x = uniform(8, *((5, 8) if name == "transformer" else (3, 8, 8)))
     source = load_source(b.save(tmp_path / "m.onnx"))
+    (spec,) = source.inputs
+    x = uniform(8, *spec.shape[1:])
     errors = {}
     for timesteps in (16, 64, 256):
         snn = convert(source, dataset(x=x), timesteps=timesteps, verify=True).snn

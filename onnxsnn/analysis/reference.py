@@ -1,4 +1,4 @@
-"""The ANN beside an SNN: what each layer's neurons should give."""
+"""The ANN beside an SNN: what each layer's neurons should give, samples in front."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from onnxsnn.arrays import Array
 from onnxsnn.errors import DataError, ModelError
 from onnxsnn.graph import part_up_to, to_model
 from onnxsnn.model import SpikingModel
+from onnxsnn.passes.name_batch import batch_names, name_batch
+from onnxsnn.passes.samples_first import samples_order, turned
 from onnxsnn.pipeline import Pipeline, prepare
 from onnxsnn.ratenorm import limits_of, rate_norms
 from onnxsnn.session import Session
@@ -43,14 +45,23 @@ class Reference:
             raise DataError(
                 "the ANN has other layers than the SNN: give the ANN that it was converted from"
             )
-        self._limits = {name: limits_of(node) for name, node in nodes.items()}
+        name_batch(graph)
+        batch = batch_names(graph)
+        self._orders = {name: samples_order(node.inputs[0], batch) for name, node in nodes.items()}
+        self._limits = {
+            name: [turned(limit, self._orders[name]) for limit in limits_of(node)]
+            for name, node in nodes.items()
+        }
         part = part_up_to(graph, [node.inputs[0].name for node in nodes.values()])
         self._session = Session(to_model(part))
 
     def currents(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """By layer, the ANN's pre-activations z for these inputs."""
         values = self._session.run({name: feeds[name] for name in self._session.inputs})
-        return dict(zip(self._limits, values.values(), strict=True))
+        return {
+            layer: found.transpose(order)
+            for (layer, order), found in zip(self._orders.items(), values.values(), strict=True)
+        }
 
     def activation(self, layer: str, current: Array) -> Array:
         """What the ANN's layer makes of a pre-activation: its rectifier, or itself."""

@@ -69,9 +69,14 @@ def sizes_of(tensor: Tensor, where: str) -> list[int]:
     """The shape of a sample of `tensor`.
 
     Raises:
-        UnsupportedError: a size is not known.
+        UnsupportedError: a size is not known, or the samples are not in front.
     """
     shape = tensor.shape
+    if shape and isinstance(shape[0], int) and sum(isinstance(size, str) for size in shape) == 1:
+        raise UnsupportedError(
+            f"{where}: {tensor.name!r} does not have its samples in front ({shape}), and files "
+            "other than ONNX are of one sample; put the batch first throughout in the source model"
+        )
     if shape is None or not all(isinstance(size, int) for size in shape[1:]):
         raise UnsupportedError(
             f"{where}: the size of {tensor.name!r} is not fixed ({shape}), and files other than "

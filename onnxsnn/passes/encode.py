@@ -9,7 +9,9 @@ becomes a neuron that can fire negative spikes.
 2. In front of a Concat, only the inputs that are not spikes already are encoded.
 3. In front of a Flatten or Reshape to two axes, the tensor before it is encoded: there its
    channels are known.
-4. The first layer reads the input as a constant current, and is left alone; so is every
+4. In front of a Reshape that merges the axis of the samples with others, what comes before it is
+   encoded too, once the axes that become the last one are merged: a state has samples on an axis.
+5. The first layer reads the input as a constant current, and is left alone; so is every
    layer that reads a linear function of the input.
 """
 
@@ -28,6 +30,7 @@ from onnxsnn.graph import (
     rank,
     unique_name,
 )
+from onnxsnn.passes.name_batch import batch_names, name_batch
 from onnxsnn.passes.report import Report
 from onnxsnn.ratenorm import SIGNED, place
 from onnxsnn.signals import Signal, Signals, weighted_input
@@ -42,6 +45,7 @@ def encode(graph: Graph) -> Report:
         UnsupportedError: what is to be encoded is not float32, or its rank is not known.
     """
     graph.toposort()
+    name_batch(graph)
     encoder = _Encoder(graph)
     for node in list(graph.nodes):
         position = weighted_input(node)
@@ -60,6 +64,7 @@ class _Encoder:
         self.signals = Signals(graph)
         self.report = Report("encode")
         self._encoded: dict[tuple[int, int], Tensor] = {}
+        self._batch = batch_names(graph)
 
     def encoded(self, tensor: Tensor, reader: Node) -> Tensor:
         """The twin of `tensor` that carries spikes, for a layer of weights that reads it."""
@@ -76,6 +81,8 @@ class _Encoder:
                 self._encoded[key] = self._before_concat(maker, axis)
             elif _flattens(maker):
                 self._encoded[key] = self._before_flatten(maker)
+            elif axis == len(tensor.shape) - 1 and self._merges_samples(maker):
+                self._encoded[key] = self._before_merge(maker)
             else:
                 self._encoded[key] = self._placed(tensor, axis)
         return self._encoded[key]
@@ -94,6 +101,28 @@ class _Encoder:
         source, *shape = flatten.inputs
         return self._copied(flatten, [self._twin(source, channel_axis(source)), *shape])
 
+    def _merges_samples(self, node: Node) -> bool:
+        """Whether a Reshape merges the axis of the samples with others, but not with the last."""
+        source, result = node.inputs[0].shape, node.outputs[0].shape
+        return (
+            node.op == "Reshape"
+            and bool(source)
+            and not self._batch.isdisjoint(source)
+            and self._batch.isdisjoint(result)
+            and _merged_into_last(node) > 0
+        )
+
+    def _before_merge(self, reshape: Node) -> Tensor:
+        """Bring the last axis about alone, encode that, and merge the others then."""
+        source, result = reshape.inputs[0], reshape.outputs[0]
+        kept = len(source.shape) - _merged_into_last(reshape)
+        last = result.shape[-1]
+        name = unique_name(self.graph, f"{source.name}.channels")
+        channels = gs.Variable(name, source.dtype, [*source.shape[:kept], last])
+        target = gs.Constant(f"{name}.target", np.array([0] * kept + [last], np.int64))
+        insert(self.graph, "Reshape", [source, target], channels)
+        return self._copied(reshape, [self._placed(channels, kept), *reshape.inputs[1:]])
+
     def _copied(self, node: Node, inputs: list[Tensor]) -> Tensor:
         """The output of a copy of a node of one output that reads other inputs."""
         output = self._like(node.outputs[0])
@@ -110,6 +139,19 @@ class _Encoder:
     def _like(self, tensor: Tensor) -> Tensor:
         name = unique_name(self.graph, f"{tensor.name}.encoded")
         return gs.Variable(name, np.float32, tensor.shape)
+
+
+def _merged_into_last(reshape: Node) -> int:
+    """How many axes become the last one of a Reshape, as they are; 0 where it is not so."""
+    sizes, last = reshape.inputs[0].shape, reshape.outputs[0].shape[-1]
+    product = 1
+    for count, size in enumerate(reversed(sizes), start=1):
+        if not isinstance(size, int) or not isinstance(last, int) or product > last:
+            return 0
+        product *= size
+        if product == last:
+            return count
+    return 0
 
 
 def _flattens(node: Node) -> bool:

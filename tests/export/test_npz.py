@@ -199,6 +199,14 @@ def test_whole_networks_give_the_runner_s_outputs(structure, tmp_path):
     assert np.linalg.norm(outputs - expected) < 0.05 * np.linalg.norm(expected)
 
 
+def test_samples_behind_another_axis_are_refused_by_name(tmp_path):
+    x = uniform(8, 7, 8)
+    path = STRUCTURES["sequence-first"]().save(tmp_path / "m.onnx")
+    snn = convert(path, dataset(x=x), timesteps=4).snn
+    with pytest.raises(UnsupportedError, match="does not have its samples in front"):
+        export_npz(snn, tmp_path / "m.npz")
+
+
 def test_potentials_of_every_position_are_written(tmp_path):
     """As a correction gives them to maps whose neighbours are alike."""
     x = uniform(32, 1, 16, 16).cumsum(2).cumsum(3) / 16

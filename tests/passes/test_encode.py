@@ -124,3 +124,30 @@ def test_unknown_size_of_the_channels_gets_one_threshold():
     b.op("Einsum", b.last, b.normal(20, 3), equation="nkd,de->nke")
     (norm,), _ = encoded(b, uniform(2, 5, 6))
     assert norm.inputs[1].values.size in (1, 20)
+
+
+def test_samples_keep_an_axis_in_front_of_a_reshape_that_merges_it():
+    """As torch.nn's attention brings its heads together, with the sequence in front."""
+    b, x = Builder((6, 5, 4)), uniform(2, 6, 5, 4)
+    b.op("MatMul", b.last, b.normal(4, 4))
+    b.op("Sigmoid")
+    b.op("Transpose", perm=[1, 0, 2, 3])
+    b.op("Reshape", b.last, b.constant([-1, 20], np.int64))
+    b.op("Gemm", b.last, b.normal(20, 8))
+    (encoder,), _ = encoded(b, x)
+    assert encoder.inputs[0].shape == [6, "N", 20]
+    assert encoder.inputs[1].values.shape == (1, 1, 20)
+
+
+@pytest.mark.parametrize("target", [[-1], [-1, 8], [0, 0, 0, -1]])
+def test_other_reshapes_are_left(target):
+    b, x = Builder((6, 5, 4)), uniform(2, 6, 5, 4)
+    b.op("MatMul", b.last, b.normal(4, 4))
+    b.op("Sigmoid")
+    b.op("Transpose", perm=[1, 0, 2, 3])
+    b.op("Reshape", b.last, b.constant(target, np.int64))
+    sizes = {1: 240, 2: 8, 4: 4}[len(target)]
+    b.op("MatMul", b.last, b.normal(sizes, 3))
+    (encoder,), graph = encoded(b, x)
+    assert sum(node.op == "Reshape" for node in graph.nodes) == 1
+    assert encoder.inputs[0].inputs[0].op == "Reshape"

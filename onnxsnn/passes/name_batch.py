@@ -1,0 +1,62 @@
+"""The axis of the samples, by its name in every shape where it is alone on an axis.
+
+Shape inference loses the name where a Reshape finds a size by itself (-1). Sizes are inferred for
+a number of samples instead that is like no other size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+
+from onnxsnn.graph import Graph, constant, from_model, to_model
+from onnxsnn.light import is_large, light_model, without_values
+
+__all__ = ["batch_names", "name_batch"]
+
+_SAMPLES = 1_000_003  # a prime: what has it as a factor has the samples in it
+
+
+def batch_names(graph: Graph) -> set[str]:
+    """What the first axis of an input is named."""
+    first = [tensor.shape[0] for tensor in graph.inputs if tensor.shape]
+    return {size for size in first if isinstance(size, str)}
+
+
+def name_batch(graph: Graph) -> None:
+    """Give shapes their sizes, and the axis of the samples its name.
+
+    A graph whose inputs name no batch, or several, is left as it is.
+    """
+    names = batch_names(graph)
+    if len(names) != 1:
+        return
+    (name,) = names
+    model = to_model(graph)
+    stubs = [without_values(t) if is_large(t) else t for t in model.graph.initializer]
+    sizes = _sizes(light_model(model, stubs))
+    for tensor in graph.tensors().values():
+        found = sizes.get(tensor.name) or []
+        if constant(tensor) is None and tensor.shape and len(found) == len(tensor.shape):
+            pairs = zip(found, tensor.shape, strict=True)
+            tensor.shape = [_named(size, mine, name) for size, mine in pairs]
+
+
+def _sizes(model: onnx.ModelProto) -> dict[str, Sequence[int | str | None] | None]:
+    """The shapes of all tensors for that number of samples; the model is changed."""
+    del model.graph.value_info[:]
+    for tensor in model.graph.input:
+        for size in tensor.type.tensor_type.shape.dim[:1]:
+            if size.HasField("dim_param"):
+                size.dim_value = _SAMPLES
+    for tensor in model.graph.output:
+        tensor.type.tensor_type.ClearField("shape")
+    return {name: tensor.shape for name, tensor in from_model(model).tensors().items()}
+
+
+def _named(size: int | str | None, otherwise: int | str | None, name: str) -> int | str | None:
+    """A size, the name of the samples for theirs; what it was where it is not known."""
+    if size == _SAMPLES:
+        return name
+    return size if isinstance(size, int) and size % _SAMPLES else otherwise

@@ -1,0 +1,32 @@
+"""name_batch: the axis of the samples has its name wherever it is an axis of its own."""
+
+import numpy as np
+
+from onnxsnn.passes.name_batch import name_batch
+from tests.models import Builder
+
+
+def shapes(b):
+    graph = b.graph()
+    name_batch(graph)
+    return {name: tensor.shape for name, tensor in graph.tensors().items()}
+
+
+def test_it_is_named_where_inference_cannot_follow():
+    b = Builder((7, 8))
+    moved = b.op("Transpose", perm=[1, 0, 2])
+    split = b.op("Reshape", b.last, b.constant([7, -1, 4], np.int64))
+    back = b.op("Reshape", b.last, b.constant([7, -1, 8], np.int64))
+    merged = b.op("Reshape", b.last, b.constant([-1, 8], np.int64))
+    found = shapes(b)
+    assert found[moved] == [7, "N", 8]
+    assert found[split][0] == 7
+    assert found[split][1] not in ("N", 7)
+    assert found[back] == [7, "N", 8]
+    assert found[merged][0] not in ("N", 7)
+
+
+def test_a_fixed_batch_has_no_name():
+    b = Builder((7, 8), batch=3)
+    moved = b.op("Transpose", perm=[1, 0, 2])
+    assert shapes(b)[moved] == [7, 3, 8]
