@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import onnx
@@ -38,6 +40,7 @@ def read_model(path: str | Path) -> onnx.ModelProto:
             f"{path}: its external data cannot be read: {error}; put the data file beside the model"
         ) from error
     _clear_unknown_sizes(model.graph)
+    _sort_nodes(model.graph)
     try:
         onnx.checker.check_model(model)
     except EncodeError as error:
@@ -55,6 +58,32 @@ def _clear_unknown_sizes(graph: onnx.GraphProto) -> None:
         for size in tensor.type.tensor_type.shape.dim:
             if size.HasField("dim_value") and size.dim_value < 0:
                 size.ClearField("dim_value")
+
+
+def _sort_nodes(graph: onnx.GraphProto) -> None:
+    """Put nodes behind what they read, which some exporters leave to ONNX Runtime."""
+    makers = {name: at for at, node in enumerate(graph.node) for name in node.output if name}
+    needed = {
+        at: {makers[name] for name in _read(node) if name in makers}
+        for at, node in enumerate(graph.node)
+    }
+    if all(maker < at for at, found in needed.items() for maker in found):
+        return
+    try:
+        nodes = [graph.node[at] for at in TopologicalSorter(needed).static_order()]
+    except CycleError:
+        return  # the checker says what is wrong
+    graph.ClearField("node")
+    graph.node.extend(nodes)
+
+
+def _read(node: onnx.NodeProto) -> Iterator[str]:
+    """The tensors that a node reads, those of the graphs inside it too."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                yield from _read(inner)
 
 
 def write_model(model: onnx.ModelProto, path: str | Path) -> None:

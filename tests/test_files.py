@@ -32,6 +32,33 @@ def test_sizes_of_minus_one_are_read_as_unknown(tmp_path):
     assert not size.HasField("dim_value")
 
 
+def lstm_of_rectified_rows():
+    b = Builder((3, 4))
+    b.relu()
+    b.op("LSTM", b.last, b.normal(1, 8, 4), b.normal(1, 8, 2), count=3, hidden_size=2)
+    b.nodes[-1].output[1] = ""
+    b.op("Flatten", b.last)
+    return b.model()
+
+
+def test_nodes_in_any_order_are_read_in_theirs(tmp_path):
+    model = lstm_of_rectified_rows()
+    names = [node.name for node in model.graph.node]
+    nodes = list(model.graph.node)
+    model.graph.ClearField("node")
+    model.graph.node.extend(nodes[::-1])
+    onnx.save(model, tmp_path / "m.onnx")
+    assert [node.name for node in read_model(tmp_path / "m.onnx").graph.node] == names
+
+
+def test_nodes_that_read_each_other_are_refused(tmp_path):
+    model = lstm_of_rectified_rows()
+    model.graph.node[0].input[0] = model.graph.node[2].output[0]
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match="topologically sorted"):
+        read_model(tmp_path / "m.onnx")
+
+
 @pytest.mark.slow  # reads 2 GiB
 def test_a_model_of_more_than_2_gib_is_told_so(tmp_path):
     inputs, outputs = 2**20, 2**9 + 1

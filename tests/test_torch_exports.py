@@ -132,17 +132,39 @@ class ChannelsLast(torch.nn.Module):
         return self.last(x.flatten(1))
 
 
-def exported(network, path, dynamo):
-    """The network as ONNX, by one of the exporters."""
+class Transformer(torch.nn.Module):
+    """torch.nn's own encoder over the rows; inside, attention has the sequence in front."""
+
+    def __init__(self, batch_first=True):
+        super().__init__()
+        layer = torch.nn.TransformerEncoderLayer(16, 4, 32, batch_first=batch_first)
+        self.encoder = torch.nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.first, self.last = torch.nn.Linear(8, 16), torch.nn.Linear(16, 4)
+        self.batch_first = batch_first
+
+    def forward(self, x):
+        x = self.first(x.flatten(1, 2))
+        x = self.encoder(x) if self.batch_first else self.encoder(x.transpose(0, 1)).transpose(0, 1)
+        return self.last(x.mean(1))
+
+
+def sequence_first():
+    return Transformer(batch_first=False)
+
+
+def exported(network, path, dynamo, batch="N"):
+    """The network as ONNX, by one of the exporters, told of the batch or not; and samples."""
     torch.manual_seed(0)
     model, x = network().eval(), torch.randn(8, 1, 8, 8)
+    example = x if batch == "N" else x[:1]
     if dynamo:
         pytest.importorskip("onnxscript", reason="onnxscript, which the exporter needs, is missing")
-        shapes = ({0: torch.export.Dim("N")},)
-        torch.onnx.export(model, (x,), path, dynamo=True, dynamic_shapes=shapes, verbose=False)
+        shapes = ({0: torch.export.Dim("N")},) if batch == "N" else None
+        options = {"dynamo": True, "dynamic_shapes": shapes, "verbose": False}
     else:
-        axes = {"x": {0: "N"}}
-        torch.onnx.export(model, (x,), path, dynamo=False, input_names=["x"], dynamic_axes=axes)
+        axes = {"x": {0: "N"}} if batch == "N" else None
+        options = {"dynamo": False, "input_names": ["x"], "dynamic_axes": axes}
+    torch.onnx.export(model, (example,), path, **options)
     return x.numpy()
 
 
@@ -176,9 +198,11 @@ def assert_same_as_trained(snn, x, path, rounded):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 @pytest.mark.parametrize("dynamo", [False, True])
-@pytest.mark.parametrize("network", [Attention, ChannelsLast])
-def test_timesteps_are_run_many_at_once(network, dynamo, tmp_path):
-    x = exported(network, tmp_path / "m.onnx", dynamo)
+@pytest.mark.parametrize("network", [Attention, ChannelsLast, Transformer, sequence_first])
+@pytest.mark.parametrize("batch", ["N", 1])
+def test_timesteps_are_run_many_at_once(network, dynamo, batch, tmp_path):
+    """Of many samples at once, whether the exporter was told that there may be many, or not."""
+    x = exported(network, tmp_path / "m.onnx", dynamo, batch)
     source = load_source(tmp_path / "m.onnx")
     (spec,) = source.inputs
     snn = convert(source, Dataset({spec.name: x}), timesteps=6).snn

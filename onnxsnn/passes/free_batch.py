@@ -1,19 +1,19 @@
 """Let a graph that was exported for a batch of one take any batch.
 
-1. The first axis of every input and output becomes symbolic. A Reshape to a constant shape copies
-   axes of 1 instead (a 0 in its shape), or lets its first axis take what is left (a -1), as where
-   samples and heads lie along one axis. Constants of one sample beside others in a Concat (class
-   tokens) or GatherElements are repeated, and sizes of a Resize begin with the batch's. Whether
-   that is sound the arithmetic says: the new graph must give, for a batch of two, what the old one
-   gives for each sample alone. Where it does not, the graph stays as it was.
+1. The first axis of every input and output becomes symbolic, and samples are followed through the
+   graph. A Reshape to a constant shape leaves the axis open where they lie (a -1), with heads or
+   a sequence beside them or not, or copies it (a 0). Constants of one sample beside others in a
+   Concat (class tokens) or GatherElements are repeated, and sizes of a Resize have the batch's
+   among them. Whether that is sound the arithmetic says: the new graph must give, for a batch of
+   two, what the old one gives for each sample alone. Where it does not, the graph stays as it was.
 2. A graph whose batch is symbolic, and that takes one sample but not two all the same (an
-   exporter wrote the 1 into it somewhere), gets a batch of one, so that samples are run one
-   at a time.
+   exporter wrote the 1 into it somewhere), is one of a batch of one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -28,6 +28,7 @@ from onnxsnn.graph import (
     to_model,
     unique_name,
 )
+from onnxsnn.passes.follow_samples import FollowedSamples, Place, place_among
 from onnxsnn.passes.report import Report
 from onnxsnn.session import Session
 
@@ -39,16 +40,20 @@ _BATCH = "N"
 def free_batch(graph: Graph) -> tuple[Graph, Report]:
     """The graph with a symbolic batch axis, where it had a batch of one and that is sound."""
     report = Report("free_batch")
-    if graph.inputs and all(_has_open_batch(tensor) for tensor in graph.inputs):
-        return _fixed_where_needed(graph, report), report
+    said_open = bool(graph.inputs) and all(_has_open_batch(tensor) for tensor in graph.inputs)
+    if said_open and not _runs(graph, 2) and _runs(graph, 1):
+        graph = _fixed(graph)
     if not graph.inputs or not all(_has_batch_of_one(tensor) for tensor in graph.inputs):
         return graph, report
     freed = _freed(graph)
-    if freed is None or not _same_for_each_sample(graph, freed):
-        report.warnings.append("the batch axis stays 1: the graph mixes or fixes it")
-        return graph, report
-    report.actions["batch axis made symbolic"] += 1
-    return freed, report
+    if freed is not None and _same_for_each_sample(graph, freed):
+        report.actions["batch axis made symbolic"] += 1
+        return freed, report
+    if said_open:
+        report.actions["batch axis fixed at 1"] += 1
+    says = ", whatever its inputs' shapes say" if said_open else ""
+    report.warnings.append(f"the batch axis stays 1: the graph mixes or fixes it{says}")
+    return graph, report
 
 
 def _has_batch_of_one(tensor: gs.Tensor) -> bool:
@@ -63,16 +68,11 @@ def _is_size(size: int | str | None) -> bool:
     return isinstance(size, int)
 
 
-def _fixed_where_needed(graph: Graph, report: Report) -> Graph:
-    if _runs(graph, 2) or not _runs(graph, 1):
-        return graph
-    for tensor in graph.inputs:
-        tensor.shape = [1, *tensor.shape[1:]]
-    for tensor in graph.outputs:
+def _fixed(graph: Graph) -> Graph:
+    """The graph for one sample."""
+    for tensor in [*graph.inputs, *graph.outputs]:
         if tensor.shape:
             tensor.shape = [1, *tensor.shape[1:]]
-    report.actions["batch axis fixed at 1"] += 1
-    report.warnings.append("the graph takes one sample at a time, whatever its inputs' shapes say")
     return infer_shapes(graph)
 
 
@@ -94,9 +94,12 @@ def _random(graph: Graph, samples: int) -> dict[str, Array]:
 
 def _freed(graph: Graph) -> Graph | None:
     freed = graph.copy()
+    freed.toposort()
+    samples = FollowedSamples(freed)
     for node in list(freed.nodes):
         if node.op in _FREES:
-            _FREES[node.op](freed, node)
+            _FREES[node.op](freed, node, samples)
+        samples.follow(node)
     for tensor in [*freed.inputs, *freed.outputs]:
         if not tensor.shape or tensor.shape[0] != 1:
             return None
@@ -104,41 +107,51 @@ def _freed(graph: Graph) -> Graph | None:
     return infer_shapes(freed)
 
 
-def _free_reshape(graph: Graph, node: gs.Node) -> None:
-    """Copy axes of 1, and a first axis that stays; else let the first take what is left."""
-    written = constant(node.inputs[1])
-    source, target = node.inputs[0].shape, node.outputs[0].shape
-    if written is None or not written.size or not source:
+def _free_reshape(graph: Graph, node: gs.Node, samples: FollowedSamples) -> None:
+    """Copy the axis of the samples, or let it take what is left."""
+    place, source, target = samples.place(node.inputs[0]), node.inputs[0].shape, node.outputs[0]
+    sizes = target.shape
+    if constant(node.inputs[1]) is None or place is None or not _all_known(source, sizes):
         return
-    if node.attrs.get("allowzero", 0) and not np.all(written):
-        return  # an axis of no values
-    known = is_static_shape(target)
-    shape = np.array(target if known else written, np.int64)
-    for axis, (before, after) in enumerate(zip(source, shape, strict=False)):
-        if before == after and (after == 1 or axis == 0):
-            shape[axis] = 0
-    if known and shape[0] != 0:
-        shape[0] = -1
+    behind = place.inner * prod(source[place.axis + 1 :])
+    found = place_among(sizes, behind, place.axis)
+    if found is None:
+        return
+    shape = np.array(sizes, np.int64)
+    shape[found.axis] = 0 if found == place and source[found.axis] == sizes[found.axis] else -1
     node.inputs[1] = gs.Constant(unique_name(graph, f"{node.name}.shape"), shape)
     node.attrs.pop("allowzero", None)  # here, 0 says: copy
+    samples.set(target, found)
 
 
-def _repeat_constants(graph: Graph, node: gs.Node) -> None:
+def _all_known(*shapes: list[int | str | None] | None) -> bool:
+    """Whether shapes have numbers alone, and no 0."""
+    return all(shape and all(_is_size(size) and size for size in shape) for shape in shapes)
+
+
+def _repeat_constants(graph: Graph, node: gs.Node, samples: FollowedSamples) -> None:
     """Repeat constants of one sample for as many as are beside them."""
-    beside = [tensor for tensor in node.inputs if constant(tensor) is None]
+    known = [tensor for tensor in node.inputs if samples.place(tensor)]
+    place = samples.place(known[0]) if known else None
+    if place is None or place.axis == node.attrs.get("axis", 0) % len(known[0].shape):
+        return
     for position, tensor in enumerate(node.inputs):
         values = constant(tensor)
-        if beside and node.attrs.get("axis", 0) and values is not None and values.shape[:1] == (1,):
+        if values is not None and values.shape[place.axis : place.axis + 1] == (1,):
             each = gs.Variable(unique_name(graph, f"{tensor.name}.each"), values.dtype)
-            insert(graph, "Expand", [tensor, _sizes(graph, beside[0], values.shape[1:])], each)
+            each.shape = list(values.shape)
+            sizes = _sizes(graph, known[0], place.axis, values.shape)
+            insert(graph, "Expand", [tensor, sizes], each)
+            samples.set(each, Place(place.axis))
             node.inputs[position] = each
 
 
-def _free_resize(graph: Graph, node: gs.Node) -> None:
-    """Sizes to resize to that begin with the batch's."""
+def _free_resize(graph: Graph, node: gs.Node, samples: FollowedSamples) -> None:
+    """Sizes to resize to, of which one is the batch's."""
     sizes = constant(node.inputs[3]) if len(node.inputs) > 3 else None
-    if sizes is not None and "axes" not in node.attrs:
-        node.inputs[3] = _sizes(graph, node.inputs[0], sizes[1:])
+    place = samples.place(node.inputs[0])
+    if sizes is not None and place is not None and "axes" not in node.attrs:
+        node.inputs[3] = _sizes(graph, node.inputs[0], place.axis, sizes)
 
 
 _FREES = {
@@ -149,20 +162,25 @@ _FREES = {
 }
 
 
-def _sizes(graph: Graph, tensor: gs.Tensor, others: Sequence[int] | Array) -> gs.Tensor:
-    """The batch size of a tensor, and these behind it, as a vector."""
-    shape, batch, sizes = (
+def _sizes(graph: Graph, tensor: gs.Tensor, axis: int, sizes: Sequence[int] | Array) -> gs.Tensor:
+    """These sizes as a vector, but that of an axis is the one that the tensor has there."""
+    shape, batch, result = (
         gs.Variable(unique_name(graph, f"{tensor.name}.{part}"), np.int64)
         for part in ("shape", "batch", "sizes")
     )
-    first, rest = (
+    at, before, behind = (
         gs.Constant(unique_name(graph, f"{tensor.name}.{part}"), np.array(values, np.int64))
-        for part, values in (("first", [0]), ("rest", others))
+        for part, values in (
+            ("axis", [axis]),
+            ("before", sizes[:axis]),
+            ("behind", sizes[axis + 1 :]),
+        )
     )
     insert(graph, "Shape", [tensor], shape)
-    insert(graph, "Gather", [shape, first], batch, attrs={"axis": 0})
-    insert(graph, "Concat", [batch, rest], sizes, attrs={"axis": 0})
-    return sizes
+    insert(graph, "Gather", [shape, at], batch, attrs={"axis": 0})
+    parts = [part for part in (before, batch, behind) if part is batch or part.values.size]
+    insert(graph, "Concat", parts, result, attrs={"axis": 0})
+    return result
 
 
 def _same_for_each_sample(graph: Graph, freed: Graph) -> bool:

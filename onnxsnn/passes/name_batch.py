@@ -12,10 +12,9 @@ import onnx
 
 from onnxsnn.graph import Graph, constant, from_model, to_model
 from onnxsnn.light import is_large, light_model, without_values
+from onnxsnn.passes.follow_samples import SAMPLES
 
 __all__ = ["batch_names", "name_batch"]
-
-_SAMPLES = 1_000_003  # a prime: what has it as a factor has the samples in it
 
 
 def batch_names(graph: Graph) -> set[str]:
@@ -49,7 +48,7 @@ def _sizes(model: onnx.ModelProto) -> dict[str, Sequence[int | str | None] | Non
     for tensor in model.graph.input:
         for size in tensor.type.tensor_type.shape.dim[:1]:
             if size.HasField("dim_param"):
-                size.dim_value = _SAMPLES
+                size.dim_value = SAMPLES
     for tensor in model.graph.output:
         tensor.type.tensor_type.ClearField("shape")
     return {name: tensor.shape for name, tensor in from_model(model).tensors().items()}
@@ -57,6 +56,6 @@ def _sizes(model: onnx.ModelProto) -> dict[str, Sequence[int | str | None] | Non
 
 def _named(size: int | str | None, otherwise: int | str | None, name: str) -> int | str | None:
     """A size, the name of the samples for theirs; what it was where it is not known."""
-    if size == _SAMPLES:
+    if size == SAMPLES:
         return name
-    return size if isinstance(size, int) and size % _SAMPLES else otherwise
+    return size if isinstance(size, int) and size % SAMPLES else otherwise

@@ -9,7 +9,6 @@ from onnx import numpy_helper
 from onnxsnn.errors import ModelError
 from onnxsnn.graph import constant, from_model, to_model
 from onnxsnn.passes.clean import clean
-from onnxsnn.passes.free_batch import free_batch
 from tests.models import Builder, assert_same, outputs_of, uniform
 
 
@@ -137,94 +136,6 @@ def test_weights_that_are_graph_inputs_become_constants():
     assert [t.name for t in graph.inputs] == ["x"]
 
 
-def test_batch_of_one_becomes_symbolic():
-    b = Builder((3, 4, 4), batch=1)
-    b.conv(2)
-    b.relu()
-    b.op("Reshape", b.last, b.constant([1, 32], np.int64))
-    b.gemm(5, inputs=32)
-    graph, report = free_batch(clean(b.graph())[0])
-    assert report.changed
-    x = uniform(3, 3, 4, 4)
-    together = outputs_of(graph, x=x)
-    alone = [outputs_of(b.model(), x=x[i : i + 1]) for i in range(3)]
-    name = graph.outputs[0].name
-    assert_same({name: np.concatenate([one[name] for one in alone])}, together)
-
-
-def heads(b):
-    """Two heads beside the samples on one axis, and apart again."""
-    b.op("MatMul", b.last, b.normal(8, 8))
-    b.op("Reshape", b.last, b.constant([1, 5, 2, 4], np.int64), allowzero=1)
-    b.op("Transpose", perm=[0, 2, 1, 3])
-    q = b.op("Reshape", b.last, b.constant([2, 5, 4], np.int64), allowzero=1)
-    b.op("Softmax", b.op("MatMul", q, b.op("Transpose", q, perm=[0, 2, 1])))
-    b.op("MatMul", b.last, q)
-    b.op("Reshape", b.last, b.constant([1, 2, 5, 4], np.int64), allowzero=1)
-    b.op("Transpose", perm=[0, 2, 1, 3])
-    b.op("Reshape", b.last, b.constant([1, 40], np.int64), allowzero=1)
-
-
-def copied(b):
-    """An axis is copied already."""
-    b.op("Reshape", b.last, b.constant([1, 0, -1, 2], np.int64))
-    b.op("Reshape", b.last, b.constant([1, -1], np.int64))
-
-
-def class_token(b):
-    b.op("Concat", b.normal(1, 1, 8), b.last, axis=1)
-
-
-def taken(b):
-    best = b.op("ArgMax", axis=2)
-    b.op("GatherElements", b.normal(1, 5, 8), best, axis=2)
-
-
-def resized(b):
-    b.op("Unsqueeze", b.last, b.constant([1], np.int64))
-    b.op("Resize", b.last, "", "", b.constant([1, 1, 10, 16], np.int64), mode="nearest")
-
-
-def sequence(b):
-    b.op("Transpose", perm=[1, 0, 2])
-    zeros = b.constant(np.zeros((1, 1, 4)))
-    weights = b.normal(1, 16, 8), b.normal(1, 16, 4)
-    b.op("LSTM", b.last, *weights, "", "", zeros, zeros, hidden_size=4)
-    b.op("Transpose", perm=[0, 2, 1, 3])
-    b.op("Reshape", b.last, b.constant([5, 1, 4], np.int64), allowzero=1)
-    b.op("Transpose", perm=[1, 0, 2])
-
-
-@pytest.mark.parametrize("build", [heads, copied, class_token, taken, resized, sequence])
-def test_batch_of_one_that_an_exporter_wrote_into_shapes_becomes_symbolic(build):
-    b = Builder((5, 8), batch=1)
-    build(b)
-    graph, report = free_batch(clean(b.graph())[0])
-    assert report.actions == {"batch axis made symbolic": 1}
-    x = uniform(3, 5, 8)
-    together = outputs_of(graph, x=x)
-    alone = [outputs_of(b.model(), x=x[i : i + 1]) for i in range(3)]
-    name = graph.outputs[0].name
-    assert_same({name: np.concatenate([one[name] for one in alone])}, together)
-
-
-def test_batch_of_one_stays_where_the_graph_mixes_samples():
-    b = Builder((4,), batch=1)
-    b.op("ReduceMean", "x", axes=[0], keepdims=1)
-    b.gemm(3)
-    graph, report = free_batch(clean(b.graph())[0])
-    assert not report.changed
-    assert len(report.warnings) == 1
-    assert graph.inputs[0].shape[0] == 1
-
-
-def test_symbolic_batch_is_left_as_it_is():
-    b = Builder((4,))
-    b.gemm(3)
-    graph = clean(b.graph())[0]
-    assert free_batch(graph)[0] is graph
-
-
 def test_model_of_a_graph_is_valid():
     b = Builder((3, 8, 8))
     b.conv(4)
@@ -298,16 +209,6 @@ def test_constants_that_onnxruntime_cannot_compute_do_not_keep_others_from_foldi
     graph.import_domains = [onnx.helper.make_opsetid("com.example", 1)]
     graph, _ = clean(graph)
     assert {node.op for node in graph.nodes} == {"Add", "Nothing"}
-
-
-def test_graph_that_takes_one_sample_only_gets_a_batch_of_one():
-    """An exporter wrote the 1 of its example into a Concat, and called the batch symbolic."""
-    b = Builder((4,))
-    b.op("Concat", b.constant(np.ones((1, 2))), "x", axis=1)
-    b.gemm(3, inputs=6)
-    graph, report = free_batch(clean(b.graph())[0])
-    assert graph.inputs[0].shape[0] == 1
-    assert "one sample at a time" in report.warnings[0]
 
 
 def test_sizes_taken_from_a_shape_are_constants_though_the_batch_is_open():
