@@ -2,10 +2,11 @@
 
 1. The first axis of every input and output becomes symbolic, and samples are followed through the
    graph. A Reshape to a constant shape leaves the axis open where they lie (a -1), with heads or
-   a sequence beside them or not, or copies it (a 0). Constants of one sample beside others in a
-   Concat (class tokens) or GatherElements are repeated, and sizes of a Resize have the batch's
-   among them. Whether that is sound the arithmetic says: the new graph must give, for a batch of
-   two, what the old one gives for each sample alone. Where it does not, the graph stays as it was.
+   a sequence beside them or not, or copies it (a 0); so does an Expand (a 1). Constants of one
+   sample beside others in a Concat (class tokens) or GatherElements are repeated, and sizes of a
+   Resize have the batch's among them. Whether that is sound the arithmetic says: the new graph
+   must give, for a batch of two, what the old one gives for each sample alone. Where it does not,
+   the graph stays as it was.
 2. A graph whose batch is symbolic, and that takes one sample but not two all the same (an
    exporter wrote the 1 into it somewhere), is one of a batch of one.
 """
@@ -129,6 +130,17 @@ def _all_known(*shapes: list[int | str | None] | None) -> bool:
     return all(shape and all(_is_size(size) and size for size in shape) for shape in shapes)
 
 
+def _free_expand(graph: Graph, node: gs.Node, samples: FollowedSamples) -> None:  # noqa: ARG001
+    """Leave every axis that keeps its size as it is, whatever that is."""
+    target, source = constant(node.inputs[1]), node.inputs[0].shape
+    if target is None or not target.size or not _all_known(source):
+        return
+    own = ([1] * target.size + source)[-target.size :]
+    sizes = [1 if size == mine else size for size, mine in zip(target, own, strict=True)]
+    name = unique_name(graph, f"{node.name}.shape")
+    node.inputs[1] = gs.Constant(name, np.array(sizes, np.int64))
+
+
 def _repeat_constants(graph: Graph, node: gs.Node, samples: FollowedSamples) -> None:
     """Repeat constants of one sample for as many as are beside them."""
     known = [tensor for tensor in node.inputs if samples.place(tensor)]
@@ -156,6 +168,7 @@ def _free_resize(graph: Graph, node: gs.Node, samples: FollowedSamples) -> None:
 
 _FREES = {
     "Concat": _repeat_constants,
+    "Expand": _free_expand,
     "GatherElements": _repeat_constants,
     "Reshape": _free_reshape,
     "Resize": _free_resize,

@@ -101,6 +101,15 @@ def windows(b):
     b.op("Reshape", b.last, b.constant([1, 40], np.int64))
 
 
+def normalized(b):
+    """Cosine similarity, as PyTorch expands the norms of what stands beside the samples."""
+    source = b.op("Reshape", b.last, b.constant([5, 8], np.int64))
+    b.op("ReduceL2", axes=[1], keepdims=1)
+    b.op("Expand", b.last, b.constant([5, 8], np.int64))
+    b.op("Div", source, b.last)
+    b.op("Reshape", b.last, b.constant([1, 40], np.int64))
+
+
 def flattened(b):
     b.relu()
     b.op("Reshape", b.last, b.constant([1, 40], np.int64))
@@ -109,7 +118,7 @@ def flattened(b):
 
 BUILDS = [
     heads, copied, class_token, taken, resized, sequence, attention, token_behind_the_sequence,
-    windows, flattened,
+    windows, normalized, flattened,
 ]  # fmt: skip
 
 
