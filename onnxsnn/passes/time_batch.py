@@ -294,7 +294,9 @@ class _TimeBatcher:
     def _rows(self, tensor: Tensor) -> list[Any]:
         """The shape of a tensor that has a batch axis, with time folded into it."""
         at = self._axis(tensor)
-        return [*tensor.shape[:at], _ROWS if at else None, *tensor.shape[at + 1 :]]
+        size = tensor.shape[at]
+        rows = _ROWS if at else f"K * {size}" if size and size not in self.batch else None
+        return [*tensor.shape[:at], rows, *tensor.shape[at + 1 :]]
 
     def _slices(self, tensor: Tensor, node: Node) -> Tensor:
         """A tensor [K * N, ...] as [K, N, ...]."""
@@ -443,11 +445,14 @@ class _TimeBatcher:
         """
         source = node.inputs[0]
         slices = body.scanned[0][0] if body.scanned else source
-        shape = self._op("Shape", [slices], np.int64, [len(slices.shape)])
+        shape, sizes = self._op("Shape", [slices], np.int64, [len(slices.shape)]), slices.shape
         if body.scanned:
-            bounds = [self._vector(1), self._vector(len(slices.shape))]
-            shape = self._op("Slice", [shape, *bounds], np.int64, [len(source.shape)])
-        return self._op("Expand", [state, shape], state.dtype, source.shape)
+            bounds = [self._vector(1), self._vector(len(sizes))]
+            shape, sizes = (
+                self._op("Slice", [shape, *bounds], np.int64, [len(sizes) - 1]),
+                sizes[1:],
+            )
+        return self._op("Expand", [state, shape], state.dtype, sizes)
 
     def _split(self) -> TimeBatched:
         """The static model and the chunk."""
@@ -500,7 +505,9 @@ def _shown(shape: Node) -> range:
 
 
 def _slice_shape(tensor: Tensor) -> list[Any]:
-    return ["K", "N", *tensor.shape[1:]]
+    """The shape of the slices of a tensor, whose rows may be more than the samples."""
+    rows = tensor.shape[0]
+    return ["K", rows.removeprefix("K * ") if rows else "N", *tensor.shape[1:]]
 
 
 def _names_rows(node: Node) -> bool:

@@ -45,6 +45,25 @@ def test_every_structure_folds_and_gives_what_stepping_gives(tmp_path, name):
     assert_same(last, Runner(snn).run(x, T).outputs, 1e-4)
 
 
+def test_heads_beside_the_samples_are_rows_of_their_own_number(tmp_path):
+    """Convolutions of samples, and of their heads, over maps of one size (as MViT has them)."""
+    b = Builder((4, 8, 8))
+    for channels in (2, 2, 4):
+        b.conv(channels)
+        b.relu()
+    b.op("Reshape", b.last, b.constant([-1, 2, 8, 8], np.int64))
+    for _ in range(2):
+        b.channels = 2
+        b.conv(2)
+        b.relu()
+    b.op("Reshape", b.last, b.constant([-1, 4, 8, 8], np.int64))
+    b.channels = 4
+    b.head()
+    x = uniform(5, 4, 8, 8)
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x), timesteps=T).snn
+    assert_same(stepped(snn, {"x": x}, T), folded(snn, x, T), 1e-4)
+
+
 @pytest.fixture(scope="module")
 def snn(tmp_path_factory):
     path = STRUCTURES["residual"]().save(tmp_path_factory.mktemp("time") / "m.onnx")
