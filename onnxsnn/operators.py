@@ -156,7 +156,7 @@ TABLE: dict[str, Row] = {
     **_rows("If Loop Scan SequenceMap", Row(Role.REFUSED, reason="it holds a sub-graph")),
     **_rows(
         QUANTIZED,
-        Row(Role.REFUSED, reason="the model is quantized; convert the float32 model instead"),
+        Row(Role.REFUSED, reason="its scales are no constants; convert the float32 model instead"),
     ),
     **_rows(
         "ConcatFromSequence ImageDecoder Optional OptionalGetElement OptionalHasElement "

@@ -13,10 +13,11 @@ from onnx import version_converter
 from onnxsnn.errors import ModelError
 from onnxsnn.files import read_model
 from onnxsnn.functions import MINIMUM_OPSET
-from onnxsnn.graph import Graph, from_model
+from onnxsnn.graph import Graph, from_model, infer_shapes
 from onnxsnn.inputs import InputSpec
 from onnxsnn.model import input_specs, kind_of
 from onnxsnn.precision import other_precisions, to_single_precision
+from onnxsnn.quantized import dequantize, is_quantized
 from onnxsnn.session import make_session
 
 __all__ = ["Source", "load_source"]
@@ -32,7 +33,7 @@ class Source:
         model: the model, in float32 where ONNX Runtime does not take its own precision.
         digest: SHA-256 of the file, hexadecimal.
         inputs: what it is fed; weights that are graph inputs are not among them.
-        precisions: the floating-point types, other than float32, that the file holds.
+        precisions: the types of numbers, other than float32, that the file computes with.
     """
 
     model: onnx.ModelProto
@@ -56,7 +57,11 @@ class Source:
                     f"onnx cannot convert the model from opset {opset} to {MINIMUM_OPSET} "
                     f"({_first_line(error)}); export it again with opset {MINIMUM_OPSET} or newer"
                 ) from error
-        return from_model(model)
+        graph = from_model(model)
+        if is_quantized(model):
+            dequantize(graph)
+            graph = infer_shapes(graph)
+        return graph
 
 
 def load_source(path: str | Path) -> Source:
@@ -75,7 +80,7 @@ def load_source(path: str | Path) -> Source:
             f"{path}: is of opset {opset_of(model)}, older than {_OLDEST_OPSET}; "
             f"export it again with opset {MINIMUM_OPSET} or newer"
         )
-    precisions = other_precisions(model)
+    precisions = other_precisions(model) + ["8-bit integers"] * is_quantized(model)
     model = _runnable(model, path)
     digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     return Source(model, digest, input_specs(model), precisions)

@@ -22,7 +22,7 @@ ACTIVATIONS = {
     "Erf": {}, "Abs": {}, "Neg": {}, "Identity": {}, "Softmax": {"axis": 1}, "LRN": {"size": 3},
     "LpNormalization": {"axis": 1}, "Sin": {},
 }  # fmt: skip
-REFUSED = {"QuantizeLinear": "quantized", "RandomNormalLike": "random", "Dropout": "random"}
+REFUSED = {"QuantizeLinear": "scales", "RandomNormalLike": "random", "Dropout": "random"}
 PAIRS = ["Add", "Sub", "Mul", "Max", "Min", "Concat", "MatMul", "Where", "Div"]
 MOVES = ["pad", "slice", "transpose", "resize", "split", "shape"]
 POOLS = ["MaxPool", "AveragePool", "GlobalAveragePool", "ReduceMean", "GlobalMaxPool"]
@@ -56,8 +56,9 @@ class Random(Builder):
     def refused(self, step):
         match step:
             case "QuantizeLinear":
-                scale = self.constant(0.1)
-                self.op("DequantizeLinear", self.op(step, self.last, scale), scale)
+                values = self.last
+                scale = self.op("ReduceMax", self.op("Abs"), keepdims=0)
+                self.op("DequantizeLinear", self.op(step, values, scale), scale)
             case "Dropout":
                 self.op(step, self.last, self.constant(0.5), self.constant(True, bool))
             case _:

@@ -507,7 +507,7 @@ def _shown(shape: Node) -> range:
 def _slice_shape(tensor: Tensor) -> list[Any]:
     """The shape of the slices of a tensor, whose rows may be more than the samples."""
     rows = tensor.shape[0]
-    return ["K", rows.removeprefix("K * ") if rows else "N", *tensor.shape[1:]]
+    return ["K", rows.removeprefix("K * ") if isinstance(rows, str) else "N", *tensor.shape[1:]]
 
 
 def _names_rows(node: Node) -> bool:

@@ -1,0 +1,394 @@
+"""Quantized models, computed in float32.
+
+Every tensor of whole numbers q, with scale s and zero point z, becomes the real one that it stands
+for, (q - z) s, and every quantized operator that of real numbers: ONNX's own, and those of
+com.microsoft that ONNX Runtime's quantizer writes. Weights are what their whole numbers say.
+Activations are not rounded any more, and not cut off but where that rectifies: quantizers leave
+out a Relu where the least whole number stands for 0, as whatever is below becomes that.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from onnxsnn.arrays import Array
+from onnxsnn.graph import Graph, Node, Tensor, constant, insert, remove, unique_name
+
+__all__ = ["dequantize", "is_quantized"]
+
+_DOMAINS = {None, "", "ai.onnx", "com.microsoft"}
+_MOVES = {
+    "AveragePool", "Concat", "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather",
+    "GlobalAveragePool", "GlobalMaxPool", "Identity", "MaxPool", "Pad", "ReduceMax", "ReduceMean",
+    "ReduceSum", "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose",
+    "Unsqueeze",
+}  # of numbers that are not negative, they make no negative ones  # fmt: skip
+_NOT_NEGATIVE = {"Abs", "Exp", "HardSigmoid", "Relu", "Sigmoid", "Softmax", "Sqrt"}
+
+
+def is_quantized(model: onnx.ModelProto) -> bool:
+    """Whether a model holds quantized operators."""
+    return any(node.op_type in _QUANTIZED for node in model.graph.node)
+
+
+def dequantize(graph: Graph) -> None:
+    """Let every quantized operator whose scales are constants be that of real numbers.
+
+    Shapes, and types of what lies between, are to be inferred anew.
+    """
+    for node in graph.nodes:
+        if node.op == "Constant" and "value" in node.attrs:
+            node.outputs[0].to_constant(node.attrs["value"].values).inputs.clear()
+    graph.cleanup().toposort()
+    _Dequantizer(graph).run()
+    graph.cleanup().toposort()
+    used = {node.domain for node in graph.nodes}
+    graph.import_domains = [d for d in graph.import_domains or [] if d.domain in {*used, ""}]
+
+
+class _Dequantizer:
+    """The work, node after node: what is real by now, and what whole numbers it stood for."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.levels: dict[int, tuple[Array, Array]] = {}  # by id() of a tensor, scale and zero
+        self.not_negative = {id(tensor) for tensor in graph.inputs}  # they are not cut off either
+        self._numbers = itertools.count()
+
+    def run(self) -> None:
+        for node in list(self.graph.nodes):
+            rule = _RULES.get(node.op) if node.domain in _DOMAINS else None
+            if rule is not None:
+                rule(self, node)
+            elif node.op in {*_MOVES, "Resize"}:
+                self.move(node)
+            self._note_sign(node)
+        for position, tensor in enumerate(self.graph.outputs):
+            if id(tensor) in self.levels:
+                self.graph.outputs[position] = self._whole_output(tensor)
+
+    def move(self, node: Node) -> None:
+        """What a node gives stands for whole numbers as what it reads."""
+        if id(node.inputs[0]) in self.levels:
+            for tensor in node.outputs:
+                self.stands_for(tensor, *self.levels[id(node.inputs[0])])
+
+    def _note_sign(self, node: Node) -> None:
+        """Note what cannot be negative."""
+        keeps = node.op in {*_MOVES, "Add", "Mul"} and all(map(self._is_positive, node.inputs))
+        if keeps or node.op in _NOT_NEGATIVE:
+            self.not_negative.update(id(tensor) for tensor in node.outputs)
+
+    def _is_positive(self, tensor: Tensor) -> bool:
+        """Whether a tensor has no values below 0; whole numbers that say a shape do not count."""
+        values = constant(tensor)
+        if values is None:
+            return tensor.is_empty() or id(tensor) in self.not_negative
+        return values.dtype.kind == "i" or bool(np.all(values >= 0))
+
+    def stands_for(self, tensor: Tensor, scale: Array, zero: Array) -> None:
+        """A tensor is real from now on, and stood for whole numbers."""
+        tensor.dtype = np.float32
+        self.levels[id(tensor)] = scale, zero
+
+    def real(self, tensor: Tensor, scale: Tensor, zero: Tensor | None, axis: int = 0) -> Tensor:
+        """The real numbers that a tensor stands for; `axis` has a scale each, if there are many."""
+        values = constant(tensor)
+        if values is None:
+            return tensor
+        worth, nothing = _levels(scale, zero, values.ndim, axis)
+        return self.number((values.astype(np.float32) - nothing) * worth)
+
+    def number(self, values: Array | float) -> Tensor:
+        """A constant of float32."""
+        name = unique_name(self.graph, f"onnxsnn.real.{next(self._numbers)}")
+        return gs.Constant(name, np.asarray(values, np.float32))
+
+    def made(self, operator: str, *inputs: Tensor, **attrs: object) -> Tensor:
+        """The output of a new node, in float32."""
+        output = gs.Variable(unique_name(self.graph, f"{inputs[0].name}.{operator}"), np.float32)
+        insert(self.graph, operator, inputs, output, attrs=attrs)
+        return output
+
+    def become(self, node: Node, operator: str, *inputs: Tensor) -> None:
+        """A node becomes one of ONNX's own, its attributes as they are."""
+        node.op, node.domain, node.inputs = operator, None, list(inputs)
+        for tensor in node.outputs:
+            tensor.dtype = np.float32
+
+    def round_output(self, node: Node, scale: Tensor, zero: Tensor | None) -> None:
+        """What a node gives was rounded to whole numbers."""
+        output = node.outputs[0]
+        exact = gs.Variable(unique_name(self.graph, f"{output.name}.exact"), np.float32)
+        node.outputs = [exact]
+        self._note_sign(node)
+        self.round(exact, output, scale, zero)
+
+    def round(self, source: Tensor, output: Tensor, scale: Tensor, zero: Tensor | None) -> None:
+        """Let a tensor be another that is not rounded any more, but cut off, if that is at 0."""
+        worth, nothing = _levels(scale, zero, 0, 0)
+        self.stands_for(output, worth, nothing)
+        least, most = _limits(nothing.dtype)
+        self.clip(source, output, least, most)
+
+    def clip(self, source: Tensor, output: Tensor, least: float, most: float) -> None:
+        """Let a real tensor be another, cut off as its whole numbers are, if that is at 0."""
+        scale, zero = self.levels[id(output)]
+        limit = float(np.max((most - zero.astype(np.float32)) * scale))
+        if np.any(zero != least):
+            insert(self.graph, "Identity", [source], output)
+            return
+        rectifier = self._rectifier_of(source)
+        if rectifier is not None:
+            _lower(rectifier, self.number(0), self.number(limit))
+        if rectifier is not None or self._is_positive(source):
+            insert(self.graph, "Identity", [source], output)
+        else:
+            insert(self.graph, "Clip", [source, self.number(0), self.number(limit)], output)
+        self.not_negative.add(id(output))
+
+    def _rectifier_of(self, tensor: Tensor) -> Node | None:
+        """The Relu, or Clip from 0, that makes a tensor which nothing else reads."""
+        while not any(tensor is output for output in self.graph.outputs) and tensor.inputs:
+            node = tensor.inputs[0]
+            if len(tensor.outputs) > 1:
+                return None
+            if node.op != "Identity":
+                return node if node.op == "Relu" or _clips_from_0(node) else None
+            tensor = node.inputs[0]
+        return None
+
+    def _whole_output(self, tensor: Tensor) -> Tensor:
+        """An output of the model, in whole numbers as it was."""
+        scale, zero = self.levels[id(tensor)]
+        name, tensor.name = tensor.name, unique_name(self.graph, f"{tensor.name}.real")
+        least, most = _limits(zero.dtype)
+        steps = self.made("Round", self.made("Div", tensor, self.number(scale)))
+        shifted = self.made("Add", steps, self.number(zero))
+        cut = self.made("Clip", shifted, self.number(least), self.number(most))
+        whole = gs.Variable(name, zero.dtype, tensor.shape)
+        kind = onnx.helper.np_dtype_to_tensor_dtype(zero.dtype)
+        insert(self.graph, "Cast", [cut], whole, attrs={"to": kind})
+        return whole
+
+
+def _levels(scale: Tensor, zero: Tensor | None, axes: int, axis: int) -> tuple[Array, Array]:
+    """Scale and zero point, broadcastable to a tensor of so many axes."""
+    worth: Array = scale.values
+    nothing = None if zero is None or zero.is_empty() else constant(zero)
+    if nothing is None:
+        nothing = np.zeros(worth.shape, np.uint8)
+    many = [-1 if place == axis % axes else 1 for place in range(axes)] or [-1]
+    shape = many if worth.size > 1 else ()
+    return worth.reshape(shape), np.broadcast_to(nothing.reshape(-1), worth.size).reshape(shape)
+
+
+def _limits(kind: np.dtype[Any]) -> tuple[float, float]:
+    """The least and the greatest whole number of a type; no limits of another."""
+    if kind.name in _FEW_BITS:
+        return _FEW_BITS[kind.name]
+    if kind.kind not in "iu":
+        return -np.inf, np.inf
+    return float(np.iinfo(kind).min), float(np.iinfo(kind).max)
+
+
+_FEW_BITS = {"int2": (-2.0, 1.0), "uint2": (0.0, 3.0), "int4": (-8.0, 7.0), "uint4": (0.0, 15.0)}
+
+
+def _clips_from_0(node: Node) -> bool:
+    low = constant(node.inputs[1]) if node.op == "Clip" and len(node.inputs) > 1 else None
+    return low is not None and bool(np.all(low == 0))
+
+
+def _lower(rectifier: Node, zero: Tensor, limit: Tensor) -> None:
+    """Let a rectifier clip at a limit, unless it clips below."""
+    own = constant(rectifier.inputs[2]) if len(rectifier.inputs) > 2 else None
+    if own is None or own > limit.values:
+        rectifier.op, rectifier.inputs = "Clip", [rectifier.inputs[0], zero, limit]
+
+
+def _known(*tensors: Tensor) -> bool:
+    """Whether scales and zero points are constants."""
+    return all(tensor.is_empty() or constant(tensor) is not None for tensor in tensors)
+
+
+def _quantize(work: _Dequantizer, node: Node) -> None:
+    values, scale, *zero = node.inputs
+    if not _known(scale, *zero) or node.attrs.get("block_size", 0):
+        return
+    held, point = constant(values), zero[0] if zero else None
+    if held is None:
+        output = node.outputs[0]
+        remove(work.graph, node)
+        work.round(values, output, scale, point)
+        return
+    worth, nothing = _levels(scale, point, held.ndim, node.attrs.get("axis", 1))
+    whole = np.clip(np.round(held / worth) + nothing, *_limits(nothing.dtype))
+    node.outputs[0].to_constant(whole.astype(nothing.dtype)).inputs.clear()
+
+
+def _dequantize(work: _Dequantizer, node: Node) -> None:
+    values, scale, *zero = node.inputs
+    if not _known(scale, *zero) or node.attrs.get("block_size", 0):
+        return
+    point, axis = zero[0] if zero else None, node.attrs.get("axis", 1)
+    if constant(values) is not None:
+        real = work.real(values, scale, point, axis)
+        node.outputs[0].to_constant(real.values).inputs.clear()
+        return
+    if id(values) in work.levels:
+        if all(map(np.array_equal, work.levels[id(values)], _levels(scale, point, 0, axis))):
+            node.attrs.clear()
+            work.become(node, "Identity", values)
+        return
+    if values.shape is None and scale.values.size > 1:
+        return
+    node.attrs.clear()
+    worth, nothing = _levels(scale, point, len(values.shape or ()), axis)
+    whole = work.made("Cast", values, to=onnx.TensorProto.FLOAT)
+    work.become(node, "Mul", work.made("Sub", whole, work.number(nothing)), work.number(worth))
+
+
+def _dynamic(work: _Dequantizer, node: Node) -> None:
+    """Its scale is 1 and its zero point 0, now that what it gives is real."""
+    (values,), (output, scale, zero) = node.inputs, node.outputs
+    if any(tensor is given for tensor in node.outputs for given in work.graph.outputs):
+        return
+    remove(work.graph, node)
+    scale.to_constant(np.float32(1)).inputs.clear()
+    zero.to_constant(np.zeros((), np.uint8)).inputs.clear()
+    work.stands_for(output, scale.values, zero.values)
+    insert(work.graph, "Identity", [values], output)
+
+
+def _convolution(work: _Dequantizer, node: Node) -> None:
+    x, x_scale, _, weight, scale, zero, given_scale, given_zero, *bias = node.inputs
+    if not _known(x_scale, scale, zero, given_scale, given_zero):
+        return
+    biases = [work.number(b.values * x_scale.values * scale.values) for b in bias]
+    work.become(node, "Conv", x, work.real(weight, scale, zero), *biases)
+    work.round_output(node, given_scale, given_zero)
+
+
+def _product(work: _Dequantizer, node: Node) -> None:
+    left, left_scale, left_zero, right, scale, zero, given_scale, given_zero = node.inputs
+    if not _known(*(node.inputs[at] for at in (1, 2, 4, 5, 6, 7))):
+        return
+    factors = work.real(left, left_scale, left_zero, -2), work.real(right, scale, zero, -1)
+    work.become(node, "MatMul", *factors)
+    work.round_output(node, given_scale, given_zero)
+
+
+def _gemm(work: _Dequantizer, node: Node) -> None:
+    left, left_scale, _, right, scale, zero, *more = node.inputs
+    if not _known(left_scale, scale, zero, *more):
+        return
+    held = constant(more[0]) if more else None
+    worth = node.attrs.get("alpha", 1.0) * left_scale.values * scale.values
+    axis = 0 if node.attrs.get("transB", 0) else 1
+    bias = [] if held is None else [work.number(held * worth)]
+    work.become(node, "Gemm", left, work.real(right, scale, zero, axis), *bias)
+    if len(more) > 1 and not more[1].is_empty():
+        work.round_output(node, *more[1:3])
+
+
+def _of_pairs(operator: str, first: int = 0) -> Callable[[_Dequantizer, Node], None]:
+    """The rule of an operator on one or more tensors with scale and zero point each.
+
+    Its own scale and zero point come behind them; `first` inputs have none, or, if it is -1, they
+    come in front.
+    """
+
+    def rule(work: _Dequantizer, node: Node) -> None:
+        before, given = node.inputs[: max(first, 0)], list(node.inputs[max(first, 0) :])
+        own, read = (given[:2], given[2:]) if first < 0 else (given[-2:], given[:-2])
+        triples = [read[at : at + 3] for at in range(0, len(read), 3)]
+        if _known(*own, *(t for triple in triples for t in triple[1:])):
+            for name in ("channels_last", "opset"):  # which only theirs have
+                node.attrs.pop(name, None)
+            work.become(node, operator, *before, *(work.real(*triple) for triple in triples))
+            work.round_output(node, *own)
+
+    return rule
+
+
+def _of_whole_numbers(operator: str) -> Callable[[_Dequantizer, Node], None]:
+    """The rule of an operator that gives sums of products of whole numbers."""
+
+    def rule(work: _Dequantizer, node: Node) -> None:
+        zeros: Sequence[Tensor | None] = [*node.inputs[2:4], None, None]
+        if _known(*node.inputs[2:4]):
+            pairs = zip(node.inputs[:2], zeros, strict=False)
+            work.become(node, operator, *(_whole(work, *pair) for pair in pairs))
+
+    return rule
+
+
+def _whole(work: _Dequantizer, tensor: Tensor, zero: Tensor | None) -> Tensor:
+    """The whole numbers that a tensor holds or stands for, less their zero point, in float32."""
+    if id(tensor) in work.levels:
+        scale, _ = work.levels[id(tensor)]
+        return tensor if np.all(scale == 1) else work.made("Div", tensor, work.number(scale))
+    held = constant(tensor)
+    nothing = 0 if zero is None or zero.is_empty() else zero.values.astype(np.float32)
+    if held is not None:
+        return work.number(held.astype(np.float32) - nothing)
+    return work.made(
+        "Sub", work.made("Cast", tensor, to=onnx.TensorProto.FLOAT), work.number(nothing)
+    )
+
+
+def _clip(work: _Dequantizer, node: Node) -> None:
+    """Of fewer whole numbers than their type has: 4 bits, say."""
+    values, *bounds = node.inputs
+    least, most = (constant(bound) for bound in bounds) if len(bounds) == 2 else (None, None)
+    held = constant(values)
+    if least is None or most is None:
+        return
+    if held is not None and held.dtype.kind != "f":
+        node.outputs[0].to_constant(np.clip(held, least, most)).inputs.clear()
+    elif id(values) in work.levels:
+        output = node.outputs[0]
+        remove(work.graph, node)
+        work.stands_for(output, *work.levels[id(values)])
+        work.clip(values, output, float(least), float(most))
+
+
+def _pad(work: _Dequantizer, node: Node) -> None:
+    """With what the whole number stands for."""
+    if id(node.inputs[0]) not in work.levels:
+        return
+    scale, zero = work.levels[id(node.inputs[0])]
+    held = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    whole = np.zeros((), np.float32) if held is None else held.astype(np.float32)
+    value = work.number(((whole - zero) * scale).reshape(-1)[0])
+    node.inputs = [*node.inputs[:2], value, *node.inputs[3:]]
+    work.move(node)
+
+
+_QUANTIZED: dict[str, Callable[[_Dequantizer, Node], None]] = {
+    "ConvInteger": _of_whole_numbers("Conv"),
+    "DequantizeLinear": _dequantize,
+    "DynamicQuantizeLinear": _dynamic,
+    "MatMulInteger": _of_whole_numbers("MatMul"),
+    "QGemm": _gemm,
+    "QLinearAdd": _of_pairs("Add"),
+    "QLinearAveragePool": _of_pairs("AveragePool"),
+    "QLinearConcat": _of_pairs("Concat", -1),
+    "QLinearConv": _convolution,
+    "QLinearGlobalAveragePool": _of_pairs("GlobalAveragePool"),
+    "QLinearLeakyRelu": _of_pairs("LeakyRelu"),
+    "QLinearMatMul": _product,
+    "QLinearMul": _of_pairs("Mul"),
+    "QLinearSigmoid": _of_pairs("Sigmoid"),
+    "QLinearSoftmax": _of_pairs("Softmax"),
+    "QLinearWhere": _of_pairs("Where", 1),
+    "QuantizeLinear": _quantize,
+}
+_RULES = {**_QUANTIZED, "Clip": _clip, "Pad": _pad}

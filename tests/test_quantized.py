@@ -1,0 +1,210 @@
+"""Quantized models are computed in real numbers, and rectify where their whole numbers did."""
+
+import numpy as np
+import pytest
+from onnx import TensorProto
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantFormat,
+    QuantType,
+    quantize_dynamic,
+    quantize_static,
+)
+
+from onnxsnn import Runner, convert, load_source
+from onnxsnn.errors import UnsupportedError
+from onnxsnn.graph import constant, to_model
+from onnxsnn.passes.clean import clean
+from onnxsnn.session import Session
+from tests.models import Builder, dataset, uniform
+from tests.networks import STRUCTURES
+
+
+class Samples(CalibrationDataReader):
+    """What ONNX Runtime's quantizer sees."""
+
+    def __init__(self, x):
+        self.rest = [{"x": x[i : i + 8]} for i in range(0, len(x), 8)]
+
+    def get_next(self):
+        return self.rest.pop() if self.rest else None
+
+
+def quantized(path, x, way):
+    """A file beside, by ONNX Runtime's own quantizer."""
+    result = path.with_suffix(".8.onnx")
+    if way == "dynamic":
+        quantize_dynamic(path, result)
+    else:
+        kind = QuantType.QUInt8 if "unsigned" in way else QuantType.QInt8
+        form = QuantFormat.QDQ if "QDQ" in way else QuantFormat.QOperator
+        quantize_static(
+            path, result, Samples(x), quant_format=form, activation_type=kind, per_channel=True
+        )
+    return load_source(result)
+
+
+def error(found, expected):
+    return np.linalg.norm(found - expected) / np.linalg.norm(expected)
+
+
+def run(model, x):
+    (values,) = Session(model).run({"x": x}).values()
+    return values
+
+
+WAYS = ["dynamic", "QDQ", "QDQ unsigned", "QOperator", "QOperator unsigned"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("structure", sorted(set(STRUCTURES) - {"recurrent"}))
+def test_real_numbers_are_near_and_neurons_the_same(tmp_path, structure, way):
+    b = STRUCTURES[structure]()
+    plain = load_source(b.save(tmp_path / "m.onnx"))
+    (spec,) = plain.inputs
+    x = uniform(32, *spec.shape[1:])
+    source = quantized(tmp_path / "m.onnx", x, way)
+    real = run(to_model(source.graph()), x)
+    assert error(real, run(source.model, x)) < 0.06
+    assert error(real, run(plain.model, x)) < 0.03
+    layers = [
+        [layer.neuron for layer in convert(each, dataset(x=x), timesteps=4).snn.layers]
+        for each in (plain, source)
+    ]
+    assert layers[0] == layers[1]
+
+
+def rounded(b, tensor, scale=0.05, zero=0, kind=np.uint8, bounds=()):
+    """To whole numbers, within bounds or those of their type, and back."""
+    levels = b.constant(scale), b.constant(zero, kind)
+    whole = b.op("QuantizeLinear", tensor, *levels)
+    if bounds:
+        whole = b.op("Clip", whole, *(b.constant(bound, kind) for bound in bounds))
+    return b.op("DequantizeLinear", whole, *levels)
+
+
+def clips(b, tmp_path):
+    """Upper bounds of the rectifiers in the graph that is converted, in order."""
+    graph, _ = clean(load_source(b.save(tmp_path / "m.onnx")).graph())
+    assert {node.op for node in graph.nodes} <= {"Clip", "Gemm", "Conv", "MaxPool", "Relu"}
+    assert all(constant(node.inputs[1]) == 0 for node in graph.nodes if node.op == "Clip")
+    return [float(node.inputs[2].values) for node in graph.nodes if node.op == "Clip"]
+
+
+def test_rounding_to_nothing_below_zero_rectifies(tmp_path):
+    b = Builder((4,))
+    b.gemm(4, inputs=4)
+    rounded(b, b.last)
+    b.gemm(3, inputs=4)
+    rounded(b, b.last, 0.1, -128, np.int8)
+    b.gemm(2, inputs=3)
+    assert clips(b, tmp_path) == pytest.approx([255 * 0.05, 255 * 0.1])
+
+
+def test_rounding_to_either_side_of_zero_does_not(tmp_path):
+    b = Builder((4,))
+    rounded(b, "x", 0.01, 3)
+    b.gemm(4, inputs=4)
+    rounded(b, b.last, 0.1, 0, np.int8)
+    b.relu()
+    b.gemm(3, inputs=4)
+    rounded(b, b.last, 0.1, 120)
+    assert clips(b, tmp_path) == []
+
+
+def test_what_comes_in_is_not_cut_off(tmp_path):
+    b = Builder((4,))
+    rounded(b, "x", 0.01)
+    b.gemm(4, inputs=4)
+    assert clips(b, tmp_path) == []
+
+
+def test_a_rectifier_in_front_takes_the_limit(tmp_path):
+    b = Builder((4,))
+    b.gemm(4, inputs=4)
+    b.relu()
+    rounded(b, b.last, 0.5, bounds=(0, 15))
+    b.gemm(4, inputs=4)
+    b.clip(3.0)
+    rounded(b, b.last, 0.5)
+    assert clips(b, tmp_path) == pytest.approx([7.5, 3.0])
+
+
+def test_fewer_bits_have_a_lower_limit(tmp_path):
+    b = Builder((4,))
+    b.gemm(4, inputs=4)
+    rounded(b, b.last, 0.5, bounds=(0, 15))
+    assert clips(b, tmp_path) == [7.5]
+
+
+def test_what_is_rectified_already_is_not_again(tmp_path):
+    b = Builder((3, 8, 8))
+    b.conv(4)
+    rounded(b, b.last)
+    b.op("MaxPool", kernel_shape=[2, 2])
+    rounded(b, b.last)
+    b.conv(4)
+    assert len(clips(b, tmp_path)) == 1
+
+
+def test_weights_are_what_their_whole_numbers_say(tmp_path):
+    """Of every channel by a scale of its own, from real ones that are rounded in the graph."""
+    b = Builder((4,))
+    weights = b.random.normal(size=(4, 3)).astype(np.float32)
+    scales = np.array([0.5, 0.25, 0.1], np.float32)
+    levels = b.constant(scales), b.constant([0, 0, 1], np.int8)
+    whole = b.op("QuantizeLinear", b.constant(weights), *levels, axis=1)
+    held = b.op("Clip", whole, b.constant(-7, np.int8), b.constant(7, np.int8))
+    b.op("MatMul", "x", b.op("DequantizeLinear", held, *levels, axis=1))
+    source, x = load_source(b.save(tmp_path / "m.onnx")), uniform(5, 4)
+    zeros = [0, 0, 1]
+    real = (np.clip(np.round(weights / scales) + zeros, -7, 7) - zeros) * scales
+    assert error(run(to_model(source.graph()), x), x @ real) < 1e-6
+
+
+def test_padding_is_of_what_its_whole_number_stands_for(tmp_path):
+    b = Builder((4,))
+    levels = b.constant(0.5), b.constant(128, np.uint8)
+    whole = b.op("QuantizeLinear", "x", *levels)
+    pads = b.constant([0, 1, 0, 0], np.int64)
+    b.op("DequantizeLinear", b.op("Pad", whole, pads, b.constant(130, np.uint8)), *levels)
+    source = load_source(b.save(tmp_path / "m.onnx"))
+    assert np.all(run(to_model(source.graph()), uniform(3, 4))[:, 0] == 1.0)
+
+
+def bytes_in_and_out():
+    b = Builder((4,))
+    b.inputs[0].type.tensor_type.elem_type = TensorProto.UINT8
+    levels = b.constant(0.02), b.constant(10, np.uint8)
+    b.op("DequantizeLinear", "x", *levels)
+    b.gemm(6, inputs=4)
+    b.relu()
+    b.gemm(3, inputs=6)
+    b.op("QuantizeLinear", b.last, b.constant(0.05), b.constant(100, np.uint8))
+    return b
+
+
+def test_bytes_that_come_in_and_go_out_stay_bytes(tmp_path):
+    b, x = bytes_in_and_out(), np.arange(80, dtype=np.uint8).reshape(20, 4)
+    source = load_source(b.save(tmp_path / "m.onnx"))
+    np.testing.assert_array_equal(run(to_model(source.graph()), x), run(b.model(), x))
+    snn = convert(source, dataset(x=x), timesteps=64).snn
+    (found,) = Runner(snn).run(x).outputs.values()
+    assert found.dtype == np.uint8
+    assert np.abs(found.astype(int) - run(b.model(), x)).max() <= 3
+
+
+def test_it_is_said(tmp_path):
+    source = load_source(bytes_in_and_out().save(tmp_path / "m.onnx"))
+    warnings = convert(source, dataset(x=np.ones((4, 4), np.uint8))).warnings
+    assert "the model is of 8-bit integers; the SNN computes in float32" in warnings
+
+
+def test_scales_that_are_computed_are_refused_by_name(tmp_path):
+    b = Builder((4,))
+    b.relu()
+    rectified = b.last
+    scale = b.op("ReduceMax", rectified, keepdims=0)
+    b.op("DequantizeLinear", b.op("QuantizeLinear", rectified, scale), scale)
+    with pytest.raises(UnsupportedError, match=r"QuantizeLinear.*scales are no constants"):
+        convert(b.save(tmp_path / "m.onnx"), dataset(x=uniform(4, 4)))
