@@ -47,6 +47,16 @@ def share(cell):
     return float(cell.removesuffix("%")) / 100
 
 
+def test_quantized_networks_do_as_the_real_one(demo):
+    real, *others = rows("quantized.py", *demo, "--samples", 64, "--timesteps", 8)
+    assert real[0] == "float32"
+    assert len(others) == 5
+    for name, itself, bits, spiking in others:
+        assert bits == real[2] == "1", name
+        assert share(itself) > share(real[1]) - 0.02
+        assert share(spiking) > share(real[3]) - 0.02
+
+
 def test_headline_ours_is_there_in_fewer_steps_and_spikes_than_max(demo):
     ways = ("--ways", "max", "fit", "--timesteps", 8, 16, "--limit", 60, "--samples", 32)
     first, second = rows("headline.py", *demo, *ways)
