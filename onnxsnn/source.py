@@ -13,6 +13,7 @@ from onnx import version_converter
 from onnxsnn.errors import ModelError
 from onnxsnn.files import read_model
 from onnxsnn.functions import MINIMUM_OPSET
+from onnxsnn.fused import take_apart
 from onnxsnn.graph import Graph, from_model, infer_shapes
 from onnxsnn.inputs import InputSpec
 from onnxsnn.model import input_specs, kind_of
@@ -47,7 +48,8 @@ class Source:
         Raises:
             ModelError: onnx cannot bring the model to that opset, or infer its shapes.
         """
-        model = to_single_precision(onnx.inliner.inline_local_functions(self.model))
+        model = take_apart(onnx.inliner.inline_local_functions(self.model))
+        model = to_single_precision(model)
         opset = opset_of(model)
         if opset < MINIMUM_OPSET:
             try:
