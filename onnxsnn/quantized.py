@@ -154,14 +154,15 @@ class _Dequantizer:
         self.not_negative.add(id(output))
 
     def _rectifier_of(self, tensor: Tensor) -> Node | None:
-        """The Relu, or Clip from 0, that makes a tensor which nothing else reads."""
-        while not any(tensor is output for output in self.graph.outputs) and tensor.inputs:
-            node = tensor.inputs[0]
-            if len(tensor.outputs) > 1:
+        """The Relu, or Clip from 0, that makes a tensor which nothing reads, or no longer does."""
+        readers = 0
+        while len(tensor.outputs) == readers and tensor.inputs:
+            if any(tensor is output for output in self.graph.outputs):
                 return None
+            node = tensor.inputs[0]
             if node.op != "Identity":
                 return node if node.op == "Relu" or _clips_from_0(node) else None
-            tensor = node.inputs[0]
+            tensor, readers = node.inputs[0], 1
         return None
 
     def _whole_output(self, tensor: Tensor) -> Tensor:

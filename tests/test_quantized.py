@@ -130,6 +130,18 @@ def test_a_rectifier_in_front_takes_the_limit(tmp_path):
     assert clips(b, tmp_path) == pytest.approx([7.5, 3.0])
 
 
+def test_a_rectifier_that_others_read_takes_no_limit(tmp_path):
+    b = Builder((4,))
+    b.gemm(4, inputs=4)
+    rectified = b.relu()
+    rounded(b, rectified, 0.5)
+    first = b.gemm(4, inputs=4)
+    b.last = rectified
+    b.gemm(4, inputs=4)
+    b.op("Gemm", first, b.last)
+    assert clips(b, tmp_path) == []
+
+
 def test_fewer_bits_have_a_lower_limit(tmp_path):
     b = Builder((4,))
     b.gemm(4, inputs=4)
