@@ -1,4 +1,4 @@
-"""Where the samples lie in the tensors of a graph that was exported for a batch of one.
+"""Where the samples lie in the tensors of a graph that was exported for a batch of a fixed size.
 
 Shapes are inferred for a number of samples that is a factor of no other size, node after node, so
 that a node can be changed to take as many before the next ones are looked at.
@@ -25,7 +25,8 @@ class Place:
 
     Attributes:
         axis: alone, or with others, as heads beside them.
-        inner: how many values of that axis belong to one sample in a row: 1 where it is alone.
+        inner: how many values of that axis are of one sample before the next one's: 1 where it
+            is alone.
     """
 
     axis: int
@@ -37,9 +38,11 @@ class FollowedSamples:
 
     Args:
         graph: whose inputs have their samples in front.
+        batch: how many it was exported for.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, batch: int) -> None:
+        self.batch = batch
         self._graph = graph
         self._shapes: dict[str, list[int]] = {}
         self._inner: dict[str, int] = {}
@@ -56,10 +59,10 @@ class FollowedSamples:
         return None if inner is None else Place(axes[0], inner)
 
     def set(self, tensor: Tensor, place: Place) -> None:
-        """Samples lie in a tensor so, whose shape is that of one sample."""
-        self._shapes[tensor.name] = [
-            size * SAMPLES if axis == place.axis else size for axis, size in enumerate(tensor.shape)
-        ]
+        """Samples lie in a tensor so, whose shape is that of the batch."""
+        shape = list(tensor.shape)
+        shape[place.axis] = shape[place.axis] // self.batch * SAMPLES
+        self._shapes[tensor.name] = shape
         self._inner[tensor.name] = place.inner
 
     def follow(self, node: Node) -> None:
@@ -75,7 +78,7 @@ class FollowedSamples:
         for tensor in node.outputs:
             shape = found[tensor.name].shape
             if shape is None or not all(isinstance(size, int) for size in shape):
-                if tensor.shape and tensor.shape[0] == 1:
+                if tensor.shape and tensor.shape[0] == self.batch:
                     self.set(tensor, Place(0))
                 continue
             self._shapes[tensor.name] = list(shape)
@@ -97,26 +100,27 @@ class FollowedSamples:
                 return
 
 
-def place_among(sizes: list[int], behind: int, likely: int) -> Place | None:
+def place_among(sizes: list[int], behind: int, likely: int, batch: int = 1) -> Place | None:
     """Where samples go in a Reshape, which keeps the order of all values.
 
-    On an axis of one, if there is any; else beside what follows them, but not on the last axis,
-    whose values are channels.
+    On an axis of their own, if there is any; else beside what follows them, but not on the last
+    axis, whose values are channels.
 
     Args:
-        sizes: of one sample, none of them 0.
-        behind: how many values of one sample follow one value of the samples' axis.
+        sizes: of the batch, none of them 0.
+        behind: how many values of one sample follow before the next one's.
         likely: the axis, if there are several.
+        batch: how many samples there are.
     """
     after = [prod(sizes[axis + 1 :]) for axis in range(len(sizes))]
-    alone = [axis for axis, size in enumerate(sizes) if size == 1 and after[axis] == behind]
+    alone = [axis for axis, size in enumerate(sizes) if size == batch and after[axis] == behind]
     if alone:
         return Place(likely if likely in alone else alone[0])
     inner = {axis: behind // after[axis] for axis in range(len(sizes)) if after[axis] <= behind}
     shared = [
         axis
         for axis, values in inner.items()
-        if values * after[axis] == behind and sizes[axis] % values == 0
+        if values * after[axis] == behind and sizes[axis] % (values * batch) == 0
     ]
     if not shared:
         return None

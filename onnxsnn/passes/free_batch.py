@@ -1,19 +1,19 @@
-"""Let a graph that was exported for a batch of one take any batch.
+"""Let a graph that was exported for a batch of one, or of another fixed size, take any batch.
 
 1. The first axis of every input and output becomes symbolic, and samples are followed through the
    graph. A Reshape to a constant shape leaves the axis open where they lie (a -1), with heads or
-   a sequence beside them or not, or copies it (a 0); so does an Expand (a 1). Constants of one
-   sample beside others in a Concat (class tokens) or GatherElements are repeated, and sizes of a
-   Resize have the batch's among them. Whether that is sound the arithmetic says: the new graph
-   must give, for a batch of two, what the old one gives for each sample alone. Where it does not,
-   the graph stays as it was.
+   a sequence beside them or not, or copies it (a 0); so does an Expand (a 1). Constants that are
+   the same for every sample are cut to one, and repeated beside others in a Concat (class tokens)
+   or GatherElements; sizes of a Resize have the batch's among them. Whether that is sound the
+   arithmetic says: the new graph must give, for another batch, what the old one gives for those
+   that it takes. Where it does not, the graph stays as it was.
 2. A graph whose batch is symbolic, and that takes one sample but not two all the same (an
    exporter wrote the 1 into it somewhere), is one of a batch of one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import prod
 
 import numpy as np
@@ -31,7 +31,7 @@ from onnxsnn.graph import (
 )
 from onnxsnn.passes.follow_samples import FollowedSamples, Place, place_among
 from onnxsnn.passes.report import Report
-from onnxsnn.session import Session
+from onnxsnn.session import Session, fixed_batch
 
 __all__ = ["free_batch"]
 
@@ -39,26 +39,23 @@ _BATCH = "N"
 
 
 def free_batch(graph: Graph) -> tuple[Graph, Report]:
-    """The graph with a symbolic batch axis, where it had a batch of one and that is sound."""
+    """The graph with a symbolic batch axis, where it had one of a fixed size and that is sound."""
     report = Report("free_batch")
     said_open = bool(graph.inputs) and all(_has_open_batch(tensor) for tensor in graph.inputs)
     if said_open and not _runs(graph, 2) and _runs(graph, 1):
         graph = _fixed(graph)
-    if not graph.inputs or not all(_has_batch_of_one(tensor) for tensor in graph.inputs):
+    batch = fixed_batch([tensor.shape or () for tensor in graph.inputs])
+    if not batch or not all(is_static_shape(tensor.shape) for tensor in graph.inputs):
         return graph, report
-    freed = _freed(graph)
-    if freed is not None and _same_for_each_sample(graph, freed):
+    freed = _freed(graph, batch)
+    if freed is not None and _same_for_each_sample(graph, freed, batch):
         report.actions["batch axis made symbolic"] += 1
         return freed, report
     if said_open:
         report.actions["batch axis fixed at 1"] += 1
     says = ", whatever its inputs' shapes say" if said_open else ""
-    report.warnings.append(f"the batch axis stays 1: the graph mixes or fixes it{says}")
+    report.warnings.append(f"the batch axis stays {batch}: the graph mixes or fixes it{says}")
     return graph, report
-
-
-def _has_batch_of_one(tensor: gs.Tensor) -> bool:
-    return bool(tensor.shape) and tensor.shape[0] == 1 and is_static_shape(tensor.shape)
 
 
 def _has_open_batch(tensor: gs.Tensor) -> bool:
@@ -93,16 +90,16 @@ def _random(graph: Graph, samples: int) -> dict[str, Array]:
     }
 
 
-def _freed(graph: Graph) -> Graph | None:
+def _freed(graph: Graph, batch: int) -> Graph | None:
     freed = graph.copy()
     freed.toposort()
-    samples = FollowedSamples(freed)
+    samples = FollowedSamples(freed, batch)
     for node in list(freed.nodes):
         if node.op in _FREES:
             _FREES[node.op](freed, node, samples)
         samples.follow(node)
     for tensor in [*freed.inputs, *freed.outputs]:
-        if not tensor.shape or tensor.shape[0] != 1:
+        if not tensor.shape or tensor.shape[0] != batch:
             return None
         tensor.shape = [_BATCH, *tensor.shape[1:]]
     return infer_shapes(freed)
@@ -115,7 +112,7 @@ def _free_reshape(graph: Graph, node: gs.Node, samples: FollowedSamples) -> None
     if constant(node.inputs[1]) is None or place is None or not _all_known(source, sizes):
         return
     behind = place.inner * prod(source[place.axis + 1 :])
-    found = place_among(sizes, behind, place.axis)
+    found = place_among(sizes, behind, place.axis, samples.batch)
     if found is None:
         return
     shape = np.array(sizes, np.int64)
@@ -141,21 +138,45 @@ def _free_expand(graph: Graph, node: gs.Node, samples: FollowedSamples) -> None:
     node.inputs[1] = gs.Constant(name, np.array(sizes, np.int64))
 
 
+def _share_constants(graph: Graph, node: gs.Node, samples: FollowedSamples) -> None:
+    """Let constants that are the same for every sample be those of one."""
+    if samples.batch == 1:
+        return
+    for position, values, axis in _of_each_sample(node, samples):
+        name = unique_name(graph, f"{node.inputs[position].name}.one")
+        node.inputs[position] = gs.Constant(name, values.take([0], axis))
+
+
 def _repeat_constants(graph: Graph, node: gs.Node, samples: FollowedSamples) -> None:
     """Repeat constants of one sample for as many as are beside them."""
-    known = [tensor for tensor in node.inputs if samples.place(tensor)]
-    place = samples.place(known[0]) if known else None
-    if place is None or place.axis == node.attrs.get("axis", 0) % len(known[0].shape):
-        return
-    for position, tensor in enumerate(node.inputs):
-        values = constant(tensor)
-        if values is not None and values.shape[place.axis : place.axis + 1] == (1,):
-            each = gs.Variable(unique_name(graph, f"{tensor.name}.each"), values.dtype)
-            each.shape = list(values.shape)
-            sizes = _sizes(graph, known[0], place.axis, values.shape)
-            insert(graph, "Expand", [tensor, sizes], each)
-            samples.set(each, Place(place.axis))
-            node.inputs[position] = each
+    for position, values, axis in _of_each_sample(node, samples):
+        if axis == node.attrs.get("axis", 0) % values.ndim:
+            continue
+        name, beside = node.inputs[position].name, _followed(node, samples)[0]
+        one = gs.Constant(unique_name(graph, f"{name}.one"), values.take([0], axis))
+        each = gs.Variable(unique_name(graph, f"{name}.each"), values.dtype, values.shape)
+        insert(graph, "Expand", [one, _sizes(graph, beside, axis, values.shape)], each)
+        samples.set(each, Place(axis))
+        node.inputs[position] = each
+
+
+def _of_each_sample(node: gs.Node, samples: FollowedSamples) -> Iterator[tuple[int, Array, int]]:
+    """Constants that have the same values for each sample: position, values and samples' axis."""
+    for tensor in _followed(node, samples)[:1]:
+        place = samples.place(tensor)
+        for position, values in enumerate(map(constant, node.inputs)):
+            if place is None or place.inner != 1 or values is None:
+                continue
+            axis = place.axis - len(tensor.shape) + values.ndim
+            if axis >= 0 and values.shape[axis] == samples.batch:
+                first = values.take([0], axis)
+                if np.array_equal(np.broadcast_to(first, values.shape), values):
+                    yield position, values, axis
+
+
+def _followed(node: gs.Node, samples: FollowedSamples) -> list[gs.Tensor]:
+    """What a node reads that has samples."""
+    return [tensor for tensor in node.inputs if samples.place(tensor)]
 
 
 def _free_resize(graph: Graph, node: gs.Node, samples: FollowedSamples) -> None:
@@ -167,6 +188,7 @@ def _free_resize(graph: Graph, node: gs.Node, samples: FollowedSamples) -> None:
 
 
 _FREES = {
+    **dict.fromkeys(["Add", "Div", "Mul", "Pow", "Sub", "Where"], _share_constants),
     "Concat": _repeat_constants,
     "Expand": _free_expand,
     "GatherElements": _repeat_constants,
@@ -196,13 +218,13 @@ def _sizes(graph: Graph, tensor: gs.Tensor, axis: int, sizes: Sequence[int] | Ar
     return result
 
 
-def _same_for_each_sample(graph: Graph, freed: Graph) -> bool:
-    feeds = _random(graph, 2)
+def _same_for_each_sample(graph: Graph, freed: Graph, batch: int) -> bool:
+    feeds = _random(graph, 2 if batch == 1 else 2 * batch - 1)
     try:
         together = Session(to_model(freed)).run(feeds)
-    except Exception:  # the graph does not take two samples: any reason will do
+    except Exception:  # the graph does not take so many: any reason will do
         return False
-    alone = Session(to_model(graph)).run(feeds)  # one sample at a time: its batch is fixed
+    alone = Session(to_model(graph)).run(feeds)  # as many at a time as its batch has
     return all(
         np.allclose(values, alone[name], rtol=1e-3, atol=1e-5) for name, values in together.items()
     )

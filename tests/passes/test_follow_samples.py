@@ -4,6 +4,7 @@ from itertools import pairwise
 from math import prod
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,9 +40,12 @@ def reshapes(draw):
 @given(reshapes())
 def test_samples_are_where_a_reshape_of_all_puts_each(drawn):
     before, after, place = drawn
-    found = place_among(after, place.inner * prod(before[place.axis + 1 :]), place.axis)
+    behind = place.inner * prod(before[place.axis + 1 :])
+    found = place_among(after, behind, place.axis)
     if found is None:
         return
+    of_seven = [7 * size if axis == found.axis else size for axis, size in enumerate(after)]
+    assert place_among(of_seven, behind, place.axis, 7) == found
     samples = [sample.reshape(before) for sample in uniform(2, prod(before))]
     target = [-1 if axis == found.axis else size for axis, size in enumerate(after)]
     expected = together([sample.reshape(after) for sample in samples], found)
@@ -62,13 +66,14 @@ def test_they_are_beside_what_follows_but_for_channels():
     assert place_among([3, 5], 2, 0) is None
 
 
-def test_samples_are_followed_through_a_graph():
-    b = Builder((4, 6), batch=1)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_samples_are_followed_through_a_graph(batch):
+    b = Builder((4, 6), batch=batch)
     moved = b.op("Transpose", perm=[1, 0, 2])
     product = b.op("MatMul", b.last, b.normal(6, 5))
     total = b.op("ReduceSum", b.last, b.constant([1], np.int64), keepdims=0)
     graph = b.graph()
-    samples = FollowedSamples(graph)
+    samples = FollowedSamples(graph, batch)
     for node in graph.nodes:
         samples.follow(node)
     tensors = graph.tensors()
