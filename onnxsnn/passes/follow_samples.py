@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import onnx_graphsurgeon as gs
 
+from onnxsnn.errors import ModelError
 from onnxsnn.graph import Graph, Node, Tensor, constant, from_model, to_model
 
 __all__ = ["SAMPLES", "FollowedSamples", "Place", "place_among"]
@@ -67,22 +69,30 @@ class FollowedSamples:
 
     def follow(self, node: Node) -> None:
         """Infer the shapes of what a node gives; what onnx cannot say has samples in front."""
+        found = self._inferred(node)
+        for tensor in node.outputs:
+            shape = _known(found.get(tensor.name))
+            if shape:
+                self._shapes[tensor.name] = shape
+                self._inherit(tensor, node)
+            elif _known(tensor.shape)[:1] == [self.batch]:
+                self.set(tensor, Place(0))
+
+    def _inferred(self, node: Node) -> dict[str, Any]:
+        """The shapes of what a node gives, by name, as far as onnx can say."""
         tensors = {tensor.name: self._alone(tensor) for tensor in node.inputs}
         results = [gs.Variable(tensor.name, tensor.dtype) for tensor in node.outputs]
         read = [tensors[tensor.name] for tensor in node.inputs]
         alone = gs.Node(node.op, node.name, dict(node.attrs), read, results, domain=node.domain)
         inputs = [t for t in tensors.values() if isinstance(t, gs.Variable) and not t.is_empty()]
-        part = gs.Graph([alone], inputs, results, opset=self._graph.opset)
+        outputs = [tensor for tensor in results if not tensor.is_empty()]
+        part = gs.Graph([alone], inputs, outputs, opset=self._graph.opset)
         part.import_domains = self._graph.import_domains
-        found = from_model(to_model(part)).tensors()
-        for tensor in node.outputs:
-            shape = found[tensor.name].shape
-            if shape is None or not all(isinstance(size, int) for size in shape):
-                if tensor.shape and tensor.shape[0] == self.batch:
-                    self.set(tensor, Place(0))
-                continue
-            self._shapes[tensor.name] = list(shape)
-            self._inherit(tensor, node)
+        try:
+            found = from_model(to_model(part)).tensors()
+        except ModelError:  # a contradiction: the samples do not fit in here
+            return {}
+        return {name: tensor.shape for name, tensor in found.items()}
 
     def _alone(self, tensor: Tensor) -> Tensor:
         """A tensor as it is for these samples, outside of the graph."""
@@ -98,6 +108,11 @@ class FollowedSamples:
             if source.name in self._inner and merged & set(self._shapes[source.name]):
                 self._inner[tensor.name] = self._inner[source.name]
                 return
+
+
+def _known(shape: Any) -> list[int]:
+    """A shape, if it has numbers alone."""
+    return list(shape) if shape and all(isinstance(size, int) for size in shape) else []
 
 
 def place_among(sizes: list[int], behind: int, likely: int, batch: int = 1) -> Place | None:

@@ -91,6 +91,7 @@ def _random(graph: Graph, samples: int) -> dict[str, Array]:
 
 
 def _freed(graph: Graph, batch: int) -> Graph | None:
+    """The graph for any batch, as far as samples can be followed; None where they get lost."""
     freed = graph.copy()
     freed.toposort()
     samples = FollowedSamples(freed, batch)

@@ -70,6 +70,15 @@ def sequence(b, n):
     b.op("Transpose", perm=[1, 0, 2])
 
 
+def last_of_a_sequence(b, n):
+    """Of the outputs of a node, the first is left out."""
+    b.op("Transpose", perm=[1, 0, 2])
+    b.op("LSTM", b.last, b.normal(1, 16, 8), b.normal(1, 16, 4), count=2, hidden_size=4)
+    _, b.last = b.nodes[-1].output
+    b.nodes[-1].output[0] = ""
+    b.op("Reshape", b.last, b.constant([n, 4], np.int64), allowzero=1)
+
+
 def attention(b, n):
     """As torch.nn has it: the sequence first, heads beside the samples, both merged for weights."""
     b.op("Transpose", perm=[1, 0, 2])
@@ -133,8 +142,8 @@ def flattened(b, n):
 
 
 BUILDS = [
-    heads, copied, class_token, taken, resized, sequence, attention, token_behind_the_sequence,
-    windows, normalized, positions, flattened,
+    heads, copied, class_token, taken, resized, sequence, last_of_a_sequence, attention,
+    token_behind_the_sequence, windows, normalized, positions, flattened,
 ]  # fmt: skip
 
 
