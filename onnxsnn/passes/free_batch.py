@@ -5,7 +5,7 @@
    a sequence beside them or not, or copies it (a 0); so does an Expand (a 1). Constants that are
    the same for every sample are cut to one, and repeated beside others in a Concat (class tokens)
    or GatherElements; sizes of a Resize have the batch's among them. Whether that is sound the
-   arithmetic says: the new graph must give, for another batch, what the old one gives for those
+   arithmetic says: the new graph must give, for a sample more, what the old one gives for those
    that it takes. Where it does not, the graph stays as it was.
 2. A graph whose batch is symbolic, and that takes one sample but not two all the same (an
    exporter wrote the 1 into it somewhere), is one of a batch of one.
@@ -220,7 +220,7 @@ def _sizes(graph: Graph, tensor: gs.Tensor, axis: int, sizes: Sequence[int] | Ar
 
 
 def _same_for_each_sample(graph: Graph, freed: Graph, batch: int) -> bool:
-    feeds = _random(graph, 2 if batch == 1 else 2 * batch - 1)
+    feeds = _random(graph, batch + 1)
     try:
         together = Session(to_model(freed)).run(feeds)
     except Exception:  # the graph does not take so many: any reason will do
