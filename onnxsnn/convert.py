@@ -22,7 +22,6 @@ from onnxsnn.model import Layer, SpikingModel
 from onnxsnn.neurons import IntegrateAndFire, Neuron
 from onnxsnn.passes.absorb_scales import absorb_scales
 from onnxsnn.passes.fold_normalization import Moments
-from onnxsnn.passes.name_batch import name_batch
 from onnxsnn.passes.report import Report
 from onnxsnn.passes.samples_first import samples_first
 from onnxsnn.passes.set_thresholds import set_thresholds
@@ -182,7 +181,6 @@ def convert(
         line.layers = _layers(graph, statistics, thresholds.origins, neuron, corrected.biases)
         graph = line.did(graph, corrected)
     graph = line.did(graph, absorb_scales(graph))
-    name_batch(graph)
     spiking = spike(graph, neuron, potentials, delay)
     samples_first(graph, spiking)
     line.did(graph, spiking)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -22,6 +22,7 @@ __all__ = [
     "Node",
     "Tensor",
     "channel_axis",
+    "computed",
     "constant",
     "data_input",
     "describe",
@@ -38,6 +39,7 @@ __all__ = [
     "remove",
     "replace_everywhere",
     "replace_reads",
+    "resized",
     "sole_consumer",
     "sole_producer",
     "to_model",
@@ -111,6 +113,22 @@ def infer_shapes(graph: Graph) -> Graph:
         if inner and not any(tensor is output for output in graph.outputs):
             tensor.shape = None
     return from_model(to_model(graph))
+
+
+def resized(graph: Graph, sizes: Callable[[list[Any]], list[Any]]) -> Graph:
+    """A copy of a graph whose inputs have other sizes, and every shape that follows from them.
+
+    Args:
+        graph: as it is.
+        sizes: makes the shape of an input that has axes another.
+    """
+    copied = graph.copy()
+    for tensor in copied.inputs:
+        if tensor.shape:
+            tensor.shape = sizes(tensor.shape)
+    for tensor in copied.outputs:
+        tensor.shape = None
+    return infer_shapes(copied)
 
 
 def constant(tensor: Tensor) -> Array | None:
@@ -235,6 +253,19 @@ def insert(
     )
     graph.nodes.append(node)
     return node
+
+
+def computed(
+    graph: Graph,
+    operator: str,
+    inputs: Sequence[Tensor],
+    role: str,
+    attrs: Mapping[str, Any] | None = None,
+) -> Tensor:
+    """The output of a new node, of float32, named after the first input and its role."""
+    output = gs.Variable(unique_name(graph, f"{inputs[0].name}.{role}"), np.float32)
+    insert(graph, operator, inputs, output, attrs=dict(attrs or {}))
+    return output
 
 
 def part_up_to(graph: Graph, names: Sequence[str], known: Collection[str] = ()) -> Graph:

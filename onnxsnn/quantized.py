@@ -18,7 +18,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from onnxsnn.arrays import Array
-from onnxsnn.graph import Graph, Node, Tensor, constant, insert, remove, unique_name
+from onnxsnn.graph import Graph, Node, Tensor, computed, constant, insert, remove, unique_name
 
 __all__ = ["dequantize", "is_quantized"]
 
@@ -112,9 +112,7 @@ class _Dequantizer:
 
     def made(self, operator: str, *inputs: Tensor, **attrs: object) -> Tensor:
         """The output of a new node, in float32."""
-        output = gs.Variable(unique_name(self.graph, f"{inputs[0].name}.{operator}"), np.float32)
-        insert(self.graph, operator, inputs, output, attrs=attrs)
-        return output
+        return computed(self.graph, operator, inputs, operator, attrs)
 
     def become(self, node: Node, operator: str, *inputs: Tensor) -> None:
         """A node becomes one of ONNX's own, its attributes as they are."""

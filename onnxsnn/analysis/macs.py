@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from onnxsnn.graph import Graph, Node, infer_shapes
+from onnxsnn.graph import Graph, Node, resized
 
 __all__ = ["OPEN_SIZE", "macs", "with_sizes"]
 
@@ -13,14 +13,11 @@ OPEN_SIZE = 64
 
 def with_sizes(graph: Graph) -> Graph:
     """A copy of a graph for one sample: each size that the inputs leave open is OPEN_SIZE."""
-    sized = graph.copy()
-    for tensor in sized.inputs:
-        if tensor.shape:
-            sizes = [size if isinstance(size, int) else OPEN_SIZE for size in tensor.shape[1:]]
-            tensor.shape = [1, *sizes]
-    for tensor in sized.outputs:
-        tensor.shape = None
-    return infer_shapes(sized)
+    return resized(graph, lambda shape: [1, *map(_known_size, shape[1:])])
+
+
+def _known_size(size: int | str | None) -> int:
+    return size if isinstance(size, int) else OPEN_SIZE
 
 
 def macs(node: Node) -> int | None:

@@ -10,7 +10,7 @@ from onnxsnn.arrays import Array
 from onnxsnn.errors import DataError, ModelError
 from onnxsnn.graph import part_up_to, to_model
 from onnxsnn.model import SpikingModel
-from onnxsnn.passes.name_batch import batch_names, name_batch
+from onnxsnn.passes.name_batch import batch_names
 from onnxsnn.passes.samples_first import samples_order, turned
 from onnxsnn.pipeline import Pipeline, prepare
 from onnxsnn.ratenorm import limits_of, rate_norms
@@ -45,7 +45,6 @@ class Reference:
             raise DataError(
                 "the ANN has other layers than the SNN: give the ANN that it was converted from"
             )
-        name_batch(graph)
         batch = batch_names(graph)
         self._orders = {name: samples_order(node.inputs[0], batch) for name, node in nodes.items()}
         self._limits = {

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -24,13 +25,15 @@ import onnx_graphsurgeon as gs
 from onnxsnn.analysis.fan_out import fan_out
 from onnxsnn.analysis.macs import macs
 from onnxsnn.arrays import Array
-from onnxsnn.graph import Graph, Node, Tensor, constant, insert, unique_name
+from onnxsnn.graph import Graph, Node, Tensor, computed, constant, insert, unique_name
 from onnxsnn.model import SpikingModel
 from onnxsnn.operators import Role, fate, varying_tensors
 from onnxsnn.runtime.runner import Runner
 from onnxsnn.signals import weighted_input
 
 __all__ = ["Instrumented", "instrument"]
+
+_ROLE = "events"
 
 
 @dataclass
@@ -113,16 +116,10 @@ def _counter(graph: Graph, node: Node, arriving: Tensor, weights: Array) -> str:
     flat, total = (gs.Variable(unique_name(graph, f"{name}.{part}")) for part in ("all", "sum"))
     scale = gs.Constant(unique_name(graph, f"{name}.fan_out"), np.asarray(weights, np.float32))
     axes = gs.Constant(unique_name(graph, f"{name}.axis"), np.array([1]))
-    weighted = _made(graph, "Mul", [arriving, scale])
+    weighted = computed(graph, "Mul", [arriving, scale], _ROLE)
     insert(graph, "Flatten", [weighted], flat)
     insert(graph, "ReduceSum", [flat, axes], total, attrs={"keepdims": 0})
     return str(total.name)
-
-
-def _made(graph: Graph, operator: str, inputs: list[Tensor], attrs: object = None) -> Tensor:
-    output = gs.Variable(unique_name(graph, f"{inputs[0].name}.events"), np.float32)
-    insert(graph, operator, inputs, output, attrs=dict(attrs) if attrs else None)  # type: ignore[call-overload]
-    return output
 
 
 class _Events:
@@ -150,9 +147,11 @@ class _Events:
         rule = _RULES.get(node.op)
         return None if rule is None else rule(self, node)
 
-    def make(self, operator: str, inputs: list[Tensor], attrs: object = None) -> Tensor:
+    def make(
+        self, operator: str, inputs: list[Tensor], attrs: Mapping[str, Any] | None = None
+    ) -> Tensor:
         """The output of a new node."""
-        return _made(self.graph, operator, inputs, attrs)
+        return computed(self.graph, operator, inputs, _ROLE, attrs)
 
     def constant(self, values: object) -> Tensor:
         """A constant tensor."""

@@ -6,12 +6,7 @@ a number of samples instead that is like no other size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import onnx
-
-from onnxsnn.graph import Graph, constant, from_model, to_model
-from onnxsnn.light import is_large, light_model, without_values
+from onnxsnn.graph import Graph, constant, resized
 from onnxsnn.passes.follow_samples import SAMPLES
 
 __all__ = ["batch_names", "name_batch"]
@@ -32,9 +27,8 @@ def name_batch(graph: Graph) -> None:
     if len(names) != 1:
         return
     (name,) = names
-    model = to_model(graph)
-    stubs = [without_values(t) if is_large(t) else t for t in model.graph.initializer]
-    sizes = _sizes(light_model(model, stubs))
+    sized = resized(graph, lambda shape: [_of_many(shape[0], name), *shape[1:]])
+    sizes = {key: tensor.shape for key, tensor in sized.tensors().items()}
     for tensor in graph.tensors().values():
         found = sizes.get(tensor.name) or []
         if constant(tensor) is None and tensor.shape and len(found) == len(tensor.shape):
@@ -42,16 +36,8 @@ def name_batch(graph: Graph) -> None:
             tensor.shape = [_named(size, mine, name) for size, mine in pairs]
 
 
-def _sizes(model: onnx.ModelProto) -> dict[str, Sequence[int | str | None] | None]:
-    """The shapes of all tensors for that number of samples; the model is changed."""
-    del model.graph.value_info[:]
-    for tensor in model.graph.input:
-        for size in tensor.type.tensor_type.shape.dim[:1]:
-            if size.HasField("dim_param"):
-                size.dim_value = SAMPLES
-    for tensor in model.graph.output:
-        tensor.type.tensor_type.ClearField("shape")
-    return {name: tensor.shape for name, tensor in from_model(model).tensors().items()}
+def _of_many(size: int | str | None, name: str) -> int | str | None:
+    return SAMPLES if size == name else size
 
 
 def _named(size: int | str | None, otherwise: int | str | None, name: str) -> int | str | None:

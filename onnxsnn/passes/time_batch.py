@@ -63,7 +63,8 @@ _SIZES = {
     "Add", "Cast", "Concat", "Div", "Equal", "Gather", "Identity", "Mul", "Reshape", "Shape",
     "Slice", "Squeeze", "Sub", "Unsqueeze", "Where",
 }  # fmt: skip
-_ROWS = "K * N"
+_TIMES = "K * "
+_ROWS = f"{_TIMES}N"
 _LONGEST = 2**31 - 1  # what exporters write for an axis's end
 
 
@@ -294,9 +295,12 @@ class _TimeBatcher:
     def _rows(self, tensor: Tensor) -> list[Any]:
         """The shape of a tensor that has a batch axis, with time folded into it."""
         at = self._axis(tensor)
-        size = tensor.shape[at]
-        rows = _ROWS if at else f"K * {size}" if size and size not in self.batch else None
+        rows = _ROWS if at else self._rows_in_front(tensor.shape[0])
         return [*tensor.shape[:at], rows, *tensor.shape[at + 1 :]]
+
+    def _rows_in_front(self, size: Any) -> str | None:
+        """What K times the rows are named, where they are more than the samples."""
+        return f"{_TIMES}{size}" if size and size not in self.batch else None
 
     def _slices(self, tensor: Tensor, node: Node) -> Tensor:
         """A tensor [K * N, ...] as [K, N, ...]."""
@@ -445,13 +449,11 @@ class _TimeBatcher:
         """
         source = node.inputs[0]
         slices = body.scanned[0][0] if body.scanned else source
-        shape, sizes = self._op("Shape", [slices], np.int64, [len(slices.shape)]), slices.shape
+        sizes = slices.shape
+        shape = self._op("Shape", [slices], np.int64, [len(sizes)])
         if body.scanned:
-            bounds = [self._vector(1), self._vector(len(sizes))]
-            shape, sizes = (
-                self._op("Slice", [shape, *bounds], np.int64, [len(sizes) - 1]),
-                sizes[1:],
-            )
+            bounds, sizes = [self._vector(1), self._vector(len(sizes))], sizes[1:]
+            shape = self._op("Slice", [shape, *bounds], np.int64, [len(sizes)])
         return self._op("Expand", [state, shape], state.dtype, sizes)
 
     def _split(self) -> TimeBatched:
@@ -507,7 +509,7 @@ def _shown(shape: Node) -> range:
 def _slice_shape(tensor: Tensor) -> list[Any]:
     """The shape of the slices of a tensor, whose rows may be more than the samples."""
     rows = tensor.shape[0]
-    return ["K", rows.removeprefix("K * ") if isinstance(rows, str) else "N", *tensor.shape[1:]]
+    return ["K", rows.removeprefix(_TIMES) if isinstance(rows, str) else "N", *tensor.shape[1:]]
 
 
 def _names_rows(node: Node) -> bool:
