@@ -297,24 +297,41 @@ def _gemm(work: _Dequantizer, node: Node) -> None:
         work.round_output(node, *more[1:3])
 
 
-def _of_pairs(operator: str, first: int = 0) -> Callable[[_Dequantizer, Node], None]:
-    """The rule of an operator on one or more tensors with scale and zero point each.
-
-    Its own scale and zero point come behind them; `first` inputs have none, or, if it is -1, they
-    come in front.
-    """
+def _elementwise(operator: str) -> Callable[[_Dequantizer, Node], None]:
+    """The rule of an operator on tensors with scale and zero point each; its own come last."""
 
     def rule(work: _Dequantizer, node: Node) -> None:
-        before, given = node.inputs[: max(first, 0)], list(node.inputs[max(first, 0) :])
-        own, read = (given[:2], given[2:]) if first < 0 else (given[-2:], given[:-2])
-        triples = [read[at : at + 3] for at in range(0, len(read), 3)]
-        if _known(*own, *(t for triple in triples for t in triple[1:])):
-            for name in ("channels_last", "opset"):  # which only theirs have
-                node.attrs.pop(name, None)
-            work.become(node, operator, *before, *(work.real(*triple) for triple in triples))
-            work.round_output(node, *own)
+        *read, scale, zero = node.inputs
+        _on_real(work, node, operator, [], read, (scale, zero))
 
     return rule
+
+
+def _concat(work: _Dequantizer, node: Node) -> None:
+    scale, zero, *read = node.inputs
+    _on_real(work, node, "Concat", [], read, (scale, zero))
+
+
+def _where(work: _Dequantizer, node: Node) -> None:
+    condition, *read, scale, zero = node.inputs
+    _on_real(work, node, "Where", [condition], read, (scale, zero))
+
+
+def _on_real(
+    work: _Dequantizer,
+    node: Node,
+    operator: str,
+    before: list[Tensor],
+    read: list[Tensor],
+    own: tuple[Tensor, Tensor],
+) -> None:
+    """Let a node read real tensors, in the place of `read`: each with its scale and zero point."""
+    triples = [read[at : at + 3] for at in range(0, len(read), 3)]
+    if _known(*own, *(tensor for triple in triples for tensor in triple[1:])):
+        for name in ("channels_last", "opset"):  # which only theirs have
+            node.attrs.pop(name, None)
+        work.become(node, operator, *before, *(work.real(*triple) for triple in triples))
+        work.round_output(node, *own)
 
 
 def _of_whole_numbers(operator: str) -> Callable[[_Dequantizer, Node], None]:
@@ -377,17 +394,17 @@ _QUANTIZED: dict[str, Callable[[_Dequantizer, Node], None]] = {
     "DynamicQuantizeLinear": _dynamic,
     "MatMulInteger": _of_whole_numbers("MatMul"),
     "QGemm": _gemm,
-    "QLinearAdd": _of_pairs("Add"),
-    "QLinearAveragePool": _of_pairs("AveragePool"),
-    "QLinearConcat": _of_pairs("Concat", -1),
+    "QLinearAdd": _elementwise("Add"),
+    "QLinearAveragePool": _elementwise("AveragePool"),
+    "QLinearConcat": _concat,
     "QLinearConv": _convolution,
-    "QLinearGlobalAveragePool": _of_pairs("GlobalAveragePool"),
-    "QLinearLeakyRelu": _of_pairs("LeakyRelu"),
+    "QLinearGlobalAveragePool": _elementwise("GlobalAveragePool"),
+    "QLinearLeakyRelu": _elementwise("LeakyRelu"),
     "QLinearMatMul": _product,
-    "QLinearMul": _of_pairs("Mul"),
-    "QLinearSigmoid": _of_pairs("Sigmoid"),
-    "QLinearSoftmax": _of_pairs("Softmax"),
-    "QLinearWhere": _of_pairs("Where", 1),
+    "QLinearMul": _elementwise("Mul"),
+    "QLinearSigmoid": _elementwise("Sigmoid"),
+    "QLinearSoftmax": _elementwise("Softmax"),
+    "QLinearWhere": _where,
     "QuantizeLinear": _quantize,
 }
 _RULES = {**_QUANTIZED, "Clip": _clip, "Pad": _pad}
