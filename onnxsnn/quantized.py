@@ -82,7 +82,7 @@ class _Dequantizer:
     def _note_sign(self, node: Node) -> None:
         """Note what cannot be negative."""
         keeps = node.op in {*_MOVES, "Add", "Mul"} and all(map(self._is_positive, node.inputs))
-        if keeps or node.op in _NOT_NEGATIVE:
+        if keeps or node.op in _NOT_NEGATIVE or _clips_from_0(node):
             self.not_negative.update(id(tensor) for tensor in node.outputs)
 
     def _is_positive(self, tensor: Tensor) -> bool:

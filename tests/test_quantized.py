@@ -142,6 +142,18 @@ def test_a_rectifier_that_others_read_takes_no_limit(tmp_path):
     assert clips(b, tmp_path) == []
 
 
+def test_a_clip_that_others_read_is_not_followed_by_another(tmp_path):
+    b = Builder((4,))
+    b.gemm(4, inputs=4)
+    clipped = b.clip(6.0)
+    rounded(b, clipped, 0.5)
+    first = b.gemm(4, inputs=4)
+    b.last = clipped
+    b.gemm(4, inputs=4)
+    b.op("Gemm", first, b.last)
+    assert clips(b, tmp_path) == [6.0]
+
+
 def test_fewer_bits_have_a_lower_limit(tmp_path):
     b = Builder((4,))
     b.gemm(4, inputs=4)
