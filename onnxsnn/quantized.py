@@ -63,7 +63,8 @@ class _Dequantizer:
 
     def run(self) -> None:
         for node in list(self.graph.nodes):
-            rule = _RULES.get(node.op) if node.domain in _DOMAINS else None
+            known = node.domain in _DOMAINS and not node.attrs.get("channels_last", 0)
+            rule = _RULES.get(node.op) if known else None
             if rule is not None:
                 rule(self, node)
             elif node.op in {*_MOVES, "Resize"}:
@@ -115,8 +116,10 @@ class _Dequantizer:
         return computed(self.graph, operator, inputs, operator, attrs)
 
     def become(self, node: Node, operator: str, *inputs: Tensor) -> None:
-        """A node becomes one of ONNX's own, its attributes as they are."""
+        """A node becomes one of ONNX's own, without the attributes that only theirs have."""
         node.op, node.domain, node.inputs = operator, None, list(inputs)
+        for name in ("channels_last", "opset"):
+            node.attrs.pop(name, None)
         for tensor in node.outputs:
             tensor.dtype = np.float32
 
@@ -328,8 +331,6 @@ def _on_real(
     """Let a node read real tensors, in the place of `read`: each with its scale and zero point."""
     triples = [read[at : at + 3] for at in range(0, len(read), 3)]
     if _known(*own, *(tensor for triple in triples for tensor in triple[1:])):
-        for name in ("channels_last", "opset"):  # which only theirs have
-            node.attrs.pop(name, None)
         work.become(node, operator, *before, *(work.real(*triple) for triple in triples))
         work.round_output(node, *own)
 

@@ -88,6 +88,14 @@ class Builder:
         self.op("Flatten")
         return self.gemm(classes)
 
+    def unchecked(self) -> onnx.ModelProto:
+        """The model with operators of ONNX Runtime's own, whose shapes onnx cannot infer."""
+        sizes = [None] * len(self.inputs[0].type.tensor_type.shape.dim)
+        outputs = [helper.make_tensor_value_info(self.last, TensorProto.FLOAT, sizes)]
+        graph = helper.make_graph(self.nodes, "test", self.inputs, outputs, self.constants)
+        opsets = [helper.make_opsetid("", self.opset), helper.make_opsetid("com.microsoft", 1)]
+        return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
     def model(self, *outputs: str) -> onnx.ModelProto:
         """The model, its outputs those named or the tensor last made; checked."""
         graph = helper.make_graph(

@@ -1,6 +1,7 @@
 """Quantized models are computed in real numbers, and rectify where their whole numbers did."""
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto
 from onnxruntime.quantization import (
@@ -222,6 +223,20 @@ def test_it_is_said(tmp_path):
     source = load_source(bytes_in_and_out().save(tmp_path / "m.onnx"))
     warnings = convert(source, dataset(x=np.ones((4, 4), np.uint8))).warnings
     assert "the model is of 8-bit integers; the SNN computes in float32" in warnings
+
+
+@pytest.mark.parametrize("last", [0, 1])
+def test_channels_at_the_end_are_not_taken_for_others(tmp_path, last):
+    b = Builder((4, 4, 4))
+    levels = b.constant(0.1), b.constant(0, np.int8)
+    b.op("QuantizeLinear", b.relu(), *levels)
+    own = {"domain": "com.microsoft", "channels_last": last}
+    b.op("QLinearGlobalAveragePool", b.last, *levels, *levels, **own)
+    b.op("DequantizeLinear", b.last, *levels)
+    onnx.save(b.unchecked(), tmp_path / "m.onnx")
+    nodes = {node.op for node in load_source(tmp_path / "m.onnx").graph().nodes}
+    assert ("GlobalAveragePool" in nodes) == (last == 0)
+    assert ("QLinearGlobalAveragePool" in nodes) == (last == 1)
 
 
 def test_scales_that_are_computed_are_refused_by_name(tmp_path):
