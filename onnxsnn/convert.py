@@ -102,10 +102,9 @@ def convert(
         correct: fit each layer's weights, thresholds, initial potentials and biases to what the
             SNN really emits, layer by layer; it takes about as long as three runs over the data,
             and the fits, and as much again with binary neurons in large maps. None for a quick
-            fit of all but the weights, on up to 64 of the samples, where thresholds are those of
-            `fit`, there is no delay, and the neuron starts where its kind does; False for
-            thresholds alone. Layers of fewer than 16 values per channel in those samples keep
-            what they have.
+            fit on up to 128 of the samples, where thresholds are those of `fit`, there is no
+            delay, and the neuron starts where its kind does; False for thresholds alone. Neurons
+            of fewer than 16 values per channel in those samples keep what they have.
         anytime: let the correction make neurons fire early, so that the outputs are near the ANN's
             after few steps too, for early exit; it costs spikes, and a little of what the outputs
             are after T steps.
@@ -172,7 +171,7 @@ def convert(
             neuron,
             timesteps,
             potentials,
-            weights=correction == "weights",
+            quick=correction == "quick",
             thresholds=not per_layer,
             anytime=anytime,
             progress=progress,
@@ -214,12 +213,12 @@ def takes_data(threshold: str | None, correct: bool | None) -> bool:
 def _correction(
     correct: bool | None, data: Dataset | None, method: str, delay: int | None, neuron: Neuron
 ) -> str:
-    """What is fitted to what the SNN really emits: `none`, `neurons` or `weights`, and neurons."""
+    """How what the SNN really emits is corrected: `none`, `quick` or `whole`."""
     if correct is not None:
-        return "weights" if correct else "none"
+        return "whole" if correct else "none"
     usual = neuron.initial_potential == type(neuron)().initial_potential
     quick = data is not None and method == "fit" and delay == 0 and usual
-    return "neurons" if quick else "none"
+    return "quick" if quick else "none"
 
 
 def _check_arguments(

@@ -91,12 +91,12 @@ def test_convert_prints_json():
     result = json.loads(call("convert", "model.onnx", "--data", "x.npy", "--json", "--verify"))
     assert result["output"] == "model.snn.onnx"
     assert len(result["layers"]) == 4
-    assert result["correction"] == "neurons"
+    assert result["correction"] == "quick"
     assert result["differences"]["absorb_scales"] < 1e-5
 
 
 @pytest.mark.parametrize(
-    ("option", "correction"), [("--correct", "weights"), ("--no-correct", "none")]
+    ("option", "correction"), [("--correct", "whole"), ("--no-correct", "none")]
 )
 @pytest.mark.usefixtures("folder")
 def test_convert_corrects_all_or_nothing(option, correction):

@@ -10,7 +10,7 @@ weights.
 Whether initial potentials alternate between neighbours depends on the data, so that both ways are
 gone, and the one of least error of the outputs is kept.
 
-A quick correction fits neurons alone, on few samples and few values of each channel.
+A quick correction does the same on few samples, with few values of each channel.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from onnxsnn.arrays import Array, Floats
 from onnxsnn.calibration.cut import Bench, mean_currents
 from onnxsnn.calibration.dither import alternates, alternation
 from onnxsnn.calibration.fitting import Fit, fit_neurons
+from onnxsnn.calibration.patches import fan_in
 from onnxsnn.calibration.reconstruct import fitted_tensor, reconstruct_weights
 from onnxsnn.data import Dataset
 from onnxsnn.graph import Graph, Node, insert, per_channel, sole_producer, unique_name
@@ -46,7 +47,8 @@ class _Effort:
         reaches: of the rounds of the search for what neurons are given.
         samples: values per channel that the neurons of a layer are fitted to,
         values: and of all channels and steps together, at most.
-        weights: whether weights are fitted.
+        observations: positions that weights are fitted to, at most,
+        equations: and where more inputs than these meet there.
         thresholds: whether thresholds may change.
         anytime: whether what is emitted in the first steps counts too.
         alternate: whether potentials alternate between neighbours.
@@ -55,17 +57,20 @@ class _Effort:
     reaches: Sequence[float]
     samples: int
     values: int
-    weights: bool
+    observations: int
+    equations: int
     thresholds: bool = True
     anytime: bool = False
     alternate: bool = False
 
 
-_WHOLE = _Effort(reaches=(1.0, 0.4, 0.1), samples=2**13, values=2**23, weights=True)
-_QUICK = _Effort(reaches=(0.5,), samples=2**9, values=2**21, weights=False)
+_WHOLE = _Effort((1.0, 0.4, 0.1), 2**13, 2**23, observations=2**15, equations=2**13)
+_QUICK = _Effort((0.5,), 2**9, 2**21, observations=2**14, equations=2**9)
 _STEPS = 2**9  # of all samples together, that a quick correction runs
 _QUICK_SAMPLES = 32, 64  # at least, and at most,
-_WIDE_SAMPLES = 16  # but where maps are wide, as few as these:
+_PRODUCTS = 2**35  # but more in a network that has no more products in all steps of them,
+_CHEAP_SAMPLES = 128  # as many as these;
+_WIDE_SAMPLES = 16  # and where maps are wide, as few as these:
 _WIDE_VALUES = 2**24  # those samples of which a layer has so many values
 _FEWEST = 16  # values per channel: from fewer, nothing is learnt
 _SPARE = 0.5  # of what is free, for currents: the spikes that they bring need room too
@@ -92,7 +97,7 @@ def correct_network(
     timesteps: int,
     potentials: Mapping[str, Array | float],
     *,
-    weights: bool = True,
+    quick: bool = False,
     thresholds: bool = True,
     anytime: bool = False,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
@@ -100,8 +105,8 @@ def correct_network(
     """Fit the weights of every layer to its spikes, and its neurons to their currents, in order.
 
     It costs about three runs of T steps over the data, as layers that are fitted are recorded, and
-    with binary or signed neurons that lie in maps as much again, to try potentials that alternate;
-    without weights, one run over a few samples.
+    with binary or signed neurons that lie in maps as much again, to try potentials that alternate.
+    A quick correction does not try that, and takes few samples.
 
     Args:
         graph: Rate Norm Layers with their thresholds; it stays as it is.
@@ -111,7 +116,7 @@ def correct_network(
         timesteps: the number of steps that will be run.
         potentials: initial potentials other than the neuron's, by layer, as fractions of
             the threshold.
-        weights: whether weights are fitted; else neurons alone, quickly.
+        quick: whether a few samples and a coarse search will do.
         thresholds: whether thresholds may change too.
         anytime: whether the outputs should be near the ANN's after fewer steps too.
         progress: called with the layers done and the layers in all.
@@ -122,11 +127,11 @@ def correct_network(
     Raises:
         DataError: the data do not fit the model.
     """
-    effort = replace(_WHOLE if weights else _QUICK, thresholds=thresholds, anytime=anytime)
+    effort = replace(_QUICK if quick else _WHOLE, thresholds=thresholds, anytime=anytime)
     efforts = [effort]
-    if weights and neuron.bits_per_spike < _COARSE and any(map(_alternates, rate_norms(graph))):
+    if not quick and neuron.bits_per_spike < _COARSE and any(map(_alternates, rate_norms(graph))):
         efforts.append(replace(effort, alternate=True))
-    samples = data if weights else data.spread(_few(rate_norms(graph), timesteps))
+    samples = data.spread(_few(graph, timesteps)) if quick else data
     tries = []
     for number, effort in enumerate(efforts):
         bench = Bench(graph.copy(), reference, samples, neuron, timesteps, dict(potentials))
@@ -148,7 +153,7 @@ def _correct(
     """Correct the graph of a bench, front to back."""
     report = CorrectionReport("correct", preserves_values=False)
     graph, samples = bench.graph, bench.samples
-    stages = _stages(graph, effort.weights)
+    stages = _stages(graph)
     originals = {node.name: node for node in rate_norms(bench.reference)}
     for done, node in enumerate(stages, start=1):
         layer = weight_layer(graph, node)
@@ -163,7 +168,7 @@ def _correct(
         else:
             waiting = {id(later) for later in stages[done:] if not is_rate_norm(later)}
             result = fitted_tensor(graph, node, waiting)
-            if reconstruct_weights(bench, layer, result):
+            if reconstruct_weights(bench, layer, result, effort.observations, effort.equations):
                 report.actions["layers of weights fitted to their spikes"] += 1
         bench.record(result, stages[done:], spare=None if layer is None else _SPARE)
         bench.record_settled(stages[done:])
@@ -185,14 +190,17 @@ def _output_error(bench: Bench) -> float:
     return float((errors / np.maximum(powers, np.finfo(np.float32).tiny)).sum())
 
 
-def _few(layers: Sequence[Node], timesteps: int) -> int:
+def _few(graph: Graph, timesteps: int) -> int:
     """Samples for a quick correction.
 
     A sample of a wide map shows much, and takes long. Where each layer finds the values that it is
-    fitted to in fewer samples, no more are taken than the widest has room for.
+    fitted to in fewer samples, no more are taken than the widest has room for. Where all steps of
+    more take little time, more are taken.
     """
+    layers = rate_norms(graph)
     least, most = _QUICK_SAMPLES
-    usual = min(max(_STEPS // timesteps, least), most)
+    cheap = _PRODUCTS // max(_products(graph) * timesteps, 1)
+    usual = max(min(max(_STEPS // timesteps, least), most), min(cheap, _CHEAP_SAMPLES))
     widest, fewest = 1, _QUICK.samples
     for layer in layers:
         values = _values_per_sample(layer)
@@ -202,21 +210,27 @@ def _few(layers: Sequence[Node], timesteps: int) -> int:
     return min(usual, max(enough, _WIDE_VALUES // widest, _WIDE_SAMPLES))
 
 
-def _values_per_sample(layer: Node) -> int:
-    """Of a layer's activations; an axis of unknown size counts as 1."""
-    sizes = (layer.outputs[0].shape or [])[1:]
+def _products(graph: Graph) -> int:
+    """Multiply-accumulates of the layers of weights, of one sample in one step."""
+    layers = filter(None, (weight_layer(graph, node) for node in graph.nodes))
+    return sum(_values_per_sample(layer.node) * fan_in(layer) for layer in layers)
+
+
+def _values_per_sample(node: Node) -> int:
+    """Of what a node gives; an axis of unknown size counts as 1."""
+    sizes = (node.outputs[0].shape or [])[1:]
     return math.prod([size for size in sizes if isinstance(size, int)])
 
 
-def _stages(graph: Graph, weights: bool) -> list[Node]:
-    """What is fitted, in order: neurons, and where asked the layers of weights behind any."""
+def _stages(graph: Graph) -> list[Node]:
+    """What is fitted, in order: neurons, and the layers of weights behind any."""
     graph.toposort()
     varying = varying_tensors(graph)
     return [
         node
         for node in graph.nodes
         if is_rate_norm(node)
-        or (weights and weight_layer(graph, node) is not None and id(node.inputs[0]) in varying)
+        or (weight_layer(graph, node) is not None and id(node.inputs[0]) in varying)
     ]
 
 

@@ -111,26 +111,37 @@ class Bench:
         feeds, _ = next(self.data.take(rows).batches(len(rows)))
         return feeds
 
-    def observe(self, names: Sequence[str]) -> Iterator[tuple[Steps, list[Array]]]:
-        """Tensors of both networks, batch by batch: the SNN's in every step, and the ANN's."""
-        if self._records.keys() >= set(names):
-            yield from self._recorded([self._records[name] for name in names])
-            return
-        snn, ann = self._spiking(names), self._analog(names)
-        for batch in range(len(self.batches)):
-            feeds, known = self._feeds(batch), self._known(ann.inputs)
-            values = {name: record.values[batch].full() for name, record in known.items()}
-            given = ann.run({name: (feeds | values)[name] for name in ann.inputs})
-            yield self._steps(snn, batch, feeds), list(given.values())
+    def observe(
+        self, names: Sequence[str], wanted: Sequence[str] | None = None
+    ) -> Iterator[tuple[Steps, list[Array]]]:
+        """Tensors of both networks, batch by batch: the SNN's in every step, and the ANN's.
 
-    def _recorded(self, records: Sequence[Record]) -> Iterator[tuple[Steps, list[Array]]]:
-        """What `observe` gives, where all of it is recorded."""
+        Args:
+            names: of the SNN's tensors.
+            wanted: of the ANN's; None for the same.
+        """
+        wanted = names if wanted is None else wanted
+        snn = None if self._records.keys() >= set(names) else self._spiking(names)
+        ann = None if self._records.keys() >= set(wanted) else self._analog(wanted)
         for batch in range(len(self.batches)):
-            steps = zip(*(record.currents[batch] for record in records), strict=True)
-            yield (
-                ([current.full() for current in currents] for currents in steps),
-                [record.values[batch].full() for record in records],
-            )
+            feeds = self._feeds(batch) if snn or ann else {}
+            steps = self._steps(snn, batch, feeds) if snn else self._recorded_steps(names, batch)
+            yield steps, self._values(ann, wanted, batch, feeds)
+
+    def _recorded_steps(self, names: Sequence[str], batch: int) -> Steps:
+        """The currents of tensors that are recorded, in every step."""
+        currents = [self._records[name].currents[batch] for name in names]
+        return ([current.full() for current in step] for step in zip(*currents, strict=True))
+
+    def _values(
+        self, ann: Session | None, wanted: Sequence[str], batch: int, feeds: dict[str, Array]
+    ) -> list[Array]:
+        """The ANN's tensors; all of them are recorded where no part of it is given."""
+        if ann is None:
+            return [self._records[name].values[batch].full() for name in wanted]
+        known = self._known(ann.inputs)
+        values = {name: record.values[batch].full() for name, record in known.items()}
+        return list(ann.run({name: (feeds | values)[name] for name in ann.inputs}).values())
 
     def record(self, tensor: Tensor, later: Sequence[Node], spare: float | None = None) -> None:
         """Keep a tensor of both networks for later use.

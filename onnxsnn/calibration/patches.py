@@ -22,6 +22,7 @@ __all__ = [
     "fan_in",
     "groups",
     "has_patches",
+    "outputs_of",
     "patches",
 ]
 
@@ -70,6 +71,14 @@ def patches(layer: WeightLayer, values: Array, samples: Array, positions: Array)
     where = np.unravel_index(positions, windows.shape[1 : 1 + axes])
     rows = windows[(samples, *where)].reshape(len(samples), groups(layer), fan_in(layer))
     return rows.swapaxes(0, 1)
+
+
+def outputs_of(layer: WeightLayer, rows: Floats) -> Floats:
+    """What a layer gives for such rows, [groups, rows, outputs / groups]."""
+    count = groups(layer)
+    weights = layer.rows.reshape(count, -1, fan_in(layer)).swapaxes(1, 2)
+    given: Floats = rows @ weights + layer.bias.reshape(count, 1, -1)
+    return given
 
 
 def change_weights(layer: WeightLayer, change: Floats) -> None:

@@ -3,13 +3,14 @@ r"""Weights fitted to the spikes that really arrive, by least squares.
 A layer's mean current in the SNN is `W x + b`, x being the mean of what the spikes before it
 carry; the ANN's pre-activation there is `a`. What W cannot know is where x errs in a way that
 repeats: channels that are clipped, rounded or late, and errors of the layers before. The
-change D of the weights is the ridge regression of the residual on x, over samples and
-positions,
+change D of the weights and d of the bias is the ridge regression of the residual on x, over
+samples and positions,
 
-    D = argmin  sum |a - (W + D) x - b|^2  +  lambda * sum |x|^2 / |x's entries| * |D|^2
+    D, d = argmin  sum |a - (W + D) x - b - d|^2  +  lambda * sum |x|^2 / |x's entries| * |D|^2
 
 in closed form; lambda is the one of least error on samples held out, and where none is better
-there than D = 0, the weights stay.
+there than no change, all stays. Where x has more entries than there are observations, as many
+equations are solved as there are of these, `D = X^T (X X^T + lambda)^-1 R`.
 
 Where a Rate Norm Layer reads the sum alone, what it clips need not be met: where a lies below
 0 (or above a trained threshold), the target is what the layer gives already, if that is clipped
@@ -40,6 +41,7 @@ from onnxsnn.calibration.patches import (
     fan_in,
     groups,
     has_patches,
+    outputs_of,
     patches,
 )
 from onnxsnn.graph import Graph, Node, Tensor, nodes_before, sole_consumer
@@ -49,9 +51,8 @@ from onnxsnn.weights import WeightLayer
 __all__ = ["fitted_tensor", "reconstruct_weights"]
 
 _LAMBDAS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-_WIDEST = 2**13  # inputs of an output: beyond, the equations take too long
-_ROWS = 2**15  # positions that a layer is fitted to, at most,
-_VALUES = 2**25  # and their inputs together
+_VALUES = 2**25  # inputs of all observations together, at most
+_FEWEST = 16  # positions: from fewer, nothing is learnt
 _PARTS = 4  # one sample of so many is held out
 _TURNS = 3  # of regression and target; measured, more gain little
 
@@ -59,24 +60,32 @@ _Limits = tuple[Array, Array]
 """Between what the activation clips, each a scalar or by output, [G, 1, O]."""
 
 
-def reconstruct_weights(bench: Bench, layer: WeightLayer, target: Tensor) -> bool:
-    """Fit one layer's weights to what arrives.
+def reconstruct_weights(
+    bench: Bench, layer: WeightLayer, target: Tensor, observations: int, equations: int
+) -> bool:
+    """Fit one layer's weights and bias to what arrives.
 
     Args:
         bench: the SNN that there is so far, and the ANN.
         layer: of the SNN's graph; its weights are changed.
         target: what is fitted, of the same shape as the layer's output: `fitted_tensor`.
+        observations: positions of all samples that are looked at, about and at most;
+        equations: where an output has more inputs than these, no more positions than these.
 
     Returns:
         whether the weights changed.
     """
-    if not has_patches(layer) or fan_in(layer) > _WIDEST:
+    if not has_patches(layer):
         return False
-    parts = _observe(bench, layer, target)
-    change = _regression(parts, _limits(bench, layer, target))
+    inputs = fan_in(layer)
+    most = min(observations, _VALUES // (groups(layer) * inputs))
+    parts = _observe(bench, layer, target, most if inputs <= equations else min(most, equations))
+    change = _regression(parts, _limits(bench, layer, target), layer.takes_bias)
     if change is None:
         return False
-    change_weights(layer, change)
+    weights, bias = change
+    change_weights(layer, weights)
+    layer.shift_output(bias.reshape(-1))
     return True
 
 
@@ -94,55 +103,96 @@ class _Observations:
     reached: Floats
     wanted: Floats
 
-    def squares(self) -> Floats:
-        """x x^T, summed over observations, [G, K, K]."""
-        squares: Floats = self.rows.swapaxes(1, 2) @ self.rows
-        return squares
-
-    def products(self, change: Floats | None, limits: _Limits | None) -> Floats:
-        """x r^T likewise, [G, K, O], r being the residual that is left to the change."""
+    def residual(self, limits: _Limits | None, gained: Floats | None = None) -> Floats:
+        """What is left to a change, [G, n, O], that has gained so much already."""
         wanted = self.wanted
         if limits is not None:
-            now = self.reached if change is None else self.reached + self.rows @ change
+            now = self.reached if gained is None else self.reached + gained
             low, high = limits
             wanted = np.where(wanted <= low, np.minimum(now, low), wanted)
             wanted = np.where(wanted >= high, np.maximum(now, high), wanted)
-        products: Floats = self.rows.swapaxes(1, 2) @ (wanted - self.reached)
-        return products
+        residual: Floats = wanted - self.reached
+        return residual
 
 
-def _regression(parts: Sequence[_Observations], limits: _Limits | None) -> Floats | None:
-    """The change of the weights, [G, K, O]; None where none is better than no change.
+class _Ridge:
+    """Regressions of several residuals on the same rows.
+
+    A change is known by coefficients: its weights, or where there are fewer rows than inputs, what
+    it takes of each row.
+
+    Args:
+        rows: [G, n, K].
+        shifts: whether a bias may change; else weights alone.
+    """
+
+    def __init__(self, rows: Floats, shifts: bool) -> None:
+        self._shifts = shifts
+        self._mean = self.mean_of(rows)
+        self._rows = rows - self._mean
+        self._columns = self._rows.swapaxes(1, 2)
+        self._dual = rows.shape[1] < rows.shape[2]
+        left, right = (self._rows, self._columns)[:: 1 if self._dual else -1]
+        self._squares: Floats = left @ right
+        self._power = np.trace(self._squares, axis1=1, axis2=2) / rows.shape[2]  # [G]
+
+    def mean_of(self, values: Floats) -> Floats:
+        """Over observations, [G, 1, any]; 0 where no bias can make up for it."""
+        mean: Floats = values.mean(axis=1, keepdims=True) * np.float32(self._shifts)
+        return mean
+
+    def basis(self, rows: Floats | None = None) -> Floats:
+        """What coefficients are of, for other rows, or for its own: [G, any, coefficients]."""
+        if rows is None:
+            return self._squares if self._dual else self._rows
+        centred = rows - self._mean
+        return centred @ self._columns if self._dual else centred
+
+    def coefficients(self, residual: Floats, amount: float) -> Floats:
+        """Those of least error, the penalty relative to the power of an input."""
+        penalty = np.maximum(amount * self._power, np.finfo(np.float32).tiny)
+        unit = np.eye(self._squares.shape[-1], dtype=np.float32)
+        damped = self._squares + penalty[:, None, None] * unit
+        centred = residual - self.mean_of(residual)
+        right = centred if self._dual else self._columns @ centred
+        found: Floats = np.linalg.solve(damped, right)
+        return found
+
+    def change(self, coefficients: Floats, mean: Floats) -> tuple[Floats, Floats]:
+        """Of the weights, [G, K, O], and of the bias, [G, 1, O]; `mean` is the residual's."""
+        weights = self._columns @ coefficients if self._dual else coefficients
+        return weights, mean - self._mean @ weights
+
+
+def _regression(
+    parts: Sequence[_Observations], limits: _Limits | None, shifts: bool
+) -> tuple[Floats, Floats] | None:
+    """The change of weights and bias; None where none is better, or there is too little to tell.
 
     Args:
         parts: what is fitted to, and what is held out.
         limits: None where no activation clips what the layer gives.
+        shifts: whether the layer takes a bias.
     """
-    squares = [part.squares() for part in parts]
-    products = [part.products(None, limits) for part in parts]
+    fitted, held_out = parts
+    if fitted.rows.shape[1] + held_out.rows.shape[1] < _FEWEST:
+        return None
+    ridge, residual = _Ridge(fitted.rows, shifts), fitted.residual(limits)
+    basis, missing = ridge.basis(held_out.rows), held_out.residual(limits)
     errors = []
     for amount in _LAMBDAS:
-        change = _ridge(squares[0], products[0], amount)
-        errors.append(np.vdot(change, squares[1] @ change) - 2 * np.vdot(change, products[1]))
+        gained = basis @ ridge.coefficients(residual, amount) + ridge.mean_of(residual)
+        errors.append(np.vdot(gained, gained - 2 * missing))
     best = int(np.argmin(errors))
     if not errors[best] < 0:
         return None
-    both, amount = squares[0] + squares[1], _LAMBDAS[best]
-    change = _ridge(both, products[0] + products[1], amount)
+    everything = _joined(parts)
+    ridge, residual = _Ridge(everything.rows, shifts), everything.residual(limits)
     for _ in range(0 if limits is None else _TURNS - 1):
-        fitted, held_out = (part.products(change, limits) for part in parts)
-        change = _ridge(both, fitted + held_out, amount)
-    return change
-
-
-def _ridge(squares: Floats, products: Floats, amount: float) -> Floats:
-    """The regression with a penalty relative to the power of an input, [G, K, O]."""
-    size = squares.shape[-1]
-    power = np.trace(squares, axis1=1, axis2=2) / size  # [G]
-    penalty = np.maximum(amount * power, np.finfo(np.float32).tiny)
-    damped = squares + penalty[:, None, None] * np.eye(size, dtype=squares.dtype)
-    change: Floats = np.linalg.solve(damped, products)
-    return change
+        gained = ridge.basis() @ ridge.coefficients(residual, _LAMBDAS[best])
+        residual = everything.residual(limits, gained + ridge.mean_of(residual))
+    coefficients = ridge.coefficients(residual, _LAMBDAS[best])
+    return ridge.change(coefficients, ridge.mean_of(residual))
 
 
 def _limits(bench: Bench, layer: WeightLayer, target: Tensor) -> _Limits | None:
@@ -178,27 +228,34 @@ def fitted_tensor(graph: Graph, node: Node, waiting: Collection[int]) -> Tensor:
         tensor = reader.outputs[0]
 
 
-def _observe(bench: Bench, layer: WeightLayer, target: Tensor) -> list[_Observations]:
+def _observe(
+    bench: Bench, layer: WeightLayer, target: Tensor, rows: int
+) -> tuple[_Observations, _Observations]:
     """Run both networks over the data, up to the layer: what is fitted to, what is held out."""
-    rows = min(_ROWS, _VALUES // (groups(layer) * fan_in(layer)))
     share = max(1, round(rows / bench.samples))  # of each sample
     random = np.random.default_rng(0)
     pieces: list[list[_Observations]] = [[], []]
     done = 0
-    for steps, (_, analog) in bench.observe([layer.node.inputs[0].name, target.name]):
-        arrived, mean = mean_currents(steps)
-        reached, wanted = (by_position(layer, values) for values in (mean, analog))
-        for part, chosen in enumerate(_parts(done, len(reached))):
-            where = _some(reached.shape[1], share, len(chosen), random)
+    source, alone = layer.node.inputs[0].name, target is layer.node.outputs[0]
+    names = [source] if alone else [source, target.name]
+    for steps, (analog,) in bench.observe(names, [target.name]):
+        arrived, *sums = mean_currents(steps)
+        wanted = by_position(layer, analog)
+        for part, chosen in enumerate(_parts(done, len(wanted))):
+            where = _some(wanted.shape[1], share, len(chosen), random)
             samples, positions = np.repeat(chosen, where.shape[1]), where.reshape(-1)
             observed = patches(layer, arrived, samples, positions)
-            given = (by_group(layer, v[samples, positions]) for v in (reached, wanted))
-            pieces[part].append(_Observations(observed, *given))
-        done += len(reached)
-    return [_joined(part) for part in pieces]
+            given = [by_position(layer, total)[samples, positions] for total in sums]
+            reached = by_group(layer, given[0]) if given else outputs_of(layer, observed)
+            met = by_group(layer, wanted[samples, positions])
+            pieces[part].append(_Observations(observed, reached, met))
+        done += len(wanted)
+    fitted, held_out = map(_joined, pieces)
+    return fitted, held_out
 
 
 def _joined(pieces: Sequence[_Observations]) -> _Observations:
+    """Observations of several, one after another."""
     columns = zip(*((p.rows, p.reached, p.wanted) for p in pieces), strict=True)
     return _Observations(*(np.concatenate(column, axis=1) for column in columns))
 

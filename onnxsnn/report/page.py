@@ -51,9 +51,8 @@ def _about(data: ReportData) -> str:
     correction = metadata.get("correction", "none")
     corrected = {
         "none": "",
-        "neurons": ", neurons corrected layer by layer",
-        "weights": ", weights and neurons corrected layer by layer",
-    }[correction]
+        "quick": ", quickly corrected layer by layer",
+    }.get(correction, ", corrected layer by layer")
     early = ", to fire early" if metadata.get("anytime") else ""
     late = f", outputs averaged from step {data.snn.delay + 1} on" if data.snn.delay else ""
     samples = figure("samples", result.samples, lambda value: f"{value:,}")

@@ -164,7 +164,8 @@ def test_without_labels_layers_are_compared_by_agreement_or_error(source, tmp_pa
     b.relu()
     b.conv(2)
     image = load_source(b.save(tmp_path / "image.onnx"))
-    analysis = analyse(convert(image, dataset(x=X), timesteps=2).snn, dataset(x=X), image)
+    snn = convert(image, dataset(x=X), timesteps=2, correct=False).snn  # with the ANN's weights
+    analysis = analyse(snn, dataset(x=X), image)
     assert analysis.measure == "error"
     assert analysis.layers[0].gain == pytest.approx(analysis.plain.error, abs=1e-5)
     assert analysis.layers[0].exact.error < 1e-5

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from onnxsnn.calibration.cut import Bench
-from onnxsnn.calibration.reconstruct import fitted_tensor, reconstruct_weights
+from onnxsnn.calibration.reconstruct import _Ridge, fitted_tensor, reconstruct_weights
 from onnxsnn.neurons import IntegrateAndFire
 from onnxsnn.passes.relu_to_ratenorm import relu_to_ratenorm
 from onnxsnn.ratenorm import rate_norms, set_threshold
@@ -12,6 +12,7 @@ from onnxsnn.weights import weight_layer
 from tests.models import Builder, dataset, outputs_of, uniform
 
 T = 4
+OBSERVATIONS, EQUATIONS = 2**13, 2**9
 
 
 def prepared(builder, thresholds):
@@ -25,11 +26,12 @@ def prepared(builder, thresholds):
     return graph, reference
 
 
-def fit_last(graph, reference, x, waiting=()):
+def fit_last(graph, reference, x, waiting=(), equations=EQUATIONS):
     bench = Bench(graph, reference, dataset(x=x), IntegrateAndFire(), T)
     *_, node = (n for n in graph.nodes if weight_layer(graph, n) is not None)
     target = fitted_tensor(graph, node, waiting)
-    return reconstruct_weights(bench, weight_layer(graph, node), target)
+    layer = weight_layer(graph, node)
+    return reconstruct_weights(bench, layer, target, OBSERVATIONS, equations)
 
 
 def mean_and_target(graph, reference, name, x):
@@ -148,6 +150,45 @@ def test_the_ann_is_left_as_it_is():
     fit_last(graph, reference, x)
     for name, values in outputs_of(reference, x=x).items():
         np.testing.assert_array_equal(values, before[name])
+
+
+def test_few_positions_of_many_inputs():
+    """As many equations as positions; of a thousand positions, 40 tell less than all."""
+    b = Builder((3, 8, 8))
+    b.conv(24)
+    b.relu()
+    b.conv(4)
+    fresh, errors = uniform(50, 3, 8, 8, seed=1), []
+    for equations in (None, 40, EQUATIONS):
+        graph, reference = prepared(b, [0.5])
+        if equations:
+            assert fit_last(graph, reference, uniform(60, 3, 8, 8), equations=equations)
+        errors.append(error(graph, reference, fresh))
+    assert errors[2] < errors[1] < errors[0]
+
+
+def test_the_same_change_of_few_equations_or_many():
+    """Of rows or of inputs, whichever are fewer."""
+    random = np.random.default_rng(0)
+    rows, residual = (random.standard_normal((2, 30, n)).astype(np.float32) for n in (29, 3))
+    wide = np.concatenate([rows, np.zeros((2, 30, 10), np.float32)], axis=2)
+    found = []
+    for values, amount in ((rows, 0.3), (wide, 0.3 * 39 / 29)):
+        ridge = _Ridge(values, shifts=True)
+        found.append(ridge.change(ridge.coefficients(residual, amount), ridge.mean_of(residual)))
+    np.testing.assert_allclose(found[1][0][:, :29], found[0][0], atol=1e-4)
+    np.testing.assert_allclose(found[1][0][:, 29:], 0, atol=1e-6)
+    np.testing.assert_allclose(found[1][1], found[0][1], atol=1e-4)
+
+
+def test_what_errs_everywhere_alike_enters_the_bias():
+    """A neuron that can tell nothing apart, behind which all that can be met is the mean."""
+    graph, reference = prepared(two_layers(), [1e3])
+    x, fresh = uniform(60, 3, 8, 8), uniform(50, 3, 8, 8, seed=1)
+    assert fit_last(graph, reference, x)
+    mean, target = mean_and_target(graph, reference, graph.outputs[0].name, fresh)
+    axes = (0, 2, 3)
+    np.testing.assert_allclose(mean.mean(axes), target.mean(axes), atol=0.05 * target.std())
 
 
 @pytest.mark.parametrize("samples", [1, 2, 5])
