@@ -65,7 +65,7 @@ class _Effort:
 
 
 _WHOLE = _Effort((1.0, 0.4, 0.1), 2**13, 2**23, observations=2**15, equations=2**13)
-_QUICK = _Effort((0.5,), 2**9, 2**21, observations=2**14, equations=2**9)
+_QUICK = _Effort((0.5,), 2**9, 2**21, observations=2**12, equations=2**9)
 _STEPS = 2**9  # of all samples together, that a quick correction runs
 _QUICK_SAMPLES = 32, 64  # at least, and at most,
 _PRODUCTS = 2**35  # but more in a network that has no more products in all steps of them,

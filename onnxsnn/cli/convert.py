@@ -64,8 +64,8 @@ __all__ = ["convert_command"]
 @click.option("--per-layer", is_flag=True, help="One threshold per layer, not one per channel.")
 @click.option(
     "--correct/--no-correct", default=None,
-    help="Fit each layer to what really arrives there, weights too, on all data; or nothing but "
-    "thresholds. By default, `fit` does it quickly, for neurons alone.",
+    help="Fit each layer's weights and neurons to what really arrives there, on all data; or "
+    "nothing but thresholds. By default, `fit` does it quickly, on few samples.",
 )  # fmt: skip
 @click.option(
     "--anytime", is_flag=True,
