@@ -132,8 +132,9 @@ class _Ridge:
         self._rows = rows - self._mean
         self._columns = self._rows.swapaxes(1, 2)
         self._dual = rows.shape[1] < rows.shape[2]
-        left, right = (self._rows, self._columns)[:: 1 if self._dual else -1]
-        self._squares: Floats = left @ right
+        self._squares: Floats = (
+            self._rows @ self._columns if self._dual else self._columns @ self._rows
+        )
         self._power = np.trace(self._squares, axis1=1, axis2=2) / rows.shape[2]  # [G]
 
     def mean_of(self, values: Floats) -> Floats:
@@ -175,7 +176,8 @@ def _regression(
         shifts: whether the layer takes a bias.
     """
     fitted, held_out = parts
-    if fitted.rows.shape[1] + held_out.rows.shape[1] < _FEWEST:
+    seen = fitted.rows.shape[1], held_out.rows.shape[1]
+    if not seen[0] or sum(seen) < _FEWEST:
         return None
     ridge, residual = _Ridge(fitted.rows, shifts), fitted.residual(limits)
     basis, missing = ridge.basis(held_out.rows), held_out.residual(limits)

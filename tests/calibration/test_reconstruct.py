@@ -191,6 +191,17 @@ def test_what_errs_everywhere_alike_enters_the_bias():
     np.testing.assert_allclose(mean.mean(axes), target.mean(axes), atol=0.05 * target.std())
 
 
+def test_from_fewer_than_sixteen_positions_nothing_is_learnt():
+    b = Builder((6,))
+    b.gemm(8)
+    b.relu()
+    b.gemm(8)
+    for samples, learnt in ((15, False), (64, True)):
+        graph, reference = prepared(b, [0.2])
+        assert fit_last(graph, reference, uniform(samples, 6)) is learnt
+
+
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("samples", [1, 2, 5])
 def test_few_samples(samples):
     graph, reference = prepared(two_layers(), [0.5])
