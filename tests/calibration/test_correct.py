@@ -42,14 +42,15 @@ def test_samples_that_were_not_seen_come_nearer_to_the_ann(source, timesteps, le
 
 
 @pytest.mark.parametrize(("timesteps", "left"), [(2, 0.9), (6, 0.97)])
-def test_a_quick_correction_is_the_default_and_brings_part_of_it(source, timesteps, left):
+def test_a_quick_correction_is_the_default_and_brings_most_of_it(source, timesteps, left):
     """On samples that were not seen."""
     fresh = uniform(100, 3, 8, 8, seed=1)
     errors = {}
     for correct in (False, None, True):
         conversion = convert(source, dataset(x=X), timesteps=timesteps, correct=correct)
         errors[correct] = relative_error(source, conversion.snn, fresh)
-    assert errors[True] < errors[None] < left * errors[False]
+    assert errors[None] < left * errors[False]
+    assert errors[True] < 1.05 * errors[None]
 
 
 @pytest.mark.parametrize("correct", [None, True])
