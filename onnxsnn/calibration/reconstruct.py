@@ -27,7 +27,7 @@ in front makes up for errors of the shortcut too.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -128,7 +128,7 @@ class _Ridge:
 
     def __init__(self, rows: Floats, shifts: bool) -> None:
         self._shifts = shifts
-        self._mean = self.mean_of(rows)
+        self._mean = self._mean_of(rows)
         self._rows = rows - self._mean
         self._columns = self._rows.swapaxes(1, 2)
         self._dual = rows.shape[1] < rows.shape[2]
@@ -137,7 +137,7 @@ class _Ridge:
         )
         self._power = np.trace(self._squares, axis1=1, axis2=2) / rows.shape[2]  # [G]
 
-    def mean_of(self, values: Floats) -> Floats:
+    def _mean_of(self, values: Floats) -> Floats:
         """Over observations, [G, 1, any]; 0 where no bias can make up for it."""
         mean: Floats = values.mean(axis=1, keepdims=True) * np.float32(self._shifts)
         return mean
@@ -149,18 +149,28 @@ class _Ridge:
         centred = rows - self._mean
         return centred @ self._columns if self._dual else centred
 
-    def coefficients(self, residual: Floats, amount: float) -> Floats:
-        """Those of least error, the penalty relative to the power of an input."""
-        penalty = np.maximum(amount * self._power, np.finfo(np.float32).tiny)
-        unit = np.eye(self._squares.shape[-1], dtype=np.float32)
-        damped = self._squares + penalty[:, None, None] * unit
-        centred = residual - self.mean_of(residual)
+    def solutions(
+        self, residual: Floats, amounts: Sequence[float]
+    ) -> Iterator[tuple[Floats, Floats]]:
+        """For each amount of penalty, relative to the power of an input: what errs least.
+
+        Args:
+            residual: [G, n, O].
+            amounts: of the penalty.
+
+        Yields:
+            coefficients, and the mean of the residual, which is gained beside them, [G, 1, O].
+        """
+        mean = self._mean_of(residual)
+        centred = residual - mean
         right = centred if self._dual else self._columns @ centred
-        found: Floats = np.linalg.solve(damped, right)
-        return found
+        unit = np.eye(self._squares.shape[-1], dtype=np.float32)
+        for amount in amounts:
+            penalty = np.maximum(amount * self._power, np.finfo(np.float32).tiny)
+            yield np.linalg.solve(self._squares + penalty[:, None, None] * unit, right), mean
 
     def change(self, coefficients: Floats, mean: Floats) -> tuple[Floats, Floats]:
-        """Of the weights, [G, K, O], and of the bias, [G, 1, O]; `mean` is the residual's."""
+        """Of the weights, [G, K, O], and of the bias, [G, 1, O], that a solution stands for."""
         weights = self._columns @ coefficients if self._dual else coefficients
         return weights, mean - self._mean @ weights
 
@@ -182,19 +192,19 @@ def _regression(
     ridge, residual = _Ridge(fitted.rows, shifts), fitted.residual(limits)
     basis, missing = ridge.basis(held_out.rows), held_out.residual(limits)
     errors = []
-    for amount in _LAMBDAS:
-        gained = basis @ ridge.coefficients(residual, amount) + ridge.mean_of(residual)
+    for coefficients, mean in ridge.solutions(residual, _LAMBDAS):
+        gained = basis @ coefficients + mean
         errors.append(np.vdot(gained, gained - 2 * missing))
     best = int(np.argmin(errors))
     if not errors[best] < 0:
         return None
     everything = _joined(parts)
     ridge, residual = _Ridge(everything.rows, shifts), everything.residual(limits)
-    for _ in range(0 if limits is None else _TURNS - 1):
-        gained = ridge.basis() @ ridge.coefficients(residual, _LAMBDAS[best])
-        residual = everything.residual(limits, gained + ridge.mean_of(residual))
-    coefficients = ridge.coefficients(residual, _LAMBDAS[best])
-    return ridge.change(coefficients, ridge.mean_of(residual))
+    for turn in range(1 if limits is None else _TURNS):
+        if turn:
+            residual = everything.residual(limits, ridge.basis() @ coefficients + mean)
+        ((coefficients, mean),) = ridge.solutions(residual, _LAMBDAS[best : best + 1])
+    return ridge.change(coefficients, mean)
 
 
 def _limits(bench: Bench, layer: WeightLayer, target: Tensor) -> _Limits | None:

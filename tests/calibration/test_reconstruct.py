@@ -175,7 +175,8 @@ def test_the_same_change_of_few_equations_or_many():
     found = []
     for values, amount in ((rows, 0.3), (wide, 0.3 * 39 / 29)):
         ridge = _Ridge(values, shifts=True)
-        found.append(ridge.change(ridge.coefficients(residual, amount), ridge.mean_of(residual)))
+        (solution,) = ridge.solutions(residual, [amount])
+        found.append(ridge.change(*solution))
     np.testing.assert_allclose(found[1][0][:, :29], found[0][0], atol=1e-4)
     np.testing.assert_allclose(found[1][0][:, 29:], 0, atol=1e-6)
     np.testing.assert_allclose(found[1][1], found[0][1], atol=1e-4)
