@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError, EncodeError  # type: ignore[imp
 from onnx.external_data_helper import load_external_data_for_model
 
 from onnxsnn.errors import ModelError, OutputError
+from onnxsnn.fused import take_apart
 
 __all__ = ["check_writable", "read_model", "write_bytes", "write_model"]
 
@@ -42,7 +43,7 @@ def read_model(path: str | Path) -> onnx.ModelProto:
     _clear_unknown_sizes(model.graph)
     _sort_nodes(model.graph)
     try:
-        onnx.checker.check_model(model)
+        onnx.checker.check_model(take_apart(model))
     except EncodeError as error:
         raise ModelError(
             f"{path}: is over protobuf's limit of 2 GiB with its external data; give a smaller one"

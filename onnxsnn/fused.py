@@ -1,50 +1,74 @@
 """Operators of ONNX Runtime's own, as its optimizer writes them, taken apart.
 
 A model that was saved optimized holds convolutions and products with the activation inside, GELU as
-one operator, and products with a transposition in front (domain com.microsoft). Each becomes what
-it was made of, in ONNX's operators.
+one operator, products with a transposition in front, normalized sums and embeddings, and attention
+with its projections (domain com.microsoft). Each becomes what it was made of, in ONNX's operators:
+https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md says what that is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 import onnx
 from onnx import helper
 
+from onnxsnn.graph import opset_of
+
 __all__ = ["take_apart"]
 
 _DOMAIN = "com.microsoft"
+_NORMALIZATION, _NORMALIZATION_OPSET = "LayerNormalization", 17  # since when ONNX has it
+_EMBEDDING = "EmbedLayerNormalization"
 
 
 def take_apart(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of a model with such operators in parts; the model itself where it has none."""
-    if not any(map(_is_fused, model.graph.node)):
+    opset = opset_of(model)
+    if not any(_is_fused(node, opset) for node in model.graph.node):
         return model
     apart = onnx.ModelProto()
     apart.CopyFrom(model)
-    ranks = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
-    nodes = [part for node in model.graph.node for part in _parts(node, ranks)]
+    shapes = _shapes(model)
+    nodes = [part for node in model.graph.node for part in _parts(node, shapes, opset)]
     apart.graph.ClearField("node")
     apart.graph.node.extend(nodes)
-    if not any(node.domain == _DOMAIN for node in nodes):
-        kept = [entry for entry in model.opset_import if entry.domain != _DOMAIN]
-        apart.ClearField("opset_import")
-        apart.opset_import.extend(kept)
     return apart
 
 
-def _is_fused(node: onnx.NodeProto) -> bool:
-    turns_batch = any(a.name.startswith("transBatch") and a.i for a in node.attribute)
-    return node.domain == _DOMAIN and node.op_type in _RULES and not turns_batch
+def _is_fused(node: onnx.NodeProto, opset: int) -> bool:
+    """Whether there is a rule; LayerNormalization was ONNX Runtime's before it was ONNX's."""
+    if node.op_type == _NORMALIZATION:
+        return opset < _NORMALIZATION_OPSET
+    return node.domain == _DOMAIN and node.op_type in _RULES
 
 
-def _parts(node: onnx.NodeProto, ranks: Mapping[str, int]) -> list[onnx.NodeProto]:
-    if not _is_fused(node):
+def _shapes(model: onnx.ModelProto) -> dict[str, Sequence[int]]:
+    """The sizes of each tensor whose rank is known; 0 where one is not."""
+    known = onnx.shape_inference.infer_shapes(model).graph
+    shapes = {
+        info.name: [size.dim_value for size in info.type.tensor_type.shape.dim]
+        for info in (*known.input, *known.value_info)
+        if info.type.tensor_type.HasField("shape")
+    }
+    lengths = [n.output[1] for n in model.graph.node if n.op_type == _EMBEDDING and n.output[1:]]
+    constants = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    return shapes | dict.fromkeys(lengths, (0,)) | constants
+
+
+def _parts(
+    node: onnx.NodeProto, shapes: Mapping[str, Sequence[int]], opset: int
+) -> list[onnx.NodeProto]:
+    """What a node is made of; the node alone where that is not known."""
+    if not _is_fused(node, opset):
         return [node]
-    parts = _Parts(node, ranks)
-    parts.add("Identity", _RULES[node.op_type](parts), to=node.output[0])
+    parts = _Parts(node, shapes, opset)
+    result = _RULES[node.op_type](parts)
+    if result is None:
+        return [node]
+    parts.give(0, result)
     return parts.nodes
 
 
@@ -54,21 +78,25 @@ class _Parts:
     Attributes:
         nodes: so far.
         inputs: what the node reads.
+        outputs: what it gives.
         attributes: of the node; a rule takes out what its parts have not.
-        ranks: of constants, by name.
+        shapes: of constants, and of what is known besides, by name; 0 is a size that is not.
+        opset: of the model.
     """
 
-    def __init__(self, node: onnx.NodeProto, ranks: Mapping[str, int]) -> None:
-        self.ranks = ranks
+    def __init__(
+        self, node: onnx.NodeProto, shapes: Mapping[str, Sequence[int]], opset: int
+    ) -> None:
+        self.shapes, self.opset = shapes, opset
         self.nodes: list[onnx.NodeProto] = []
-        self.inputs = list(node.input)
+        self.inputs, self.outputs = list(node.input), list(node.output)
         self.attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         self._node = node
 
-    def add(self, operator: str, *inputs: str, to: str = "", **attributes: Any) -> str:
+    def add(self, operator: str, *inputs: str, gives: str = "", **attributes: Any) -> str:
         """A node, named after the one that it is a part of; the tensor that it gives."""
         number = len(self.nodes)
-        output = to or f"{self._node.output[0]}.{operator}.{number}"
+        output = gives or f"{self._node.output[0]}.{operator}.{number}"
         name = f"{self._node.name or self._node.output[0]}/{operator}.{number}"
         self.nodes.append(helper.make_node(operator, inputs, [output], name, **attributes))
         return output
@@ -78,9 +106,26 @@ class _Parts:
         tensor = helper.make_tensor("value", onnx.TensorProto.FLOAT, [], [value])
         return self.add("Constant", value=tensor)
 
+    def whole(self, *values: int) -> str:
+        """A constant vector of whole numbers."""
+        return self.add("Constant", value_ints=list(values))
+
+    def scalar(self, value: int) -> str:
+        """A constant whole number."""
+        return self.add("Constant", value_int=value)
+
+    def floats(self, tensor: str) -> str:
+        """The same values, as float32."""
+        return self.add("Cast", tensor, to=onnx.TensorProto.FLOAT)
+
     def read(self, position: int) -> str:
         """An input; empty where it is left out."""
         return self.inputs[position] if position < len(self.inputs) else ""
+
+    def give(self, position: int, tensor: str) -> None:
+        """Let a tensor be an output of the node, if it has that."""
+        if position < len(self.outputs) and self.outputs[position]:
+            self.add("Identity", tensor, gives=self.outputs[position])
 
     def plus(self, tensor: str, other: str) -> str:
         """A sum, or the tensor alone where nothing is added."""
@@ -112,13 +157,15 @@ def _activated(parts: _Parts, tensor: str, kind: bytes, values: list[float]) -> 
     return parts.add(operator, tensor, **settings)
 
 
-def _product(parts: _Parts) -> str:
+def _product(parts: _Parts) -> str | None:
     """With factors transposed; an Einsum does that whatever their rank."""
+    if parts.attributes.get("transBatchA") or parts.attributes.get("transBatchB"):
+        return None
     turned = [bool(parts.attributes.get(f"trans{side}", 0)) for side in "AB"]
     factors = parts.inputs[:2]
     for position, name in enumerate(factors):
-        if turned[position] and name in parts.ranks:
-            *rest, rows, columns = range(parts.ranks[name])
+        if turned[position] and name in parts.shapes:
+            *rest, rows, columns = range(len(parts.shapes[name]))
             factors[position] = parts.add("Transpose", name, perm=[*rest, columns, rows])
             turned[position] = False
     left, right = ("ij", "ji")[turned[0]], ("jk", "kj")[turned[1]]
@@ -156,12 +203,101 @@ def _quick_gelu(parts: _Parts) -> str:
     return parts.add("Mul", x, parts.add("Sigmoid", scaled))
 
 
-_RULES: dict[str, Callable[[_Parts], str]] = {
+def _normalized_sum(parts: _Parts) -> str:
+    """Of input, skip and bias; the sum is another output."""
+    total = parts.plus(parts.add("Add", *parts.inputs[:2]), parts.read(4))
+    parts.give(3, total)
+    return _normalized(parts, total, 2)
+
+
+def _normalization(parts: _Parts) -> str | None:
+    return _normalized(parts, parts.read(0), 1) if parts.attributes.get("axis", -1) == -1 else None
+
+
+def _normalized(parts: _Parts, tensor: str, first: int) -> str:
+    """LayerNormalization, whose scale and bias are the inputs from `first` on."""
+    epsilon = parts.attributes.get("epsilon", 1e-5)
+    scale, bias = parts.read(first), parts.read(first + 1)
+    if parts.opset >= _NORMALIZATION_OPSET:
+        factors = filter(None, (scale, bias))
+        return parts.add(_NORMALIZATION, tensor, *factors, epsilon=epsilon)
+    centred = parts.add("Sub", tensor, parts.add("ReduceMean", tensor, axes=[-1]))
+    variance = parts.add("ReduceMean", parts.add("Mul", centred, centred), axes=[-1])
+    spread = parts.add("Sqrt", parts.add("Add", variance, parts.number(epsilon)))
+    return parts.plus(parts.add("Mul", parts.add("Div", centred, spread), scale), bias)
+
+
+def _embedding(parts: _Parts) -> str:
+    """Of words, positions and segments; samples' lengths, by their masks, are another output."""
+    words, segments, mask, places = (parts.read(position) for position in (0, 1, 7, 8))
+    if places:
+        rows = parts.add("Gather", parts.read(3), places)
+    else:
+        length = parts.add("Gather", parts.add("Shape", words), parts.whole(1))
+        rows = parts.add("Slice", parts.read(3), parts.whole(0), length, parts.whole(0))
+    total = parts.add("Add", parts.add("Gather", parts.read(2), words), rows)
+    if segments:
+        total = parts.add("Add", total, parts.add("Gather", parts.read(4), segments))
+    shown = parts.floats(mask or parts.add("Equal", words, words))
+    lengths = parts.add("Einsum", shown, equation="nl->n")
+    parts.give(1, parts.add("Cast", lengths, to=onnx.TensorProto.INT32))
+    parts.give(2, total)
+    return _normalized(parts, total, 5)
+
+
+def _attention(parts: _Parts) -> str | None:
+    """softmax(Q K^T scale + mask) V, of projections of one tensor; what is cached is not known."""
+    read, weights, bias, mask, past, added = map(parts.read, range(6))
+    unknown = any(parts.attributes.get(name) for name in ("unidirectional", "do_rotary"))
+    mask_rank = len(parts.shapes.get(mask, ())) if mask else 2
+    if past or unknown or weights not in parts.shapes or mask_rank not in (1, 2):
+        return None
+    heads, width = parts.attributes["num_heads"], parts.shapes[weights][1]
+    widths = parts.attributes.get("qkv_hidden_sizes") or [width // 3] * 3
+    projected = parts.plus(parts.add("MatMul", read, weights), bias)
+    bounds = pairwise(accumulate(widths, initial=0))
+    query, key, value = (_heads(parts, projected, some, heads) for some in bounds)
+    scale = parts.attributes.get("scale") or (widths[0] // heads) ** -0.5
+    turned = parts.add("Transpose", key, perm=[0, 1, 3, 2])
+    scores = parts.add("Mul", parts.add("MatMul", query, turned), parts.number(scale))
+    if mask:
+        scores = parts.add("Add", scores, _hidden(parts, mask, read, mask_rank))
+    shares = parts.add("Softmax", parts.plus(scores, added), axis=-1)
+    attended = parts.add("MatMul", shares, value)
+    rows = parts.add("Transpose", attended, perm=[0, 2, 1, 3])
+    return parts.add("Reshape", rows, parts.whole(0, 0, widths[2]))
+
+
+def _heads(parts: _Parts, tensor: str, bounds: tuple[int, int], heads: int) -> str:
+    """Some columns of a tensor [N, L, any], by head: [N, heads, L, size]."""
+    first, last = map(parts.whole, bounds)
+    columns = parts.add("Slice", tensor, first, last, parts.whole(2))
+    apart = parts.add("Reshape", columns, parts.whole(0, 0, heads, -1))
+    return parts.add("Transpose", apart, perm=[0, 2, 1, 3])
+
+
+def _hidden(parts: _Parts, mask: str, read: str, mask_rank: int) -> str:
+    """What is added to scores, [N, 1, 1, L]: of ones where there is something, or of lengths."""
+    if mask_rank == 1:
+        length = parts.add("Gather", parts.add("Shape", read), parts.scalar(1))
+        places = parts.add("Range", parts.scalar(0), length, parts.scalar(1))
+        lengths = parts.add("Reshape", parts.floats(mask), parts.whole(-1, 1))
+        mask = parts.add("Less", parts.floats(places), lengths)
+    missing = parts.add("Sub", parts.number(1.0), parts.floats(mask))
+    least = parts.number(parts.attributes.get("mask_filter_value", -10000.0))
+    return parts.add("Reshape", parts.add("Mul", missing, least), parts.whole(0, 1, 1, -1))
+
+
+_RULES: dict[str, Callable[[_Parts], str | None]] = {
+    "Attention": _attention,
     "BiasGelu": _gelu,
+    _EMBEDDING: _embedding,
     "FastGelu": _fast_gelu,
     "FusedConv": _convolution,
     "FusedGemm": _gemm,
     "FusedMatMul": _product,
     "Gelu": _gelu,
+    _NORMALIZATION: _normalization,
     "QuickGelu": _quick_gelu,
+    "SkipLayerNormalization": _normalized_sum,
 }

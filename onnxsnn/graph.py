@@ -33,6 +33,7 @@ __all__ = [
     "is_static_shape",
     "nodes_before",
     "nodes_behind",
+    "opset_of",
     "part_up_to",
     "per_channel",
     "rank",
@@ -88,12 +89,22 @@ def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
         raise ModelError(f"shapes cannot be inferred: {error}") from error
 
 
+def opset_of(model: onnx.ModelProto) -> int:
+    """The version of ONNX's own operators that a model uses."""
+    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    return versions[0] if versions else onnx.defs.onnx_opset_version()
+
+
 def to_model(graph: Graph) -> onnx.ModelProto:
-    """The model of a graph, with the body of every onnxsnn function that it calls."""
+    """The model of a graph, with the body of every onnxsnn function that it calls.
+
+    Operator sets that no node is of are left out.
+    """
     graph.toposort()
     nodes = [node for part in (graph, *graph.subgraphs(recursive=True)) for node in part.nodes]
     called = functions.closure(node.op for node in nodes if node.domain == functions.DOMAIN)
-    others = [entry for entry in graph.import_domains or [] if entry.domain not in _OWN_DOMAINS]
+    domains = {node.domain for node in nodes} - _OWN_DOMAINS
+    others = [entry for entry in graph.import_domains or [] if entry.domain in domains]
     opsets = [onnx.helper.make_opsetid("", graph.opset), *others]
     if called:
         opsets.append(onnx.helper.make_opsetid(functions.DOMAIN, functions.VERSION))
@@ -103,7 +114,7 @@ def to_model(graph: Graph) -> onnx.ModelProto:
     return model
 
 
-_OWN_DOMAINS = {"", "ai.onnx", functions.DOMAIN}
+_OWN_DOMAINS = {None, "", "ai.onnx", functions.DOMAIN}
 
 
 def infer_shapes(graph: Graph) -> Graph:

@@ -48,8 +48,6 @@ def dequantize(graph: Graph) -> None:
     graph.cleanup().toposort()
     _Dequantizer(graph).run()
     graph.cleanup().toposort()
-    used = {node.domain for node in graph.nodes}
-    graph.import_domains = [d for d in graph.import_domains or [] if d.domain in {*used, ""}]
 
 
 class _Dequantizer:

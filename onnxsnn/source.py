@@ -14,7 +14,7 @@ from onnxsnn.errors import ModelError
 from onnxsnn.files import read_model
 from onnxsnn.functions import MINIMUM_OPSET
 from onnxsnn.fused import take_apart
-from onnxsnn.graph import Graph, from_model, infer_shapes
+from onnxsnn.graph import Graph, from_model, infer_shapes, opset_of
 from onnxsnn.inputs import InputSpec
 from onnxsnn.model import input_specs, kind_of
 from onnxsnn.precision import other_precisions, to_single_precision
@@ -104,12 +104,6 @@ def _runnable(model: onnx.ModelProto, path: str | Path) -> onnx.ModelProto:
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
     return single
-
-
-def opset_of(model: onnx.ModelProto) -> int:
-    """The version of ONNX's own operators that a model uses."""
-    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
-    return versions[0] if versions else onnx.defs.onnx_opset_version()
 
 
 def _first_line(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """Models as ONNX Runtime's optimizer saves them are those that they were made of."""
 
+import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
@@ -89,12 +90,113 @@ def product_of_transposed(b):
     return fused(b, "FusedMatMul", "x", b.normal(7, 6), transB=1)
 
 
-@pytest.mark.parametrize(
-    "build", [gelu, bias_gelu, fast_gelu, quick_gelu, product, product_of_transposed]
-)
+def normalized_sum(b):
+    factors = b.normal(6), b.normal(6), b.normal(6)
+    b.op(
+        "SkipLayerNormalization", "x", b.op("Relu"), *factors, count=4, domain="com.microsoft",
+        epsilon=1e-3,
+    )  # fmt: skip
+    return fused(b, "Gelu", b.op("Add", b.last, f"{b.last}_3"))
+
+
+def tokens(b, among=9):
+    return b.op("Cast", b.op("Mul", b.op("Abs", "x"), b.constant(among)), to=onnx.TensorProto.INT32)
+
+
+def embedding(b, words, *more, count=2):
+    segments, mask, places = more or ("", "", "")
+    kinds = b.normal(2, 8) if segments else ""
+    tables = b.normal(9, 8), b.normal(7, 8), kinds, b.normal(8), b.normal(8)
+    return b.op(
+        "EmbedLayerNormalization", words, segments, *tables, mask, places, count=count,
+        domain="com.microsoft", epsilon=1e-3,
+    )  # fmt: skip
+
+
+def words(b):
+    embedding(b, tokens(b))
+    return b.unchecked()
+
+
+def words_in_segments_at_places(b):
+    mask = b.op("Cast", b.op("ConstantOfShape", b.op("Shape", "x")), to=onnx.TensorProto.INT32)
+    embedding(b, tokens(b), tokens(b, 2), mask, tokens(b, 7), count=3)
+    return fused(b, "Gelu", b.op("Add", b.last, f"{b.last}_2"))
+
+
+def words_of_some_length(b):
+    """The first of them, by ones in front in a mask, which attention reads as a length."""
+    first = b.op("Less", b.constant(np.arange(5)), b.constant(3.0))
+    ones = b.op("Cast", first, to=onnx.TensorProto.FLOAT)
+    mask = b.op("Cast", b.op("Add", b.op("Mul", "x", b.constant(0.0)), ones), to=6)
+    read = embedding(b, tokens(b), "", mask, "")
+    return attending(b, read, 8, mask=f"{read}_1")
+
+
+def attending(b, read, width, values=None, mask="", added="", **attrs):
+    projected = 2 * width + (values or width)
+    weights = b.normal(width, projected), b.normal(projected)
+    sizes = {"qkv_hidden_sizes": [width, width, values]} if values else {}
+    more = mask, "", added
+    return fused(b, "Attention", read, *weights, *more, num_heads=2, **sizes, **attrs)
+
+
+def attention(b):
+    return attending(b, "x", 6)
+
+
+def attention_of_other_values(b):
+    return attending(b, "x", 6, 4, added=b.normal(1, 2, 5, 5), scale=0.7)
+
+
+def attention_with_a_mask(b):
+    some = b.op("Less", b.op("ReduceMean", "x", axes=[2], keepdims=0), b.constant(0.5))
+    mask = b.op("Cast", some, to=onnx.TensorProto.INT32)
+    return attending(b, "x", 6, mask=mask, mask_filter_value=-5.0)
+
+
+RULES = [
+    gelu, bias_gelu, fast_gelu, quick_gelu, product, product_of_transposed, normalized_sum,
+    attention, attention_of_other_values, attention_with_a_mask,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("build", RULES)
 def test_each_gives_what_it_gave(build):
-    model, x = build(Builder((5, 6))), uniform(2, 5, 6)
-    assert_same(Session(model).run({"x": x}), Session(take_apart(model)).run({"x": x}), 1e-4)
+    same_in_parts(build(Builder((5, 6))), uniform(2, 5, 6))
+
+
+@pytest.mark.parametrize("build", [words, words_in_segments_at_places, words_of_some_length])
+def test_embeddings_give_what_they_gave(build):
+    same_in_parts(build(Builder((5,))), uniform(2, 5))
+
+
+def same_in_parts(model, x):
+    apart = take_apart(model)
+    assert "com.microsoft" not in {node.domain for node in apart.graph.node}
+    assert_same(Session(model).run({"x": x}), Session(apart).run({"x": x}), 1e-4)
+
+
+@pytest.mark.parametrize("opset", [14, 17])
+def test_normalization_that_onnx_had_not_yet(tmp_path, opset):
+    b = Builder((5, 6), opset=opset)
+    b.op("LayerNormalization", b.op("MatMul", "x", b.normal(6, 6)), b.normal(6), b.normal(6))
+    b.op("MatMul", b.op("Relu"), b.normal(6, 6))
+    model = b.unchecked()
+    onnx.save(model, tmp_path / "m.onnx")
+    x = uniform(8, 5, 6)
+    given = Session(to_model(load_source(tmp_path / "m.onnx").graph())).run({"x": x})
+    assert_same(Session(model).run({"x": x}), given, 1e-4)
+    convert(tmp_path / "m.onnx", dataset(x=x), timesteps=4).snn.save(tmp_path / "m.snn.onnx")
+    onnx.checker.check_model(onnx.load(tmp_path / "m.snn.onnx"))
+
+
+@pytest.mark.parametrize("attribute", ["unidirectional", "do_rotary"])
+def test_attention_that_is_not_known_is_refused_by_name(tmp_path, attribute):
+    model = attending(Builder((5, 8)), "x", 8, **{attribute: 1})
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(UnsupportedError, match=r"Attention.*com\.microsoft"):
+        convert(tmp_path / "m.onnx", dataset(x=uniform(3, 5, 8)))
 
 
 def test_others_are_left_and_refused_by_name(tmp_path):
