@@ -17,6 +17,8 @@ from onnxsnn.fused import take_apart
 
 __all__ = ["check_writable", "read_model", "write_bytes", "write_model"]
 
+_CONSTANTS_ALONE = 4  # the IR version since when they need not be inputs
+
 
 def read_model(path: str | Path) -> onnx.ModelProto:
     """Read an ONNX file, its external data with it, and check it.
@@ -42,6 +44,7 @@ def read_model(path: str | Path) -> onnx.ModelProto:
         ) from error
     _clear_unknown_sizes(model.graph)
     _sort_nodes(model.graph)
+    _leave_constants_out(model)
     try:
         onnx.checker.check_model(take_apart(model))
     except EncodeError as error:
@@ -59,6 +62,17 @@ def _clear_unknown_sizes(graph: onnx.GraphProto) -> None:
         for size in tensor.type.tensor_type.shape.dim:
             if size.HasField("dim_value") and size.dim_value < 0:
                 size.ClearField("dim_value")
+
+
+def _leave_constants_out(model: onnx.ModelProto) -> None:
+    """In files older than IR version 4, constants are inputs too, but for those of some tools."""
+    if model.ir_version >= _CONSTANTS_ALONE:
+        return
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = [tensor for tensor in model.graph.input if tensor.name not in constants]
+    model.graph.ClearField("input")
+    model.graph.input.extend(inputs)
+    model.ir_version = _CONSTANTS_ALONE
 
 
 def _sort_nodes(graph: onnx.GraphProto) -> None:

@@ -5,7 +5,8 @@ import pytest
 
 from onnxsnn.errors import ModelError, OutputError
 from onnxsnn.files import check_writable, read_model, write_bytes
-from tests.models import Builder
+from onnxsnn.session import Session
+from tests.models import Builder, assert_same, uniform
 
 
 def test_written_bytes_replace_what_was_there(tmp_path):
@@ -96,3 +97,17 @@ def test_folder_that_is_not_there_or_a_folder_as_file_is_refused(tmp_path):
     for path in (tmp_path / "gone" / "file", tmp_path):
         with pytest.raises(OutputError, match="cannot be written"):
             check_writable(path)
+
+
+def test_old_files_whose_constants_are_no_inputs(tmp_path):
+    b = Builder((4,))
+    b.gemm(4)
+    b.relu()
+    b.gemm(2)
+    model = b.model()
+    model.ir_version = 3
+    onnx.save(model, tmp_path / "m.onnx")
+    read = read_model(tmp_path / "m.onnx")
+    x = uniform(2, 4)
+    assert_same(Session(model).run({"x": x}), Session(read).run({"x": x}), 0)
+    assert len(read.graph.input) == 1
