@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from onnxsnn.analysis.omega import omega, threshold_ratio
 from onnxsnn.arrays import Array
-from onnxsnn.calibration.correct import correct_network
+from onnxsnn.calibration.correct import CorrectionReport, correct_network
 from onnxsnn.calibration.delay import read_out_delay
 from onnxsnn.calibration.integer import integer_network
 from onnxsnn.calibration.observe import Statistics, calibrate
@@ -139,63 +140,40 @@ def convert(
     graph, moments = prepared.graph, prepared.moments
     if strict:
         refuse_analog(graph)
-
     method = _method(threshold, data, graph, moments)
-    correction = _correction(correct, data, method, delay, neuron)
-    if anytime and correction == "none":
+    plan = _Plan(
+        timesteps,
+        threshold,
+        method,
+        neuron,
+        per_layer,
+        _correction(correct, data, method, delay, neuron),
+        anytime,
+        {} if asked else prepared.potentials,
+    )
+    if anytime and plan.correction == "none":
         raise UsageError("--anytime is a way to correct neurons, and none are; give --correct")
+
     statistics, origin = _observe(graph, data, moments, line, progress)
     reference = graph.copy()
-    thresholds = set_thresholds(
-        graph,
-        statistics,
-        (method, METHODS["max" if method == "ril" else method]),
-        neuron,
-        timesteps,
-        per_layer=per_layer,
-        keep_trained=threshold == "trained" or (threshold is None and data is None),
-    )
-    if method == "ril" and data is not None:
-        fit_rate_inference(graph, statistics, data, progress)
-    line.layers = _layers(graph, statistics, thresholds.origins, neuron, {})
-    graph = line.did(graph, thresholds)
-    trained = {} if asked else prepared.potentials
+    origins = _set_thresholds(graph, statistics, plan, data, line, progress)
     if delay is None:
-        delay = read_out_delay(graph, statistics, neuron, trained, timesteps)
-    potentials: Mapping[str, Array | float] = trained
-    if correction != "none" and data is not None:
-        graph, corrected = correct_network(
-            graph,
-            reference,
-            data,
-            neuron,
-            timesteps,
-            potentials,
-            quick=correction == "quick",
-            thresholds=not per_layer,
-            anytime=anytime,
-            progress=progress,
-        )
+        delay = read_out_delay(graph, statistics, plan.neuron, plan.potentials, timesteps)
+    potentials: Mapping[str, Array | float] = plan.potentials
+    if plan.correction != "none" and data is not None:
+        graph, corrected = _correct(graph, reference, plan, data, progress)
         potentials = corrected.potentials
-        line.layers = _layers(graph, statistics, thresholds.origins, neuron, corrected.biases)
-        graph = line.did(graph, corrected)
+        line.layers = _layers(graph, statistics, origins, plan.neuron, corrected.biases)
+        line.did(graph, corrected)
     graph = line.did(graph, absorb_scales(graph))
-    spiking = spike(graph, neuron, potentials, delay)
+    spiking = spike(graph, plan.neuron, potentials, delay)
     samples_first(graph, spiking)
     line.did(graph, spiking)
 
-    metadata = {
-        "timesteps": timesteps,
-        "threshold": threshold or method,
-        "per_layer": per_layer,
-        "correction": correction,
-        "anytime": anytime,
+    metadata = _metadata(plan, line) | {
         "delay": delay,
         "statistics": origin,
-        "neuron": {"model": neuron.name, **vars(neuron)},
-        "bits_per_spike": max(layer.bits for layer in line.layers),
         "source_sha256": source.digest,
-        "warnings": line.warnings,
     }
     snn = SpikingModel.build(graph, spiking.states, metadata, line.layers)
     if integer:
@@ -203,6 +181,87 @@ def convert(
         snn = rounded.snn
         line.reports.extend(rounded.reports)
     return Conversion(snn, line.reports, line.warnings, line.differences)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How a graph becomes spiking.
+
+    Attributes:
+        timesteps: that will be run.
+        threshold: the method that was asked for, if any,
+        method: and the one for every threshold that is not kept as it was trained.
+        neuron: the neuron model.
+        per_layer: whether a layer has one threshold.
+        correction: `none`, `quick` or `whole`.
+        anytime: whether neurons are made to fire early.
+        potentials: initial potentials that were trained, by layer, as fractions of the threshold.
+    """
+
+    timesteps: int
+    threshold: str | None
+    method: str
+    neuron: Neuron
+    per_layer: bool
+    correction: str
+    anytime: bool
+    potentials: Mapping[str, float]
+
+
+def _set_thresholds(
+    graph: Graph,
+    statistics: Statistics,
+    plan: _Plan,
+    data: Dataset | None,
+    line: Pipeline,
+    progress: Progress,
+) -> Mapping[str, str]:
+    """Set every layer's threshold; where each comes from, by layer."""
+    thresholds = set_thresholds(
+        graph,
+        statistics,
+        (plan.method, METHODS["max" if plan.method == "ril" else plan.method]),
+        plan.neuron,
+        plan.timesteps,
+        per_layer=plan.per_layer,
+        keep_trained=plan.threshold == "trained" or (plan.threshold is None and data is None),
+    )
+    if plan.method == "ril" and data is not None:
+        fit_rate_inference(graph, statistics, data, progress)
+    line.layers = _layers(graph, statistics, thresholds.origins, plan.neuron, {})
+    line.did(graph, thresholds)
+    return thresholds.origins
+
+
+def _correct(
+    graph: Graph, reference: Graph, plan: _Plan, data: Dataset, progress: Progress
+) -> tuple[Graph, CorrectionReport]:
+    return correct_network(
+        graph,
+        reference,
+        data,
+        plan.neuron,
+        plan.timesteps,
+        plan.potentials,
+        quick=plan.correction == "quick",
+        thresholds=not plan.per_layer,
+        anytime=plan.anytime,
+        progress=progress,
+    )
+
+
+def _metadata(plan: _Plan, line: Pipeline) -> dict[str, Any]:
+    """What the SNN's file says of its conversion."""
+    return {
+        "timesteps": plan.timesteps,
+        "threshold": plan.threshold or plan.method,
+        "per_layer": plan.per_layer,
+        "correction": plan.correction,
+        "anytime": plan.anytime,
+        "neuron": {"model": plan.neuron.name, **vars(plan.neuron)},
+        "bits_per_spike": max(layer.bits for layer in line.layers),
+        "warnings": line.warnings,
+    }
 
 
 def takes_data(threshold: str | None, correct: bool | None) -> bool:
