@@ -211,12 +211,17 @@ def _normalized_sum(parts: _Parts) -> str:
 
 
 def _normalization(parts: _Parts) -> str | None:
-    return _normalized(parts, parts.read(0), 1) if parts.attributes.get("axis", -1) == -1 else None
+    if parts.attributes.get("axis", -1) != -1:
+        return None
+    return _normalized(parts, parts.read(0), 1, usual=1e-5)
 
 
-def _normalized(parts: _Parts, tensor: str, first: int) -> str:
-    """LayerNormalization, whose scale and bias are the inputs from `first` on."""
-    epsilon = parts.attributes.get("epsilon", 1e-5)
+def _normalized(parts: _Parts, tensor: str, first: int, usual: float = 1e-12) -> str:
+    """LayerNormalization, whose scale and bias are the inputs from `first` on.
+
+    `usual` is the epsilon where the node names none.
+    """
+    epsilon = parts.attributes.get("epsilon", usual)
     scale, bias = parts.read(first), parts.read(first + 1)
     if parts.opset >= _NORMALIZATION_OPSET:
         factors = filter(None, (scale, bias))
