@@ -45,7 +45,7 @@ def read_model(path: str | Path) -> onnx.ModelProto:
     _clear_unknown_sizes(model.graph)
     _sort_nodes(model.graph)
     _leave_constants_out(model)
-    try:
+    try:  # the checker knows no operator that was ONNX Runtime's before it was ONNX's
         onnx.checker.check_model(take_apart(model))
     except EncodeError as error:
         raise ModelError(

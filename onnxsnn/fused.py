@@ -15,7 +15,7 @@ from typing import Any
 import onnx
 from onnx import helper
 
-from onnxsnn.graph import opset_of
+from onnxsnn.graph import from_model, opset_of
 
 __all__ = ["take_apart"]
 
@@ -45,21 +45,16 @@ def _is_fused(node: onnx.NodeProto, opset: int) -> bool:
     return node.domain == _DOMAIN and node.op_type in _RULES
 
 
-def _shapes(model: onnx.ModelProto) -> dict[str, Sequence[int]]:
-    """The sizes of each tensor whose rank is known; 0 where one is not."""
-    known = onnx.shape_inference.infer_shapes(model).graph
-    shapes = {
-        info.name: [size.dim_value for size in info.type.tensor_type.shape.dim]
-        for info in (*known.input, *known.value_info)
-        if info.type.tensor_type.HasField("shape")
-    }
+def _shapes(model: onnx.ModelProto) -> dict[str, Sequence[Any]]:
+    """The shape of each tensor whose rank is known."""
+    tensors = from_model(model).tensors()
+    shapes = {name: tensor.shape for name, tensor in tensors.items() if tensor.shape is not None}
     lengths = [n.output[1] for n in model.graph.node if n.op_type == _EMBEDDING and n.output[1:]]
-    constants = {tensor.name: tensor.dims for tensor in model.graph.initializer}
-    return shapes | dict.fromkeys(lengths, (0,)) | constants
+    return shapes | dict.fromkeys(lengths, ("N",))
 
 
 def _parts(
-    node: onnx.NodeProto, shapes: Mapping[str, Sequence[int]], opset: int
+    node: onnx.NodeProto, shapes: Mapping[str, Sequence[Any]], opset: int
 ) -> list[onnx.NodeProto]:
     """What a node is made of; the node alone where that is not known."""
     if not _is_fused(node, opset):
@@ -80,12 +75,12 @@ class _Parts:
         inputs: what the node reads.
         outputs: what it gives.
         attributes: of the node; a rule takes out what its parts have not.
-        shapes: of constants, and of what is known besides, by name; 0 is a size that is not.
+        shapes: of tensors whose rank is known, by name.
         opset: of the model.
     """
 
     def __init__(
-        self, node: onnx.NodeProto, shapes: Mapping[str, Sequence[int]], opset: int
+        self, node: onnx.NodeProto, shapes: Mapping[str, Sequence[Any]], opset: int
     ) -> None:
         self.shapes, self.opset = shapes, opset
         self.nodes: list[onnx.NodeProto] = []
