@@ -142,14 +142,14 @@ def convert(
         refuse_analog(graph)
     method = _method(threshold, data, graph, moments)
     plan = _Plan(
-        timesteps,
-        threshold,
-        method,
-        neuron,
-        per_layer,
-        _correction(correct, data, method, delay, neuron),
-        anytime,
-        {} if asked else prepared.potentials,
+        timesteps=timesteps,
+        threshold=threshold,
+        method=method,
+        neuron=neuron,
+        per_layer=per_layer,
+        correction=_correction(correct, data, method, delay, neuron),
+        anytime=anytime,
+        potentials={} if asked else prepared.potentials,
     )
     if anytime and plan.correction == "none":
         raise UsageError("--anytime is a way to correct neurons, and none are; give --correct")
