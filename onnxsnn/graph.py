@@ -81,12 +81,23 @@ def from_model(model: onnx.ModelProto, left_out: Collection[str] = ()) -> Graph:
     return graph
 
 
+_SHAPELESS = {"GroupNormalization", "MeanVarianceNormalization"}  # of these, onnx infers nothing
+
+
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with shapes."""
+    """A model with shapes; the one that is given is changed."""
+    hidden = {}
+    for number, node in enumerate(model.graph.node):
+        if node.op_type in _SHAPELESS:
+            hidden[number] = onnx.NodeProto.FromString(node.SerializeToString())
+            node.CopyFrom(onnx.helper.make_node("Identity", node.input[:1], node.output))
     try:
-        return onnx.shape_inference.infer_shapes(model, strict_mode=False, data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=False, data_prop=True)
     except Exception as error:
         raise ModelError(f"shapes cannot be inferred: {error}") from error
+    for number, node in hidden.items():
+        inferred.graph.node[number].CopyFrom(node)
+    return inferred
 
 
 def opset_of(model: onnx.ModelProto) -> int:

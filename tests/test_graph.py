@@ -1,7 +1,9 @@
 """Graphs of models: what they share with the model, and what they leave out."""
 
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
+import pytest
 from onnx.numpy_helper import to_array
 
 from onnxsnn.graph import constant, from_model, to_model
@@ -36,3 +38,20 @@ def test_what_is_left_out_is_a_plain_tensor():
     graph = from_model(model, {name})
     assert isinstance(graph.tensors()[name], gs.Variable)
     assert sum(isinstance(tensor, gs.Constant) for tensor in graph.tensors().values()) == 3
+
+
+@pytest.mark.parametrize(
+    "operator",
+    ["GroupNormalization<num_groups=2>(a, s, t)", "MeanVarianceNormalization<axes=[0,2,3]>(a)"],
+)
+def test_shapes_are_known_behind_operators_of_which_onnx_infers_none(operator):
+    text = """
+    <ir_version: 10, opset_import: ["": 21]>
+    g (float[N,4,5,5] x) => (float[N,4,5,5] y)
+    <float[4] s = {1,1,1,1}, float[4] t = {0,0,0,0}>
+    { a = Relu(x)  b = OPERATOR  c = Relu(b)  y = Relu(c) }
+    """
+    model = onnx.parser.parse_model(text.replace("OPERATOR", operator))
+    graph = from_model(model)
+    assert graph.tensors()["c"].shape == ["N", 4, 5, 5]
+    assert to_model(graph).graph.node[1] == model.graph.node[1]
