@@ -10,16 +10,21 @@ from __future__ import annotations
 import numpy as np
 
 from onnxsnn.functions import INTEGER, UNIT
-from onnxsnn.graph import Graph, constant
+from onnxsnn.graph import Graph, Node, constant
 from onnxsnn.neurons import IntegrateAndFire
 from onnxsnn.passes.report import Report
 
-__all__ = ["unit_neurons"]
+__all__ = ["has_unit", "unit_neurons"]
 
 _OPERATORS = {
     IntegrateAndFire.operator: UNIT + IntegrateAndFire.operator,
     INTEGER + IntegrateAndFire.operator: INTEGER + UNIT + IntegrateAndFire.operator,
 }
+
+
+def has_unit(node: Node) -> bool:
+    """Whether a node is of neurons that would take fewer operators with a threshold of 1."""
+    return node.op in _OPERATORS
 
 
 def unit_neurons(graph: Graph) -> Report:
@@ -30,7 +35,7 @@ def unit_neurons(graph: Graph) -> Report:
     """
     report = Report("unit_neurons")
     for node in graph.nodes:
-        if node.op in _OPERATORS and np.all(constant(node.inputs[1]) == 1):
+        if has_unit(node) and np.all(constant(node.inputs[1]) == 1):
             node.op = _OPERATORS[node.op]
             report.actions["thresholds of 1 made use of"] += 1
     return report

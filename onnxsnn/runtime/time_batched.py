@@ -13,14 +13,17 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 import onnxruntime as ort
+from onnx import numpy_helper
 
 from onnxsnn.arrays import Array
 from onnxsnn.errors import OnnxSnnError
+from onnxsnn.graph import Graph
 from onnxsnn.model import step_graph
 from onnxsnn.passes.dense_convolutions import dense_convolutions
 from onnxsnn.passes.spike import State
 from onnxsnn.passes.time_batch import TIME, TimeBatched, time_batch
-from onnxsnn.passes.unit_neurons import unit_neurons
+from onnxsnn.passes.unit_neurons import has_unit, unit_neurons
+from onnxsnn.passes.unit_thresholds import unit_thresholds
 from onnxsnn.passes.winograd import winograd
 from onnxsnn.runtime.backend import Tile
 from onnxsnn.runtime.ort_values import Values, from_arrays, run_bound
@@ -85,13 +88,24 @@ class TimeBatchedGraph:
         self._chunk(every_step=True, few=False)
 
     def use_winograd(self) -> None:
-        """Let many sample-steps take fewer multiplications, by more weights, where that pays."""
-        graph = self._plain.copy()
+        """Let many sample-steps take fewer multiplications, by more weights, where that pays.
+
+        As sums are rounded otherwise there, currents may come in units of thresholds too, so that
+        a step of a neuron takes fewer operators.
+        """
+        plain = self._plain.copy()
+        defaults = {tensor.name: numpy_helper.to_array(tensor) for tensor in self._defaults}
+        unit_thresholds(plain, {node.name for node in plain.nodes if has_unit(node)}, defaults)
+        unit_neurons(plain)
+        graph = plain.copy()
         report = winograd(graph)
         if report.changed:
-            self._graph, self._few = graph, _FEW
+            self._plain, self._graph, self._few = plain, graph, _FEW
+            self._defaults = [numpy_helper.from_array(*item[::-1]) for item in defaults.items()]
             self._each = max(self._each, report.held)
+            self._static = None
             self._chunks.clear()
+            self._folded(plain, None)
 
     def _chunk(self, every_step: bool, few: bool) -> _Chunk:
         """The session for outputs of every step, or of the last; each is made when asked for.
@@ -102,13 +116,18 @@ class TimeBatchedGraph:
         if key not in self._chunks:
             kept = None if every_step else self._counted
             graph = self._plain if few else self._graph
-            self._chunks[key] = self._loaded(time_batch(graph.copy(), self._states, kept))
+            self._chunks[key] = self._loaded(self._folded(graph, kept))
         return self._chunks[key]
+
+    def _folded(self, graph: Graph, kept: Collection[str] | None) -> TimeBatched:
+        """Many steps of a graph; what is computed before them is loaded, once."""
+        folded = time_batch(graph.copy(), self._states, kept)
+        if folded.static is not None and self._static is None:
+            self._static = make_session(folded.static, self._threads, spinning=False)
+        return folded
 
     def _loaded(self, folded: TimeBatched) -> _Chunk:
         folded.chunk.graph.initializer.extend(self._defaults)
-        if folded.static is not None and self._static is None:
-            self._static = make_session(folded.static, self._threads, spinning=False)
         session = make_session(folded.chunk, self._threads)
         return _Chunk(session, folded.constant_inputs, folded.every_step)
 

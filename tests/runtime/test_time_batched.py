@@ -107,22 +107,30 @@ def test_a_small_budget_changes_nothing_but_the_tile(snn):
 
 
 def wide(path):
-    """Two convolutions over many channels, which read spikes; their weights are whole 256ths."""
+    """Two convolutions over many channels, which read spikes; all sums in them are exact.
+
+    Their weights are whole 256ths, and thresholds powers of two.
+    """
     b = Builder((3, 8, 8))
     for _ in range(3):
         b.conv(256)
         b.relu()
     b.head()
     snn = convert(b.save(path), dataset(x=uniform(4, 3, 8, 8)), timesteps=T).snn
-    read = {name for node in snn.model.graph.node if node.op_type == "Conv" for name in node.input}
+    nodes = snn.model.graph.node
+    weights = {name for node in nodes if node.op_type == "Conv" for name in node.input}
+    thresholds = {node.input[1] for node in nodes if node.name in snn.spikes}
     for tensor in snn.model.graph.initializer:
-        if tensor.name in read:
-            values = np.round(256 * numpy_helper.to_array(tensor)) / 256
-            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+        values = numpy_helper.to_array(tensor)
+        if tensor.name in weights:
+            values = np.round(256 * values) / 256
+        elif tensor.name in thresholds:
+            values = 2 ** np.round(np.log2(values))
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     return snn
 
 
-def test_many_channels_give_the_spikes_of_stepping_by_fewer_multiplications(tmp_path):
+def test_many_channels_give_the_spikes_of_stepping_by_fewer_operations(tmp_path):
     snn, x = wide(tmp_path / "m.onnx"), uniform(5, 3, 8, 8)
     expected = stepped(snn, {"x": x}, T)[snn.outputs[0]]
     runner = Runner(snn)
@@ -130,6 +138,7 @@ def test_many_channels_give_the_spikes_of_stepping_by_fewer_multiplications(tmp_
     assert folds(runner)
     operators = [node.op for node in runner._backend._graph._graph.nodes]
     assert operators.count("Conv") == 1  # of the image; winograd turned the others
+    assert operators.count("UnitIntegrateAndFire") == len(snn.spikes) == 3
     np.testing.assert_array_equal(expected, history)
 
 
