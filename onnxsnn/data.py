@@ -227,6 +227,11 @@ def _holds(dtype: np.dtype[Any], values: Array) -> bool:
 def _fit(values: Array, spec: InputSpec, preprocessing: Preprocessing, path: Path) -> Array:
     """An array in the shape that an input takes, its dtype checked."""
     _check_dtype(values, spec, path)
+    if not spec.shape:
+        raise DataError(
+            f"{path}: input {spec.name!r} takes a single number, and none for each sample; "
+            "make it a constant of the model"
+        )
     shape, sample_size = spec.shape, math.prod(values.shape[1:])
     if values.ndim == 4 and len(shape) == 4:
         values = _to_layout_of(spec, values, preprocessing.layout)

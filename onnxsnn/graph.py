@@ -75,9 +75,10 @@ def from_model(model: onnx.ModelProto, left_out: Collection[str] = ()) -> Graph:
     for body in own:
         inferred.functions.remove(body)
     graph = gs.import_onnx(inferred)
-    for name, tensor in graph.tensors().items():
-        if name in weights:
-            tensor.values = LazyValues(weights[name])
+    for part in (graph, *graph.subgraphs(recursive=True)):
+        for name, tensor in part.tensors().items():
+            if name in weights:
+                tensor.values = LazyValues(weights[name])
     return graph
 
 

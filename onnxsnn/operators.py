@@ -153,7 +153,14 @@ TABLE: dict[str, Row] = {
         "CausalConvWithState",
         Row(Role.REFUSED, reason="it carries a state from one run to the next"),
     ),
-    **_rows("If Loop Scan SequenceMap", Row(Role.REFUSED, reason="it holds a sub-graph")),
+    **_rows(
+        "If",
+        Row(
+            Role.REFUSED,
+            reason="its branch is not known; where sizes of inputs decide, give data",
+        ),
+    ),
+    **_rows("Loop Scan SequenceMap", Row(Role.REFUSED, reason="it holds a sub-graph")),
     **_rows(
         QUANTIZED,
         Row(Role.REFUSED, reason="its scales are no constants; convert the float32 model instead"),

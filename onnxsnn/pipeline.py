@@ -15,6 +15,7 @@ from onnxsnn.errors import ModelError, UnsupportedError
 from onnxsnn.graph import Graph, to_model
 from onnxsnn.model import Layer, write_metadata
 from onnxsnn.operators import refuse_unsupported
+from onnxsnn.passes.choose_branches import choose_branches
 from onnxsnn.passes.clean import clean
 from onnxsnn.passes.encode import encode
 from onnxsnn.passes.fold_normalization import Moments, fold_normalization
@@ -64,6 +65,8 @@ def prepare(
         kinds = " and ".join(source.precisions)
         line.warnings.append(f"the model is of {kinds}; the SNN computes in float32")
     graph = line.did(*clean(source.graph()))
+    if data is not None:
+        graph = _without_branches(graph, next(data.batches(1))[0], line)
     refuse_unsupported(graph)
     graph = line.did(*free_batch(graph))
     if verify:
@@ -79,6 +82,13 @@ def prepare(
             "activation, so nothing in it would spike; run the ANN as it is"
         )
     return Prepared(graph, folded.moments, rectified.potentials)
+
+
+def _without_branches(graph: Graph, feeds: Mapping[str, Array], line: Pipeline) -> Graph:
+    """A graph whose branches are chosen, as far as sizes decide: one may hold the next."""
+    while (report := choose_branches(graph, feeds)).changed:
+        graph = line.did(*clean(line.did(graph, report)))
+    return graph
 
 
 class Pipeline:

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 import pytest
-from onnx.numpy_helper import to_array
+from onnx.numpy_helper import from_array, to_array
 
 from onnxsnn.graph import constant, from_model, to_model
 from tests.models import Builder
@@ -55,3 +55,22 @@ def test_shapes_are_known_behind_operators_of_which_onnx_infers_none(operator):
     graph = from_model(model)
     assert graph.tensors()["c"].shape == ["N", 4, 5, 5]
     assert to_model(graph).graph.node[1] == model.graph.node[1]
+
+
+def test_branches_have_the_weights_that_they_read_from_outside():
+    text = """
+    <ir_version: 8, opset_import: ["": 17]>
+    g (float[N,300] x, bool c) => (float[N,200] y)
+    {
+        y = If (c) <
+            then_branch = yes () => (float[N,200] a) { a = MatMul(x, w) },
+            else_branch = no () => (float[N,200] b) { t = MatMul(x, w)  b = Relu(t) }
+        >
+    }
+    """
+    model = onnx.parser.parse_model(text)
+    weights = np.random.default_rng(0).normal(size=(300, 200)).astype(np.float32)
+    model.graph.initializer.append(from_array(weights, "w"))
+    (node,) = from_model(model).nodes
+    for branch in node.attrs.values():
+        np.testing.assert_array_equal(constant(branch.nodes[0].inputs[1]), weights)

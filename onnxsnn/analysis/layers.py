@@ -143,7 +143,7 @@ def analyse(
     """
     steps, snn = snn.steps(timesteps), snn.unrounded()
     data = data.slice(0, samples)
-    looker = _Looker(snn, ann, steps)
+    looker = _Looker(snn, ann, data, steps)
     done = 0
     for feeds, labels in data.batches(batch_size(snn)):
         looker.look(feeds, labels)
@@ -177,9 +177,9 @@ def analyse(
 class _Looker:
     """Runs batch after batch, and keeps the sums."""
 
-    def __init__(self, snn: SpikingModel, ann: Source, timesteps: int) -> None:
+    def __init__(self, snn: SpikingModel, ann: Source, data: Dataset, timesteps: int) -> None:
         self._snn, self._timesteps = snn, timesteps
-        self._reference = Reference(ann, snn)
+        self._reference = Reference(ann, snn, data)
         self._ann = Session(ann.model)
         self._spikes = snn.spikes
         self._currents = {layer: snn.current(layer) for layer in self._spikes}

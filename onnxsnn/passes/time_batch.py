@@ -65,7 +65,7 @@ _SIZES = {
 }  # fmt: skip
 _TIMES = "K * "
 _ROWS = f"{_TIMES}N"
-_LONGEST = 2**31 - 1  # what exporters write for an axis's end
+_LONGEST = 10**9  # exporters write that, or 2^31 - 1, for the end of an axis
 
 
 @dataclass

@@ -175,7 +175,7 @@ def test_a_graph_that_mixes_samples_is_stepped_with_one_warning(tmp_path, axis, 
     assert_same(expected, outputs, 1e-5)
 
 
-@pytest.mark.parametrize(("end", "warnings"), [(20, 1), (2**31 - 1, 0)])
+@pytest.mark.parametrize(("end", "warnings"), [(20, 1), (10**9, 0), (2**31 - 1, 0)])
 def test_rows_that_are_cut_off_only_from_large_batches_are_found(tmp_path, end, warnings):
     """20 rows are all of them in any trial of few samples."""
     b = Builder((4,))
