@@ -86,18 +86,37 @@ _SHAPELESS = {"GroupNormalization", "MeanVarianceNormalization"}  # of these, on
 
 
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A model with shapes; the one that is given is changed."""
+    """A model with shapes; the one that is given is changed.
+
+    Where shapes that are declared of outputs contradict what nodes give, nodes are right.
+    """
     hidden = {}
     for number, node in enumerate(model.graph.node):
         if node.op_type in _SHAPELESS:
             hidden[number] = onnx.NodeProto.FromString(node.SerializeToString())
             node.CopyFrom(onnx.helper.make_node("Identity", node.input[:1], node.output))
     try:
+        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    except Exception:
+        inferred = _inferred_of_nodes(model)
+    for number, node in hidden.items():
+        inferred.graph.node[number].CopyFrom(node)
+    return inferred
+
+
+def _inferred_of_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A model with the shapes that its nodes give, and others as they are declared."""
+    declared = {}
+    for output in model.graph.output:
+        declared[output.name] = onnx.TypeProto.FromString(output.type.SerializeToString())
+        output.type.tensor_type.ClearField("shape")
+    try:
         inferred = onnx.shape_inference.infer_shapes(model, strict_mode=False, data_prop=True)
     except Exception as error:
         raise ModelError(f"shapes cannot be inferred: {error}") from error
-    for number, node in hidden.items():
-        inferred.graph.node[number].CopyFrom(node)
+    for output in inferred.graph.output:
+        if not output.type.tensor_type.HasField("shape"):
+            output.type.CopyFrom(declared[output.name])
     return inferred
 
 

@@ -74,3 +74,13 @@ def test_branches_have_the_weights_that_they_read_from_outside():
     (node,) = from_model(model).nodes
     for branch in node.attrs.values():
         np.testing.assert_array_equal(constant(branch.nodes[0].inputs[1]), weights)
+
+
+def test_nodes_know_the_shape_of_an_output_better_than_its_declaration():
+    text = """
+    <ir_version: 8, opset_import: ["": 17]>
+    g (float[N,6] x) => (float[N,L] y, float[M,6] z)
+    { a = Relu(x)  axes = Constant<value = int64[1] {1}>()  y = Unsqueeze(a, axes)  z = Relu(a) }
+    """
+    graph = from_model(onnx.parser.parse_model(text))
+    assert [tensor.shape for tensor in graph.outputs] == [["N", 1, 6], ["N", 6]]
