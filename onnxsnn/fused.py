@@ -1,8 +1,9 @@
 """Operators of ONNX Runtime's own, as its optimizer writes them, taken apart.
 
 A model that was saved optimized holds convolutions and products with the activation inside, GELU as
-one operator, products with a transposition in front, normalized sums and embeddings, and attention
-with its projections (domain com.microsoft). Each becomes what it was made of, in ONNX's operators:
+one operator, products with a transposition in front, normalized sums and embeddings, and attention,
+with its projections or without; a quantized one, LSTMs of 8-bit weights (domain com.microsoft).
+Each becomes what it was made of, in ONNX's operators:
 https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md says what that is.
 """
 
@@ -88,12 +89,19 @@ class _Parts:
         self.attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         self._node = node
 
-    def add(self, operator: str, *inputs: str, gives: str = "", **attributes: Any) -> str:
-        """A node, named after the one that it is a part of; the tensor that it gives."""
-        number = len(self.nodes)
-        output = gives or f"{self._node.output[0]}.{operator}.{number}"
-        name = f"{self._node.name or self._node.output[0]}/{operator}.{number}"
-        self.nodes.append(helper.make_node(operator, inputs, [output], name, **attributes))
+    def add(
+        self,
+        operator: str,
+        *inputs: str,
+        gives: str = "",
+        more: Sequence[str] = (),
+        **attributes: Any,
+    ) -> str:
+        """A node, named after the one that it is a part of; the first tensor that it gives."""
+        number, base = len(self.nodes), next(filter(None, self.outputs))
+        output = gives or f"{base}.{operator}.{number}"
+        name = f"{self._node.name or base}/{operator}.{number}"
+        self.nodes.append(helper.make_node(operator, inputs, [output, *more], name, **attributes))
         return output
 
     def number(self, value: float) -> str:
@@ -246,33 +254,74 @@ def _embedding(parts: _Parts) -> str:
 
 
 def _attention(parts: _Parts) -> str | None:
-    """softmax(Q K^T scale + mask) V, of projections of one tensor; what is cached is not known."""
+    """Of projections of one tensor; what is cached is not known."""
     read, weights, bias, mask, past, added = map(parts.read, range(6))
     unknown = any(parts.attributes.get(name) for name in ("unidirectional", "do_rotary"))
-    mask_rank = len(parts.shapes.get(mask, ())) if mask else 2
-    if past or unknown or weights not in parts.shapes or mask_rank not in (1, 2):
+    if past or unknown or weights not in parts.shapes:
         return None
-    heads, width = parts.attributes["num_heads"], parts.shapes[weights][1]
+    width = parts.shapes[weights][1]
     widths = parts.attributes.get("qkv_hidden_sizes") or [width // 3] * 3
     projected = parts.plus(parts.add("MatMul", read, weights), bias)
-    bounds = pairwise(accumulate(widths, initial=0))
-    query, key, value = (_heads(parts, projected, some, heads) for some in bounds)
+    return _attended(parts, _cut(parts, projected, widths, 2), widths, read, (mask, added))
+
+
+def _multi_head_attention(parts: _Parts) -> str | None:
+    """Of three tensors [N, L, any], and a bias of all three; what is cached is not known."""
+    *tensors, bias, mask, added = map(parts.read, range(6))
+    shapes = [parts.shapes.get(tensor, ()) for tensor in tensors]
+    widths = [shape[2] for shape in shapes if len(shape) == 3 and isinstance(shape[2], int)]
+    unknown = any(parts.inputs[6:] + parts.outputs[1:]) or parts.attributes.get("unidirectional")
+    if unknown or len(widths) < len(tensors):
+        return None
+    if bias:
+        pieces = _cut(parts, bias, widths, 0)
+        tensors = [parts.add("Add", *pair) for pair in zip(tensors, pieces, strict=True)]
+    return _attended(parts, tensors, widths, tensors[1], (mask, added))
+
+
+def _attended(
+    parts: _Parts,
+    tensors: Sequence[str],
+    widths: Sequence[int],
+    key: str,
+    masks: tuple[str, str],
+) -> str | None:
+    """softmax(Q K^T scale + masks) V.
+
+    Args:
+        parts: of the node.
+        tensors: Q, K and V, [N, L, any].
+        widths: of each, all heads together.
+        key: a tensor as long as K.
+        masks: of what is shown, or lengths, if any; and what is added to scores, if anything.
+    """
+    mask, added = masks
+    mask_rank = len(parts.shapes.get(mask, ())) if mask else 2
+    if mask_rank not in (1, 2):
+        return None
+    heads = parts.attributes["num_heads"]
+    query, keys, values = (_by_head(parts, tensor, heads) for tensor in tensors)
     scale = parts.attributes.get("scale") or (widths[0] // heads) ** -0.5
-    turned = parts.add("Transpose", key, perm=[0, 1, 3, 2])
+    turned = parts.add("Transpose", keys, perm=[0, 1, 3, 2])
     scores = parts.add("Mul", parts.add("MatMul", query, turned), parts.number(scale))
     if mask:
-        scores = parts.add("Add", scores, _hidden(parts, mask, read, mask_rank))
+        scores = parts.add("Add", scores, _hidden(parts, mask, key, mask_rank))
     shares = parts.add("Softmax", parts.plus(scores, added), axis=-1)
-    attended = parts.add("MatMul", shares, value)
-    rows = parts.add("Transpose", attended, perm=[0, 2, 1, 3])
+    rows = parts.add("Transpose", parts.add("MatMul", shares, values), perm=[0, 2, 1, 3])
     return parts.add("Reshape", rows, parts.whole(0, 0, widths[2]))
 
 
-def _heads(parts: _Parts, tensor: str, bounds: tuple[int, int], heads: int) -> str:
-    """Some columns of a tensor [N, L, any], by head: [N, heads, L, size]."""
-    first, last = map(parts.whole, bounds)
-    columns = parts.add("Slice", tensor, first, last, parts.whole(2))
-    apart = parts.add("Reshape", columns, parts.whole(0, 0, heads, -1))
+def _cut(parts: _Parts, tensor: str, widths: Sequence[int], axis: int) -> list[str]:
+    """A tensor in pieces of these widths."""
+    bounds = pairwise(accumulate(widths, initial=0))
+    return [
+        parts.add("Slice", tensor, *map(parts.whole, piece), parts.whole(axis)) for piece in bounds
+    ]
+
+
+def _by_head(parts: _Parts, tensor: str, heads: int) -> str:
+    """A tensor [N, L, any] as [N, heads, L, size]."""
+    apart = parts.add("Reshape", tensor, parts.whole(0, 0, heads, -1))
     return parts.add("Transpose", apart, perm=[0, 2, 1, 3])
 
 
@@ -288,9 +337,27 @@ def _hidden(parts: _Parts, mask: str, read: str, mask_rank: int) -> str:
     return parts.add("Reshape", parts.add("Mul", missing, least), parts.whole(0, 1, 1, -1))
 
 
+def _lstm(parts: _Parts) -> str:
+    """Its weights what their whole numbers stand for; what it reads, unrounded."""
+    weights, recurrent = (_weights(parts, *places) for places in ((1, 8, 9), (2, 10, 11)))
+    rest, more = parts.inputs[3:8], parts.outputs[1:]
+    return parts.add(
+        "LSTM", parts.read(0), weights, recurrent, *rest, more=more, **parts.attributes
+    )
+
+
+def _weights(parts: _Parts, values: int, scale: int, zero: int) -> str:
+    """[directions, inputs, gates] times a scale, per direction or gate too, and turned round."""
+    shape = parts.whole(0, 1, -1)
+    factors, middle = (parts.add("Reshape", parts.read(place), shape) for place in (scale, zero))
+    centred = parts.add("Sub", parts.floats(parts.read(values)), parts.floats(middle))
+    return parts.add("Transpose", parts.add("Mul", centred, factors), perm=[0, 2, 1])
+
+
 _RULES: dict[str, Callable[[_Parts], str | None]] = {
     "Attention": _attention,
     "BiasGelu": _gelu,
+    "DynamicQuantizeLSTM": _lstm,
     _EMBEDDING: _embedding,
     "FastGelu": _fast_gelu,
     "FusedConv": _convolution,
@@ -298,6 +365,7 @@ _RULES: dict[str, Callable[[_Parts], str | None]] = {
     "FusedMatMul": _product,
     "Gelu": _gelu,
     _NORMALIZATION: _normalization,
+    "MultiHeadAttention": _multi_head_attention,
     "QuickGelu": _quick_gelu,
     "SkipLayerNormalization": _normalized_sum,
 }

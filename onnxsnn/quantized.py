@@ -56,6 +56,7 @@ class _Dequantizer:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.levels: dict[int, tuple[Array, Array]] = {}  # by id() of a tensor, scale and zero
+        self.sums: set[int] = set()  # id() of tensors that are sums of whole numbers, in float32
         self.not_negative = {id(tensor) for tensor in graph.inputs}  # they are not cut off either
         self._numbers = itertools.count()
 
@@ -341,8 +342,17 @@ def _of_whole_numbers(operator: str) -> Callable[[_Dequantizer, Node], None]:
         if _known(*node.inputs[2:4]):
             pairs = zip(node.inputs[:2], zeros, strict=False)
             work.become(node, operator, *(_whole(work, *pair) for pair in pairs))
+            work.sums.add(id(node.outputs[0]))
 
     return rule
+
+
+def _add(work: _Dequantizer, node: Node) -> None:
+    """A bias of whole numbers, as it was added to sums of them."""
+    if any(id(tensor) in work.sums for tensor in node.inputs):
+        kind = onnx.TensorProto.FLOAT
+        terms = [t if id(t) in work.sums else work.made("Cast", t, to=kind) for t in node.inputs]
+        work.become(node, "Add", *terms)
 
 
 def _whole(work: _Dequantizer, tensor: Tensor, zero: Tensor | None) -> Tensor:
@@ -406,4 +416,4 @@ _QUANTIZED: dict[str, Callable[[_Dequantizer, Node], None]] = {
     "QLinearWhere": _where,
     "QuantizeLinear": _quantize,
 }
-_RULES = {**_QUANTIZED, "Clip": _clip, "Pad": _pad}
+_RULES = {**_QUANTIZED, "Add": _add, "Clip": _clip, "Pad": _pad}

@@ -155,9 +155,27 @@ def attention_with_a_mask(b):
     return attending(b, "x", 6, mask=mask, mask_filter_value=-5.0)
 
 
+def three(b, values):
+    """A query, a key and values, each [N, 5, any]."""
+    return [b.op("MatMul", "x", b.normal(6, width)) for width in (8, 8, values)]
+
+
+def multi_head_attention(b):
+    return fused(b, "MultiHeadAttention", *three(b, 8), num_heads=2)
+
+
+def multi_head_attention_of_all(b):
+    some = b.op("Less", b.op("ReduceMean", "x", axes=[2], keepdims=0), b.constant(0.5))
+    mask = b.op("Cast", some, to=onnx.TensorProto.INT32)
+    more = b.normal(20), mask, b.normal(1, 2, 5, 5)
+    settings = {"num_heads": 2, "scale": 0.7, "mask_filter_value": -5.0}
+    return fused(b, "MultiHeadAttention", *three(b, 4), *more, **settings)
+
+
 RULES = [
     gelu, bias_gelu, fast_gelu, quick_gelu, product, product_of_transposed, normalized_sum,
-    attention, attention_of_other_values, attention_with_a_mask,
+    attention, attention_of_other_values, attention_with_a_mask, multi_head_attention,
+    multi_head_attention_of_all,
 ]  # fmt: skip
 
 
@@ -175,6 +193,32 @@ def same_in_parts(model, x):
     apart = take_apart(model)
     assert "com.microsoft" not in {node.domain for node in apart.graph.node}
     assert_same(Session(model).run({"x": x}), Session(apart).run({"x": x}), 1e-4)
+
+
+@pytest.mark.parametrize("per_gate", [False, True])
+@pytest.mark.parametrize("directions", [1, 2])
+def test_lstms_of_whole_weights_give_what_they_gave_up_to_rounding(directions, per_gate):
+    """ONNX Runtime rounds what they read, and what they remember, to 8 bits too."""
+    b = Builder((5, 6), batch=2)
+
+    def weights(inputs):
+        """Whole numbers, and what 1 and 0 are of each."""
+        values = b.random.integers(0, 256, (directions, inputs, 16))
+        rows = (directions, 16) if per_gate else (directions,)
+        scale = b.constant(b.random.uniform(0.002, 0.006, rows))
+        return b.constant(values, np.uint8), scale, b.constant(np.full(rows, 128), np.uint8)
+
+    (inner, *units), (outer, *others) = weights(6), weights(4)
+    first = b.op("Transpose", "x", perm=[1, 0, 2])
+    given = first, inner, outer, b.normal(directions, 32, scale=0.1)
+    way = "bidirectional" if directions == 2 else "forward"
+    model = fused(
+        b, "DynamicQuantizeLSTM", *given, "", "", "", "", *units, *others,
+        hidden_size=4, direction=way,
+    )  # fmt: skip
+    x, apart = uniform(2, 5, 6), take_apart(model)
+    assert [node.op_type for node in apart.graph.node][-2:] == ["LSTM", "Identity"]
+    assert_same(Session(model).run({"x": x}), Session(apart).run({"x": x}), 0.02)
 
 
 @pytest.mark.parametrize("opset", [14, 17])
@@ -197,6 +241,16 @@ def test_attention_that_is_not_known_is_refused_by_name(tmp_path, attribute):
     onnx.save(model, tmp_path / "m.onnx")
     with pytest.raises(UnsupportedError, match=r"Attention.*com\.microsoft"):
         convert(tmp_path / "m.onnx", dataset(x=uniform(3, 5, 8)))
+
+
+def test_multi_head_attention_that_is_causal_is_refused_by_name(tmp_path):
+    b = Builder((5, 6))
+    onnx.save(
+        fused(b, "MultiHeadAttention", *three(b, 8), num_heads=2, unidirectional=1),
+        tmp_path / "m.onnx",
+    )
+    with pytest.raises(UnsupportedError, match=r"MultiHeadAttention.*com\.microsoft"):
+        convert(tmp_path / "m.onnx", dataset(x=uniform(3, 5, 6)))
 
 
 def test_others_are_left_and_refused_by_name(tmp_path):

@@ -58,7 +58,7 @@ WAYS = ["dynamic", "QDQ", "QDQ unsigned", "QOperator", "QOperator unsigned"]
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("structure", sorted(set(STRUCTURES) - {"recurrent"}))
+@pytest.mark.parametrize("structure", sorted(STRUCTURES))
 def test_real_numbers_are_near_and_neurons_the_same(tmp_path, structure, way):
     b = STRUCTURES[structure]()
     plain = load_source(b.save(tmp_path / "m.onnx"))
@@ -185,6 +185,23 @@ def test_weights_are_what_their_whole_numbers_say(tmp_path):
     zeros = [0, 0, 1]
     real = (np.clip(np.round(weights / scales) + zeros, -7, 7) - zeros) * scales
     assert error(run(to_model(source.graph()), x), x @ real) < 1e-6
+
+
+def test_a_bias_of_whole_numbers_is_added_as_before(tmp_path):
+    """As ONNX Runtime's quantizer wrote it once: how many steps it takes is computed."""
+    b = Builder((3, 6, 6))
+    whole = b.op("DynamicQuantizeLinear", "x", count=3)
+    scale, zero = f"{whole}_1", f"{whole}_2"
+    weights = b.constant(b.random.integers(-127, 128, (4, 3, 3, 3)), np.int8)
+    sums = b.op("ConvInteger", whole, weights, zero)
+    worth = b.op("Mul", scale, b.constant(0.01))
+    steps = b.op("Floor", b.op("Div", b.normal(1, 4, 1, 1), worth))
+    total = b.op("Add", sums, b.op("Cast", steps, to=TensorProto.INT32))
+    b.op("Mul", b.op("Cast", total, to=TensorProto.FLOAT), worth)
+    b.relu()
+    source, x = load_source(b.save(tmp_path / "m.onnx")), uniform(5, 3, 6, 6)
+    assert error(run(to_model(source.graph()), x), run(source.model, x)) < 0.02
+    assert len(convert(source, dataset(x=x), timesteps=4).snn.layers) == 1
 
 
 def test_padding_is_of_what_its_whole_number_stands_for(tmp_path):
