@@ -230,7 +230,7 @@ def _fit(values: Array, spec: InputSpec, preprocessing: Preprocessing, path: Pat
     if not spec.shape:
         raise DataError(
             f"{path}: input {spec.name!r} takes a single number, and none for each sample; "
-            "make it a constant of the model"
+            f"make it a constant: onnxsnn fix-inputs MODEL {spec.name}=NUMBER"
         )
     shape, sample_size = spec.shape, math.prod(values.shape[1:])
     if values.ndim == 4 and len(shape) == 4:

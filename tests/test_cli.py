@@ -507,3 +507,30 @@ def test_options_of_early_exit_that_make_no_sense(snn):
     options = ("evaluate", snn, "--data", "test.npz", "--agreement", 2)
     assert "--early-exit" in fails(*options, "--calibrate", "x.npy", code=2)
     assert "shares" in fails(*options, "--early-exit", code=2)
+
+
+def settings_model(path):
+    b = Builder((6,))
+    b.inputs.append(onnx.helper.make_tensor_value_info("gain", onnx.TensorProto.FLOAT, []))
+    b.op("Mul", b.gemm(8), "gain")
+    b.relu()
+    b.gemm(3, inputs=8)
+    return b.save(path)
+
+
+def test_inputs_that_are_settings_become_constants(folder):
+    settings_model(folder / "m.onnx")
+    np.savez("d.npz", x=np.ones((20, 6), np.float32), gain=np.float32(2))
+    line = fails("convert", "m.onnx", "--data", "d.npz")
+    assert "'gain' takes a single number" in line
+    assert "onnxsnn fix-inputs MODEL gain=NUMBER" in line
+    assert call("fix-inputs", "m.onnx", "gain=2") == "m.fixed.onnx: constants: gain\n"
+    call("convert", "m.fixed.onnx", "--data", "d.npz", "-T", 4)
+    call("evaluate", "m.fixed.snn.onnx", "--ann", "m.fixed.onnx", "--data", "d.npz")
+
+
+def test_settings_that_make_no_sense_are_said(folder):
+    settings_model(folder / "m.onnx")
+    assert "'gain' is not of the form NAME=NUMBER" in fails("fix-inputs", "m.onnx", "gain", code=2)
+    assert "no input 'rate'" in fails("fix-inputs", "m.onnx", "rate=3", code=2)
+    assert "is the model itself" in fails("fix-inputs", "m.onnx", "gain=2", "-o", "m.onnx", code=2)

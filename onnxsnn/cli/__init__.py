@@ -12,6 +12,7 @@ from onnxsnn.cli.convert import convert_command
 from onnxsnn.cli.evaluate import evaluate_command
 from onnxsnn.cli.export import export_command
 from onnxsnn.cli.fit_curve import fit_curve_command
+from onnxsnn.cli.fix_inputs import fix_inputs_command
 from onnxsnn.cli.inspect import inspect_command
 from onnxsnn.cli.report import report_command
 from onnxsnn.cli.run import run_command
@@ -54,6 +55,7 @@ for _command in (
     run_command,
     export_command,
     bench_command,
+    fix_inputs_command,
     demo_command,
 ):
     main.add_command(_command)

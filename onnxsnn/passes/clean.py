@@ -3,7 +3,8 @@
 1. Nodes without a name, or with another's, get one of their own.
 2. What depends on constants only becomes a constant (weights that are graph inputs with
    an initializer are constants from the import on); so does the shape of a static tensor,
-   and a computed shape, as far as `passes/sizes.py` knows it.
+   and a computed shape, as far as `passes/sizes.py` knows it. An If of a constant condition
+   becomes its branch.
 3. x + (f(x) - x), as straight-through estimators write it, becomes f(x).
 4. Identity, and Dropout, Cast and Gather where they change nothing, go.
 5. Shapes are put together along axis 0, not -1.
@@ -23,13 +24,13 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxsnn.arrays import Array
-from onnxsnn.errors import ModelError, UnsupportedError
+from onnxsnn.errors import ModelError
 from onnxsnn.graph import (
     Graph,
     Node,
     constant,
-    describe,
     infer_shapes,
+    insert,
     remove,
     replace_everywhere,
     sole_producer,
@@ -51,7 +52,6 @@ def clean(graph: Graph) -> tuple[Graph, Report]:
         report.actions["nodes named"] += named
     before = len(graph.nodes)
     _fold_constants(graph)
-    _check_complete(graph)
     _canonical_axes(graph)
     graph = infer_shapes(graph)
     while _fold_constants(graph) | fix_targets(graph):  # each may let the other know more
@@ -96,13 +96,35 @@ def _fold_constants(graph: Graph) -> bool:
             values = np.array(sizes, node.outputs[0].dtype or np.int64)
             node.outputs[0].to_constant(values).inputs.clear()
     graph.cleanup().toposort()
+    own = {"fold_shapes": False, "flatten_subgraphs": False}
     with quiet_onnxruntime():  # graphsurgeon computes the constants with it
         try:
-            graph.fold_constants(fold_shapes=False, error_ok=False)
+            graph.fold_constants(error_ok=False, **own)
         except Exception:  # ONNX Runtime does not take one of them: fold the others
-            graph.fold_constants(fold_shapes=False, partitioning="recursive")
+            graph.fold_constants(partitioning="recursive", **own)
     graph.cleanup()
-    return len(graph.nodes) < before
+    taken = _take_branches(graph)
+    graph.cleanup()
+    return taken or len(graph.nodes) < before
+
+
+def _take_branches(graph: Graph) -> bool:
+    """Put the branch of an If whose condition is a constant in its place; whether there was one.
+
+    graphsurgeon's own way is not used: it loses outputs that come from outside of the branch, or
+    are the same.
+    """
+    decided = [n for n in graph.nodes if n.op == "If" and constant(n.inputs[0]) is not None]
+    for node in decided:
+        branch = node.attrs["then_branch" if node.inputs[0].values.item() else "else_branch"]
+        outputs, node.outputs = list(node.outputs), []
+        remove(graph, node)
+        for tensor in (tensor for inner in branch.nodes for tensor in inner.outputs):
+            tensor.name = f"{node.name}/{tensor.name}"
+        graph.nodes.extend(branch.nodes)
+        for output, inner in zip(outputs, branch.outputs, strict=True):
+            insert(graph, "Identity", [inner], output)
+    return bool(decided)
 
 
 def _remove_no_ops(graph: Graph, report: Report) -> None:
@@ -197,19 +219,6 @@ _FIRST_STATES = {"GRU": (5,), "LSTM": (5, 6), "RNN": (5,)}
 
 def _new_constant(graph: Graph, node: Node, role: str, values: Array) -> gs.Constant:
     return gs.Constant(unique_name(graph, f"{node.name}.{role}"), values)
-
-
-def _check_complete(graph: Graph) -> None:
-    """Folding an If of a constant condition may lose what its branches read from outside."""
-    known = {id(tensor) for tensor in graph.inputs}
-    for node in graph.nodes:
-        for tensor in node.inputs:
-            made = tensor.inputs or tensor.is_empty() or id(tensor) in known
-            if not made and constant(tensor) is None:
-                raise UnsupportedError(
-                    f"{describe(node)} reads {tensor.name!r} out of an If that cannot be "
-                    "resolved; export the model without control flow"
-                )
 
 
 def _check_finite(graph: Graph) -> None:

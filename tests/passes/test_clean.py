@@ -5,6 +5,7 @@ import onnx
 import onnx_graphsurgeon as gs
 import pytest
 from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from onnxsnn.errors import ModelError
 from onnxsnn.graph import constant, from_model, to_model
@@ -225,3 +226,31 @@ def test_sizes_taken_from_a_shape_are_constants_though_the_batch_is_open():
     graph, _ = clean(b.graph())
     assert [node.op for node in graph.nodes] == ["Slice"]
     assert_same(before, outputs_of(graph, x=uniform(2, 3, 8, 8)))
+
+
+def test_an_if_of_a_constant_condition_is_its_branch():
+    """Whose outputs are made in it, twice the same, from outside, and a constant."""
+    model = onnx.parser.parse_model("""
+    <ir_version: 8, opset_import: ["": 17]>
+    g (float[N,4] x) => (float[N,4] p, float[N,4] q, float[N,4] r, float[4] s)
+    <bool yes = {1}, float[4] k = {1,2,3,4}>
+    {
+        h = Relu(x)
+        a, b, c, d = If (yes) <
+            then_branch = t () => (float[N,4] e, float[N,4] e, float[N,4] h2, float[4] k2)
+                { no = Not(yes)
+                  e = If (no) <
+                      then_branch = tt () => (float[N,4] u) { u = Neg(h) },
+                      else_branch = te () => (float[N,4] u) { u = Mul(h, k) }
+                  >
+                  h2 = Identity(h)  k2 = Identity(k) },
+            else_branch = f () => (float[N,4] w, float[N,4] w, float[N,4] w, float[4] k3)
+                { w = Neg(h)  k3 = Neg(k) }
+        >
+        p = Relu(a)  q = Neg(b)  r = Relu(c)  s = Relu(d)
+    }""")
+    graph, _ = clean(from_model(model))
+    assert "If" not in [node.op for node in graph.nodes]
+    x = uniform(3, 4)
+    expected = ReferenceEvaluator(model).run(None, {"x": x})
+    assert_same(dict(zip("pqrs", expected, strict=True)), outputs_of(graph, x=x))

@@ -1,0 +1,65 @@
+"""Inputs that are settings, and no samples, become constants: a sampling rate, a first state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from onnxsnn.arrays import Array
+from onnxsnn.errors import UsageError
+from onnxsnn.inputs import InputSpec
+from onnxsnn.model import input_specs
+
+__all__ = ["fix_inputs"]
+
+
+def fix_inputs(model: onnx.ModelProto, values: Mapping[str, float]) -> onnx.ModelProto:
+    """A copy of a model in which some inputs are constants.
+
+    Args:
+        model: any model.
+        values: by input, the number that all of it holds, whatever its shape; sizes that are
+            open become 1, by their names in other inputs too.
+
+    Raises:
+        UsageError: there is no such input, its type cannot hold the number, or none is left.
+    """
+    specs = {spec.name: spec for spec in input_specs(model)}
+    for name in values:
+        if name not in specs:
+            raise UsageError(f"there is no input {name!r}; there are {', '.join(specs)}")
+    if not specs.keys() - values.keys():
+        raise UsageError("no input is left for samples; leave one out")
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(model)
+    constants = [tensor for tensor in fixed.graph.input if tensor.name in values]
+    kept = [tensor for tensor in fixed.graph.input if tensor.name not in values]
+    names = {size.dim_param for tensor in constants for size in _sizes(tensor)} - {""}
+    for tensor in kept:
+        for size in _sizes(tensor):
+            if size.dim_param in names:
+                size.dim_value = 1
+    fixed.graph.ClearField("input")
+    fixed.graph.input.extend(kept)
+    fixed.graph.initializer.extend(
+        numpy_helper.from_array(_filled(specs[name], number), name)
+        for name, number in values.items()
+    )
+    return fixed
+
+
+def _sizes(tensor: onnx.ValueInfoProto) -> list[onnx.TensorShapeProto.Dimension]:
+    return list(tensor.type.tensor_type.shape.dim)
+
+
+def _filled(spec: InputSpec, number: float) -> Array:
+    """An array of an input's shape and type."""
+    filled = np.full([size or 1 for size in spec.shape], number)
+    with np.errstate(all="ignore"):  # what does not fit is refused below
+        held: Array = filled.astype(spec.dtype)
+    if not spec.takes_floats and not np.array_equal(held, filled):
+        raise UsageError(f"input {spec.name!r} is of {spec.dtype}, which cannot hold {number}")
+    return held

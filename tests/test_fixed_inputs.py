@@ -1,0 +1,67 @@
+"""fix_inputs: settings become constants, and what is computed stays."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+from onnxsnn import Runner, convert, load_source
+from onnxsnn.errors import UsageError
+from onnxsnn.files import write_model
+from onnxsnn.fixed_inputs import fix_inputs
+from onnxsnn.session import Session
+from tests.models import assert_same, dataset, uniform
+
+
+def recurrent():
+    """A layer of recurrent units, whose first state is an input, and a gain in whole steps."""
+    random = np.random.default_rng(0)
+    model = onnx.parser.parse_model("""
+    <ir_version: 8, opset_import: ["": 17]>
+    g (float[N,4,6] x, float[1,N,8] state, int64 steps) => (float[N,5] y)
+    {
+        t = Transpose<perm=[1,0,2]>(x)
+        all, last = RNN<hidden_size=8>(t, w, r, , , state)
+        axes = Constant<value = int64[1] {0}>()
+        h = Squeeze(last, axes)
+        gain = Cast<to=1>(steps)
+        g = Mul(h, gain)
+        a = MatMul(g, u)
+        b = Relu(a)
+        y = MatMul(b, v)
+    }""")
+    for name, shape in (("w", (1, 8, 6)), ("r", (1, 8, 8)), ("u", (8, 16)), ("v", (16, 5))):
+        values = random.normal(0, 0.5, shape).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    return model
+
+
+def test_what_is_computed_stays(tmp_path):
+    model, x = recurrent(), uniform(5, 4, 6)
+    write_model(fix_inputs(model, {"state": 0.5, "steps": 2}), tmp_path / "m.onnx")
+    source = load_source(tmp_path / "m.onnx")
+    assert [(spec.name, spec.shape) for spec in source.inputs] == [("x", (1, 4, 6))]
+    feeds = {"x": x[:1], "state": np.full((1, 1, 8), 0.5, np.float32), "steps": np.array(2)}
+    expected = ReferenceEvaluator(model).run(["y"], feeds)
+    assert_same({"y": expected[0]}, Session(source.model).run({"x": x[:1]}), 1e-5)
+
+
+def test_a_network_with_a_first_state_converts(tmp_path):
+    write_model(fix_inputs(recurrent(), {"state": 0, "steps": 1}), tmp_path / "m.onnx")
+    source, x = load_source(tmp_path / "m.onnx"), uniform(64, 4, 6)
+    expected = Session(source.model).run({"x": x})["y"]
+    found = Runner(convert(source, dataset(x=x), timesteps=64).snn).run(x, 64).outputs["y"]
+    assert np.linalg.norm(found - expected) < 0.05 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rate": 1.0}, "no input 'rate'; there are x, state, steps"),
+        ({"steps": 0.5}, "'steps' is of int64, which cannot hold 0.5"),
+        ({"x": 0.0, "state": 0.0, "steps": 1.0}, "no input is left"),
+    ],
+)
+def test_what_makes_no_sense_is_said(values, message):
+    with pytest.raises(UsageError, match=message):
+        fix_inputs(recurrent(), values)
