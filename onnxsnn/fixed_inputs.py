@@ -10,8 +10,11 @@ from onnx import numpy_helper
 
 from onnxsnn.arrays import Array
 from onnxsnn.errors import UsageError
+from onnxsnn.functions import MINIMUM_OPSET
+from onnxsnn.graph import from_model, opset_of, to_model
 from onnxsnn.inputs import InputSpec
 from onnxsnn.model import input_specs
+from onnxsnn.passes.clean import clean
 
 __all__ = ["fix_inputs"]
 
@@ -22,7 +25,7 @@ def fix_inputs(model: onnx.ModelProto, values: Mapping[str, float]) -> onnx.Mode
     Args:
         model: any model.
         values: by input, the number that all of it holds, whatever its shape; sizes that are
-            open become 1, by their names in other inputs too.
+            open become 1, and where there are any, so does an open number of samples.
 
     Raises:
         UsageError: there is no such input, its type cannot hold the number, or none is left.
@@ -37,18 +40,26 @@ def fix_inputs(model: onnx.ModelProto, values: Mapping[str, float]) -> onnx.Mode
     fixed.CopyFrom(model)
     constants = [tensor for tensor in fixed.graph.input if tensor.name in values]
     kept = [tensor for tensor in fixed.graph.input if tensor.name not in values]
-    names = {size.dim_param for tensor in constants for size in _sizes(tensor)} - {""}
-    for tensor in kept:
-        for size in _sizes(tensor):
-            if size.dim_param in names:
-                size.dim_value = 1
+    if any(not size.HasField("dim_value") for tensor in constants for size in _sizes(tensor)):
+        for size in (size for tensor in kept for size in _sizes(tensor)[:1]):
+            size.dim_value = size.dim_value or 1
     fixed.graph.ClearField("input")
     fixed.graph.input.extend(kept)
     fixed.graph.initializer.extend(
         numpy_helper.from_array(_filled(specs[name], number), name)
         for name, number in values.items()
     )
-    return fixed
+    has_branches = any(node.op_type == "If" for node in fixed.graph.node)
+    return _decided(fixed) if has_branches and opset_of(fixed) >= MINIMUM_OPSET else fixed
+
+
+def _decided(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A model whose constants are folded, and the branches taken that they decide.
+
+    ONNX Runtime would do so itself, but loses outputs of branches that are the same, or crashes.
+    """
+    graph, _ = clean(from_model(model))
+    return to_model(graph)
 
 
 def _sizes(tensor: onnx.ValueInfoProto) -> list[onnx.TensorShapeProto.Dimension]:

@@ -65,3 +65,24 @@ def test_a_network_with_a_first_state_converts(tmp_path):
 def test_what_makes_no_sense_is_said(values, message):
     with pytest.raises(UsageError, match=message):
         fix_inputs(recurrent(), values)
+
+
+@pytest.mark.parametrize(("number", "factor"), [(1, 2), (0, 3)])
+def test_branches_that_settings_decide_are_taken(number, factor):
+    """Of outputs that are the same, ONNX Runtime loses one where it takes them itself."""
+    model = onnx.parser.parse_model("""
+    <ir_version: 8, opset_import: ["": 17]>
+    g (float[N,4] x, bool twice) => (float[N,4] y)
+    <float[4] two = {2,2,2,2}, float[4] three = {3,3,3,3}>
+    {
+        h = Relu(x)
+        a, b = If (twice) <
+            then_branch = t () => (float[N,4] p, float[N,4] p) { p = Mul(h, two) },
+            else_branch = f () => (float[N,4] q, float[N,4] q) { q = Mul(h, three) }
+        >
+        s = Add(a, b)
+        y = Relu(s)
+    }""")
+    x = uniform(5, 4)
+    fixed = fix_inputs(model, {"twice": number})
+    assert_same({"y": 2 * factor * np.maximum(x, 0)}, Session(fixed).run({"x": x}), 1e-5)
