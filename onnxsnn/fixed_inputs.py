@@ -29,6 +29,7 @@ def fix_inputs(model: onnx.ModelProto, values: Mapping[str, float]) -> onnx.Mode
 
     Raises:
         UsageError: there is no such input, its type cannot hold the number, or none is left.
+        ModelError: a weight of a model that has branches holds NaN.
     """
     specs = {spec.name: spec for spec in input_specs(model)}
     for name in values:

@@ -62,6 +62,8 @@ def _decided(graph: Graph, condition: Tensor, feeds: Mapping[str, Array]) -> Arr
     if _reads_values(graph, condition, before) or any(map(_has_branches, before)):
         return None
     session = Session(to_model(part_up_to(graph, [condition.name])))
+    if not session.inputs:  # it is drawn at random
+        return None
     numbers = (1,) if fixed_batch([tensor.shape for tensor in graph.inputs]) else (1, 2)
     found = [
         session.run({name: feeds[name].repeat(number, axis=0) for name in session.inputs})

@@ -119,8 +119,12 @@ def _take_branches(graph: Graph) -> bool:
         branch = node.attrs["then_branch" if node.inputs[0].values.item() else "else_branch"]
         outputs, node.outputs = list(node.outputs), []
         remove(graph, node)
-        for tensor in (tensor for inner in branch.nodes for tensor in inner.outputs):
-            tensor.name = f"{node.name}/{tensor.name}"
+        outside = {id(tensor) for tensor in (*graph.tensors().values(), *graph.inputs)}
+        tensors = {id(tensor): tensor for tensor in (*branch.tensors().values(), *branch.outputs)}
+        for number in tensors.keys() - outside:
+            tensors[number].name = f"{node.name}/{tensors[number].name}"
+        for inner in branch.nodes:  # another branch may hold the same names
+            inner.name = f"{node.name}/{inner.name}"
         graph.nodes.extend(branch.nodes)
         for output, inner in zip(outputs, branch.outputs, strict=True):
             insert(graph, "Identity", [inner], output)

@@ -254,3 +254,51 @@ def test_an_if_of_a_constant_condition_is_its_branch():
     x = uniform(3, 4)
     expected = ReferenceEvaluator(model).run(None, {"x": x})
     assert_same(dict(zip("pqrs", expected, strict=True)), outputs_of(graph, x=x))
+
+
+def test_branches_may_hold_the_same_names():
+    model = onnx.parser.parse_model("""
+    <ir_version: 8, opset_import: ["": 17]>
+    g (float[N,4] x) => (float[N,4] y)
+    <bool yes = {1}>
+    {
+        h = Relu(x)
+        a, c = If (yes) <
+            then_branch = t () => (float[N,4] f, float k)
+                { e = Constant<value = float {2.0}>()  f = Mul(h, e)
+                  k = Constant<value = float {3.0}>() },
+            else_branch = o () => (float[N,4] f, float k)
+                { f = Neg(h)  k = Constant<value = float {0.0}>() }
+        >
+        b, d = If (yes) <
+            then_branch = t () => (float[N,4] f, float k)
+                { e = Constant<value = float {5.0}>()  f = Mul(h, e)
+                  k = Constant<value = float {4.0}>() },
+            else_branch = o () => (float[N,4] f, float k)
+                { f = Neg(h)  k = Constant<value = float {0.0}>() }
+        >
+        i = Mul(a, c)
+        j = Mul(b, d)
+        y = Add(i, j)
+    }""")
+    graph, _ = clean(from_model(model))
+    x = uniform(3, 4)
+    assert_same({"y": 26 * np.maximum(x, 0)}, outputs_of(graph, x=x), 1e-5)
+    assert len({node.name for node in graph.nodes}) == len(graph.nodes)
+
+
+def test_branches_may_read_what_nothing_else_does():
+    model = onnx.parser.parse_model("""
+    <ir_version: 8, opset_import: ["": 17]>
+    g (float[N,4] x, float[N,4] z) => (float[N,4] y)
+    <bool yes = {1}>
+    {
+        a = If (yes) <
+            then_branch = t () => (float[N,4] f) { f = Neg(z) },
+            else_branch = o () => (float[N,4] f) { f = Neg(x) }
+        >
+        y = Add(a, x)
+    }""")
+    graph, _ = clean(from_model(model))
+    x, z = uniform(3, 4), uniform(3, 4, seed=1)
+    assert_same({"y": x - z}, outputs_of(graph, x=x, z=z), 1e-5)
