@@ -33,6 +33,8 @@ from rich.console import Console
 from rich.table import Table
 
 from onnxsnn import Dataset, convert, evaluate, load_source
+from onnxsnn.files import read_model
+from onnxsnn.fixed_inputs import fix_inputs
 
 CACHE = Path(__file__).parent / "cache"
 CALIBRATION, TEST = 8, 2
@@ -167,6 +169,15 @@ def _export_crepe(weights: bytes, path: Path) -> None:
     )  # fmt: skip
 
 
+def voice() -> Path:
+    """Silero's detector of voice, for 16 kHz, whose rate and first state are inputs."""
+    path = CACHE / "silero_vad.fixed.onnx"
+    if not path.exists():
+        source = packaged("silero-vad==6.2.3", "silero_vad/data/silero_vad_16k_op15.onnx")()
+        onnx.save(fix_inputs(read_model(source), {"sr": 16000, "state": 0}), path)
+    return path
+
+
 def smooth(random: np.random.Generator, channels: int, height: int, width: int) -> Floats:
     """Smooth noise in 0..1, [channels, height, width]."""
     coarse = Image.fromarray(random.integers(0, 256, (8, 8, channels), np.uint8).squeeze())
@@ -230,6 +241,14 @@ MODELS = {
         lambda random: tones(random, 43844, 22050)[:, None],
     ),
     "crepe": Model(crepe, frame),
+    "nudenet": Model(
+        packaged("nudenet==3.4.2", "nudenet/320n.onnx"), lambda random: smooth(random, 3, 320, 320)
+    ),
+    "captcha": Model(
+        packaged("ddddocr==1.6.1", "ddddocr/common_old.onnx"),
+        lambda random: text(random, 64, 160).mean(axis=0, keepdims=True),
+    ),
+    "voice": Model(voice, lambda random: tones(random, 576, 16000)),
     **{
         name: Model(classic(name), lambda random: smooth(random, 3, 224, 224))
         for name in (
