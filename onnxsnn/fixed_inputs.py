@@ -39,11 +39,11 @@ def fix_inputs(model: onnx.ModelProto, values: Mapping[str, float]) -> onnx.Mode
         raise UsageError("no input is left for samples; leave one out")
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
-    constants = [tensor for tensor in fixed.graph.input if tensor.name in values]
     kept = [tensor for tensor in fixed.graph.input if tensor.name not in values]
-    if any(not size.HasField("dim_value") for tensor in constants for size in _sizes(tensor)):
-        for size in (size for tensor in kept for size in _sizes(tensor)[:1]):
-            size.dim_value = size.dim_value or 1
+    if any(None in specs[name].shape for name in values):
+        for tensor in kept:
+            for samples in tensor.type.tensor_type.shape.dim[:1]:
+                samples.dim_value = samples.dim_value or 1
     fixed.graph.ClearField("input")
     fixed.graph.input.extend(kept)
     fixed.graph.initializer.extend(
@@ -61,10 +61,6 @@ def _decided(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     graph, _ = clean(from_model(model))
     return to_model(graph)
-
-
-def _sizes(tensor: onnx.ValueInfoProto) -> list[onnx.TensorShapeProto.Dimension]:
-    return list(tensor.type.tensor_type.shape.dim)
 
 
 def _filled(spec: InputSpec, number: float) -> Array:

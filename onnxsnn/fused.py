@@ -262,7 +262,7 @@ def _attention(parts: _Parts) -> str | None:
     width = parts.shapes[weights][1]
     widths = parts.attributes.get("qkv_hidden_sizes") or [width // 3] * 3
     projected = parts.plus(parts.add("MatMul", read, weights), bias)
-    return _attended(parts, _cut(parts, projected, widths, 2), widths, read, (mask, added))
+    return _attended(parts, _cut(parts, projected, widths, 2), widths, mask, added)
 
 
 def _multi_head_attention(parts: _Parts) -> str | None:
@@ -276,26 +276,21 @@ def _multi_head_attention(parts: _Parts) -> str | None:
     if bias:
         pieces = _cut(parts, bias, widths, 0)
         tensors = [parts.add("Add", *pair) for pair in zip(tensors, pieces, strict=True)]
-    return _attended(parts, tensors, widths, tensors[1], (mask, added))
+    return _attended(parts, tensors, widths, mask, added)
 
 
 def _attended(
-    parts: _Parts,
-    tensors: Sequence[str],
-    widths: Sequence[int],
-    key: str,
-    masks: tuple[str, str],
+    parts: _Parts, tensors: Sequence[str], widths: Sequence[int], mask: str, added: str
 ) -> str | None:
-    """softmax(Q K^T scale + masks) V.
+    """softmax(Q K^T scale + masked + added) V.
 
     Args:
         parts: of the node.
         tensors: Q, K and V, [N, L, any].
         widths: of each, all heads together.
-        key: a tensor as long as K.
-        masks: of what is shown, or lengths, if any; and what is added to scores, if anything.
+        mask: of what is shown, or lengths; empty where there is none.
+        added: to scores; empty where there is nothing.
     """
-    mask, added = masks
     mask_rank = len(parts.shapes.get(mask, ())) if mask else 2
     if mask_rank not in (1, 2):
         return None
@@ -305,7 +300,7 @@ def _attended(
     turned = parts.add("Transpose", keys, perm=[0, 1, 3, 2])
     scores = parts.add("Mul", parts.add("MatMul", query, turned), parts.number(scale))
     if mask:
-        scores = parts.add("Add", scores, _hidden(parts, mask, key, mask_rank))
+        scores = parts.add("Add", scores, _hidden(parts, mask, tensors[1], mask_rank))
     shares = parts.add("Softmax", parts.plus(scores, added), axis=-1)
     rows = parts.add("Transpose", parts.add("MatMul", shares, values), perm=[0, 2, 1, 3])
     return parts.add("Reshape", rows, parts.whole(0, 0, widths[2]))

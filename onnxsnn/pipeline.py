@@ -66,7 +66,7 @@ def prepare(
         line.warnings.append(f"the model is of {kinds}; the SNN computes in float32")
     graph = line.did(*clean(source.graph()))
     if data is not None:
-        graph = _without_branches(graph, next(data.batches(1))[0], line)
+        graph = _without_branches(graph, data, line)
     refuse_unsupported(graph)
     graph = line.did(*free_batch(graph))
     if verify:
@@ -84,9 +84,9 @@ def prepare(
     return Prepared(graph, folded.moments, rectified.potentials)
 
 
-def _without_branches(graph: Graph, feeds: Mapping[str, Array], line: Pipeline) -> Graph:
+def _without_branches(graph: Graph, data: Dataset, line: Pipeline) -> Graph:
     """A graph whose branches are chosen, as far as sizes decide: one may hold the next."""
-    while (report := choose_branches(graph, feeds)).changed:
+    while (report := choose_branches(graph, data)).changed:
         graph = line.did(*clean(line.did(graph, report)))
     return graph
 

@@ -7,12 +7,13 @@ and the number of samples makes no difference, it is computed once, and is a con
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxsnn.arrays import Array
+from onnxsnn.data import Dataset
 from onnxsnn.graph import (
     Graph,
     Node,
@@ -22,6 +23,7 @@ from onnxsnn.graph import (
     nodes_before,
     part_up_to,
     to_model,
+    unique_name,
 )
 from onnxsnn.passes.report import Report
 from onnxsnn.session import Session, fixed_batch
@@ -31,20 +33,21 @@ __all__ = ["choose_branches"]
 _SIZES_OF = {"Shape", "Size"}
 
 
-def choose_branches(graph: Graph, feeds: Mapping[str, Array]) -> Report:
+def choose_branches(graph: Graph, data: Dataset) -> Report:
     """Make constants of the conditions that sizes decide; folding constants does the rest.
 
     Args:
         graph: it is changed.
-        feeds: one sample of the data, by input.
+        data: samples, of which the first is taken for all.
     """
     report = Report("choose_branches")
     for node in graph.nodes:
         if node.op != "If" or constant(node.inputs[0]) is not None:
             continue
-        condition = _decided(graph, node.inputs[0], feeds)
+        condition = _decided(graph, node.inputs[0], data)
         if condition is not None:
-            node.inputs[0] = gs.Constant(f"{node.name}.condition", condition)
+            name = unique_name(graph, f"{node.name}.condition")
+            node.inputs[0] = gs.Constant(name, condition)
             report.actions["branches chosen by the sizes of the data"] += 1
             report.warnings.append(
                 f"{describe(node)} depends on the sizes of the inputs; "
@@ -53,22 +56,22 @@ def choose_branches(graph: Graph, feeds: Mapping[str, Array]) -> Report:
     return report
 
 
-def _decided(graph: Graph, condition: Tensor, feeds: Mapping[str, Array]) -> Array | None:
+def _decided(graph: Graph, condition: Tensor, data: Dataset) -> Array | None:
     """What a condition is for one sample and for two; None where values or their number decide.
 
     An If behind another is not decided before that is.
     """
     before = nodes_before([condition])
-    if _reads_values(graph, condition, before) or any(map(_has_branches, before)):
+    behind_another = any(True for node in before for _ in node.subgraphs())
+    if behind_another or _reads_values(graph, condition, before):
         return None
     session = Session(to_model(part_up_to(graph, [condition.name])))
     if not session.inputs:  # it is drawn at random
         return None
     numbers = (1,) if fixed_batch([tensor.shape for tensor in graph.inputs]) else (1, 2)
-    found = [
-        session.run({name: feeds[name].repeat(number, axis=0) for name in session.inputs})
-        for number in numbers
-    ]
+    copies = (data.take(np.zeros(number, np.intp)) for number in numbers)
+    batches = (next(alike.batches(len(alike)))[0] for alike in copies)
+    found = [session.run({name: feeds[name] for name in session.inputs}) for feeds in batches]
     first, *others = (values for outputs in found for values in outputs.values())
     return first if all(np.array_equal(first, other) for other in others) else None
 
@@ -79,7 +82,3 @@ def _reads_values(graph: Graph, tensor: Tensor, before: Iterable[Node]) -> bool:
     inputs = {id(given) for given in graph.inputs}
     read = [tensor, *(given for node in nodes_before([tensor], sizes) for given in node.inputs)]
     return any(id(given) in inputs for given in read if given.name not in sizes)
-
-
-def _has_branches(node: Node) -> bool:
-    return any(isinstance(value, gs.Graph) for value in node.attrs.values())

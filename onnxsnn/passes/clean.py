@@ -117,7 +117,7 @@ def _take_branches(graph: Graph) -> bool:
     decided = [n for n in graph.nodes if n.op == "If" and constant(n.inputs[0]) is not None]
     for node in decided:
         branch = node.attrs["then_branch" if node.inputs[0].values.item() else "else_branch"]
-        outputs, node.outputs = list(node.outputs), []
+        outputs = list(node.outputs)
         remove(graph, node)
         outside = {id(tensor) for tensor in (*graph.tensors().values(), *graph.inputs)}
         tensors = {id(tensor): tensor for tensor in (*branch.tensors().values(), *branch.outputs)}

@@ -52,7 +52,7 @@ from onnxsnn.graph import (
 )
 from onnxsnn.passes.report import Report
 
-__all__ = ["WinogradReport", "winograd"]
+__all__ = ["WinogradReport", "saves_by_winograd", "winograd"]
 
 
 @dataclass(frozen=True)
@@ -129,13 +129,25 @@ def winograd(graph: Graph) -> WinogradReport:
     """Replace every convolution by Winograd's products where that is less work."""
     report = WinogradReport("winograd")
     for node in list(graph.nodes):
-        if node.op == "Conv" and _fits(node):
-            algorithm = min(_ALGORITHMS, key=lambda one: _cost(one, node))
-            if _cost(algorithm, node) < _direct_cost(node):
-                report.held = max(report.held, 4 * _moved(algorithm, node))
-                report.actions["Conv turned into Winograd's products"] += 1
-                _replace(graph, node, algorithm)
+        algorithm = _saving(node)
+        if algorithm is not None:
+            report.held = max(report.held, 4 * _moved(algorithm, node))
+            report.actions["Conv turned into Winograd's products"] += 1
+            _replace(graph, node, algorithm)
     return report
+
+
+def saves_by_winograd(graph: Graph) -> bool:
+    """Whether any convolution would be replaced."""
+    return any(_saving(node) is not None for node in graph.nodes)
+
+
+def _saving(node: Node) -> _Algorithm | None:
+    """The algorithm by which a node is less work; None where there is none."""
+    if node.op != "Conv" or not _fits(node):
+        return None
+    algorithm = min(_ALGORITHMS, key=lambda one: _cost(one, node))
+    return algorithm if _cost(algorithm, node) < _direct_cost(node) else None
 
 
 def _fits(node: Node) -> bool:

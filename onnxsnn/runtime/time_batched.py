@@ -24,7 +24,7 @@ from onnxsnn.passes.spike import State
 from onnxsnn.passes.time_batch import TIME, TimeBatched, time_batch
 from onnxsnn.passes.unit_neurons import has_unit, unit_neurons
 from onnxsnn.passes.unit_thresholds import unit_thresholds
-from onnxsnn.passes.winograd import winograd
+from onnxsnn.passes.winograd import saves_by_winograd, winograd
 from onnxsnn.runtime.backend import Tile
 from onnxsnn.runtime.ort_values import Values, from_arrays, run_bound
 from onnxsnn.runtime.step_graph import StepGraph
@@ -93,19 +93,18 @@ class TimeBatchedGraph:
         As sums are rounded otherwise there, currents may come in units of thresholds too, so that
         a step of a neuron takes fewer operators.
         """
-        plain = self._plain.copy()
+        plain = self._plain
+        if not saves_by_winograd(plain):
+            return
         defaults = {tensor.name: numpy_helper.to_array(tensor) for tensor in self._defaults}
         unit_thresholds(plain, {node.name for node in plain.nodes if has_unit(node)}, defaults)
         unit_neurons(plain)
-        graph = plain.copy()
-        report = winograd(graph)
-        if report.changed:
-            self._plain, self._graph, self._few = plain, graph, _FEW
-            self._defaults = [numpy_helper.from_array(*item[::-1]) for item in defaults.items()]
-            self._each = max(self._each, report.held)
-            self._static = None
-            self._chunks.clear()
-            self._folded(plain, None)
+        self._defaults = [numpy_helper.from_array(array, name) for name, array in defaults.items()]
+        self._graph, self._few = plain.copy(), _FEW
+        self._each = max(self._each, winograd(self._graph).held)
+        self._static = None
+        self._chunks.clear()
+        self._folded(plain, None)
 
     def _chunk(self, every_step: bool, few: bool) -> _Chunk:
         """The session for outputs of every step, or of the last; each is made when asked for.

@@ -52,21 +52,21 @@ BY_SAMPLES = (
 def test_sizes_choose_a_branch_and_values_stay(length, operator):
     model, x = branching(BY_SIZE), uniform(5, length, 6)
     graph, _ = clean(from_model(model))
-    report = choose_branches(graph, {"x": x[:1]})
+    report = choose_branches(graph, dataset(x=x))
     assert report.actions["branches chosen by the sizes of the data"] == len(report.warnings) == 1
     graph, _ = clean(graph)
     operators = [node.op for node in graph.nodes]
     assert operator in operators
     assert "If" not in operators
     assert_same(outputs_of(model, x=x), outputs_of(graph, x=x))
-    assert not choose_branches(graph, {"x": x[:1]}).changed
+    assert not choose_branches(graph, dataset(x=x)).changed
 
 
 @pytest.mark.parametrize("condition", [BY_VALUES, BY_SAMPLES])
 def test_what_else_decides_is_left_alone_and_refused(tmp_path, condition):
     model, x = branching(condition), uniform(8, 1, 6)
     graph, _ = clean(from_model(model))
-    assert not choose_branches(graph, {"x": x[:1]}).changed
+    assert not choose_branches(graph, dataset(x=x)).changed
     onnx.save(model, tmp_path / "m.onnx")
     with pytest.raises(UnsupportedError, match=r"\(If\).*give data"):
         convert(tmp_path / "m.onnx", dataset(x=x))
@@ -91,7 +91,7 @@ def test_a_branch_may_hold_the_next(tmp_path):
 def test_a_fixed_number_of_samples_may_decide():
     model, x = branching(BY_SAMPLES, batch="1"), uniform(1, 1, 6)
     graph, _ = clean(from_model(model))
-    choose_branches(graph, {"x": x})
+    choose_branches(graph, dataset(x=x))
     graph, _ = clean(graph)
     assert "If" not in [node.op for node in graph.nodes]
     assert_same(outputs_of(model, x=x), outputs_of(graph, x=x))

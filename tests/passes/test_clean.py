@@ -257,30 +257,27 @@ def test_an_if_of_a_constant_condition_is_its_branch():
 
 
 def test_branches_may_hold_the_same_names():
-    model = onnx.parser.parse_model("""
+    def an_if(factor, number):
+        return f"""If (yes) <
+            then_branch = t () => (float[N,4] f, float k)
+                {{ e = Constant<value = float {{{factor}}}>()  f = Mul(h, e)
+                   k = Constant<value = float {{{number}}}>() }},
+            else_branch = o () => (float[N,4] f, float k)
+                {{ f = Neg(h)  k = Constant<value = float {{0.0}}>() }}
+        >"""
+
+    model = onnx.parser.parse_model(f"""
     <ir_version: 8, opset_import: ["": 17]>
     g (float[N,4] x) => (float[N,4] y)
-    <bool yes = {1}>
-    {
+    <bool yes = {{1}}>
+    {{
         h = Relu(x)
-        a, c = If (yes) <
-            then_branch = t () => (float[N,4] f, float k)
-                { e = Constant<value = float {2.0}>()  f = Mul(h, e)
-                  k = Constant<value = float {3.0}>() },
-            else_branch = o () => (float[N,4] f, float k)
-                { f = Neg(h)  k = Constant<value = float {0.0}>() }
-        >
-        b, d = If (yes) <
-            then_branch = t () => (float[N,4] f, float k)
-                { e = Constant<value = float {5.0}>()  f = Mul(h, e)
-                  k = Constant<value = float {4.0}>() },
-            else_branch = o () => (float[N,4] f, float k)
-                { f = Neg(h)  k = Constant<value = float {0.0}>() }
-        >
+        a, c = {an_if(2.0, 3.0)}
+        b, d = {an_if(5.0, 4.0)}
         i = Mul(a, c)
         j = Mul(b, d)
         y = Add(i, j)
-    }""")
+    }}""")
     graph, _ = clean(from_model(model))
     x = uniform(3, 4)
     assert_same({"y": 26 * np.maximum(x, 0)}, outputs_of(graph, x=x), 1e-5)
