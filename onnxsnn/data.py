@@ -246,10 +246,18 @@ def _fit(values: Array, spec: InputSpec, preprocessing: Preprocessing, path: Pat
         wanted = ["N", *("?" if size is None else size for size in shape[1:])]
         raise DataError(
             f"{path}: samples have shape {list(values.shape)}, and input {spec.name!r} takes "
-            f"[{', '.join(map(str, wanted))}]"
+            f"[{', '.join(map(str, wanted))}]{_hint(values, spec)}"
         )
     _check_channels(preprocessing, values, spec)
     return values
+
+
+def _hint(values: Array, spec: InputSpec) -> str:
+    """What to do where a model takes one sample, without an axis for more."""
+    axes = len(spec.shape)
+    if values.ndim != axes + 1 or values.shape[2:] != tuple(spec.shape[1:]):
+        return ""
+    return "; if the model takes one sample at a time, export it for a batch of them"
 
 
 def _to_layout_of(spec: InputSpec, values: Array, layout: str | None) -> Array:

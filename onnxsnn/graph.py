@@ -269,9 +269,9 @@ def _same_rank(left: Tensor, right: Tensor) -> bool:
 
 def unique_name(graph: Graph, base: str) -> str:
     """`base`, with a number behind it where a tensor or a node has that name already."""
-    taken = {tensor.name for tensor in graph.tensors().values()}
-    taken |= {tensor.name for tensor in [*graph.inputs, *graph.outputs]}
-    taken |= {node.name for node in graph.nodes}
+    tensors = (node.inputs for node in graph.nodes), (node.outputs for node in graph.nodes)
+    lists = itertools.chain([graph.inputs, graph.outputs, graph.nodes], *tensors)
+    taken = {named.name for named in itertools.chain.from_iterable(lists)}
     candidates = itertools.chain([base], (f"{base}_{number}" for number in itertools.count(1)))
     return next(name for name in candidates if name not in taken)
 

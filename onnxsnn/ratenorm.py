@@ -105,13 +105,18 @@ def place(
         limit: the threshold that was trained, a scalar or one per channel; None for none.
 
     Raises:
-        UnsupportedError: the values are not float32, their rank is not known, or the limit
-            is not one positive number per channel.
+        UnsupportedError: the values are not float32, their rank is not known, they have no axis
+            of samples, or the limit is not one positive number per channel.
     """
     if source.dtype is None or np.dtype(source.dtype) != np.float32:
         raise UnsupportedError(
             f"{describe(origin)} works on {source.dtype and np.dtype(source.dtype)}; "
             "only float32 can be carried by spikes"
+        )
+    if rank(source, origin) == 1 and _lacks_samples(graph, source.shape[0]):
+        raise UnsupportedError(
+            f"{describe(origin)}: its {source.shape[0]} values are of one sample; export the model "
+            "for a batch, with the samples along the first axis of every input"
         )
     values = np.array(UNSET_THRESHOLD) if limit is None else limit
     constant = _threshold(source, axis, values, origin)
@@ -119,6 +124,15 @@ def place(
     rate = gs.Variable(unique_name(graph, f"{output.name}.rate"), np.float32, output.shape)
     insert(graph, operator, [source, theta], rate).name = name
     insert(graph, "Mul", [rate, theta], output)
+
+
+def _lacks_samples(graph: Graph, size: int | str | None) -> bool:
+    """Whether values along their only axis, of this size, are not one of each sample.
+
+    Where a batch is of one sample, they may be its values.
+    """
+    batches = [tensor.shape[0] for tensor in graph.inputs if tensor.shape]
+    return isinstance(size, int) and not {1, size} & set(batches)
 
 
 def _threshold(source: Tensor, axis: int, limit: Array, origin: Node) -> Array:

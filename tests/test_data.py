@@ -343,6 +343,14 @@ def test_mean_is_not_measured_against_integer_inputs(tmp_path):
     np.testing.assert_array_equal(whole(data)["ids"], np.ones((6, 4)))
 
 
+def test_samples_of_a_model_that_takes_one_say_what_to_do(tmp_path):
+    one = InputSpec("x", (None, 5), FLOAT)  # [4, 5], whose first axis passes for the samples'
+    with pytest.raises(DataError, match="one sample at a time, export it for a batch"):
+        load(npy(tmp_path, np.zeros((6, 4, 5), np.float32)), [one])
+    with pytest.raises(DataError, match=r"\[N, 5\]$"):
+        load(npy(tmp_path, np.zeros((6, 4, 6), np.float32)), [one])
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

@@ -33,7 +33,7 @@ from onnxsnn.session import make_session
 
 __all__ = ["TimeBatchedGraph", "treats_samples_alone"]
 
-_FEW = 4  # sample-steps; measured: for fewer, to read more weights takes longer
+_FEW = 6  # sample-steps; measured: for fewer, to read more weights takes longer
 
 
 @dataclass(frozen=True)

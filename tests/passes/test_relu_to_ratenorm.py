@@ -217,3 +217,22 @@ def test_unknown_number_of_channels_gets_one_threshold():
     b.relu()
     graph, _ = rewritten(b)
     assert rate_norms(graph)[0].inputs[1].values.shape == (1, 1, 1, 1)
+
+
+def of_one_vector(batch):
+    """[batch, 20], of which the first row or the only one goes through a layer of 30."""
+    b = Builder((20,), batch=batch)
+    row = b.op("Gather", "x", b.constant(0, np.int64), axis=0)
+    b.op("MatMul", row, b.constant(uniform(20, 30)))
+    b.relu()
+    return b
+
+
+def test_values_without_an_axis_of_samples_are_refused():
+    with pytest.raises(UnsupportedError, match="its 30 values are of one sample; export"):
+        rewritten(of_one_vector(batch=2))
+
+
+def test_values_of_a_batch_of_one_need_no_axis_of_samples():
+    graph, _ = rewritten(of_one_vector(batch=1))
+    assert rate_norms(graph)[0].inputs[1].values.shape == (30,)
