@@ -45,6 +45,7 @@ __all__ = [
     "sole_producer",
     "to_model",
     "unique_name",
+    "zeros",
 ]
 
 G_LOGGER.severity = G_LOGGER.CRITICAL  # what matters of its warnings, our own checks say
@@ -148,21 +149,27 @@ def to_model(graph: Graph) -> onnx.ModelProto:
 _OWN_DOMAINS = {None, "", "ai.onnx", functions.DOMAIN}
 
 
-def infer_shapes(graph: Graph) -> Graph:
-    """The same graph with the shapes of its tensors inferred anew."""
+def infer_shapes(graph: Graph, known: Mapping[str, list[Any]] | None = None) -> Graph:
+    """The same graph with the shapes of its tensors inferred anew; some may be known, by name."""
+    known = known or {}
     for tensor in graph.tensors().values():
         inner = isinstance(tensor, gs.Variable) and tensor.inputs
         if inner and not any(tensor is output for output in graph.outputs):
-            tensor.shape = None
+            tensor.shape = known.get(tensor.name)
     return from_model(to_model(graph))
 
 
-def resized(graph: Graph, sizes: Callable[[list[Any]], list[Any]]) -> Graph:
+def resized(
+    graph: Graph,
+    sizes: Callable[[list[Any]], list[Any]],
+    known: Mapping[str, list[Any]] | None = None,
+) -> Graph:
     """A copy of a graph whose inputs have other sizes, and every shape that follows from them.
 
     Args:
         graph: as it is.
         sizes: makes the shape of an input that has axes another.
+        known: shapes of tensors that cannot be inferred, by name.
     """
     copied = graph.copy()
     for tensor in copied.inputs:
@@ -170,7 +177,22 @@ def resized(graph: Graph, sizes: Callable[[list[Any]], list[Any]]) -> Graph:
             tensor.shape = sizes(tensor.shape)
     for tensor in copied.outputs:
         tensor.shape = None
-    return infer_shapes(copied)
+    return infer_shapes(copied, known)
+
+
+def zeros(graph: Graph, samples: int) -> dict[str, Array]:
+    """Inputs of zeros for a graph, each of whose axes but the first has a known size.
+
+    Args:
+        graph: whose inputs they are.
+        samples: where the batch is not fixed.
+    """
+    return {
+        tensor.name: np.zeros(
+            [size if isinstance(size, int) else samples for size in tensor.shape], tensor.dtype
+        )
+        for tensor in graph.inputs
+    }
 
 
 def constant(tensor: Tensor) -> Array | None:
@@ -336,7 +358,7 @@ def part_up_to(graph: Graph, names: Sequence[str], known: Collection[str] = ()) 
         output = gs.Variable(unique_name(part, "observed"), tensor.dtype, tensor.shape)
         insert(part, "Identity", [tensor], output)
         part.outputs.append(output)
-    part.cleanup(remove_unused_graph_inputs=True)
+    part.cleanup(remove_unused_graph_inputs=True, recurse_subgraphs=False)
     return part
 
 

@@ -51,6 +51,7 @@ QUANTIZED = (
     "ConvInteger DequantizeLinear DynamicQuantizeLinear MatMulInteger QLinearConv QLinearMatMul "
     "QuantizeLinear"
 )
+_DRAWS = "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike"
 RECTIFIER = "it rectifies, and becomes a neuron"
 
 
@@ -135,18 +136,17 @@ TABLE: dict[str, Row] = {
         "Constant ConstantOfShape Cos Cosh CumProd DeformConv Det Elu Equal Erf Exp EyeLike "
         "Floor GRU Gelu GlobalLpPool Greater GreaterOrEqual GroupNormalization HammingWindow "
         "HannWindow HardSigmoid HardSwish Hardmax InstanceNormalization IsInf IsNaN LRN LSTM "
-        "LayerNormalization Less LessOrEqual LinearAttention Log LogSoftmax LpNormalization "
+        "LayerNormalization Less LessOrEqual LinearAttention Log LogSoftmax Loop LpNormalization "
         "LpPool Max MaxRoiPool MaxUnpool MeanVarianceNormalization MelWeightMatrix Min Mish "
         "Mod NegativeLogLikelihoodLoss NonMaxSuppression NonZero Not OneHot Or PRelu Pow "
         "RMSNormalization RNN Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp "
-        "ReduceProd ReduceSumSquare RoiAlign Round Selu Shape Shrink Sigmoid Sign Sin Sinh "
+        "ReduceProd ReduceSumSquare RoiAlign Round Scan Selu Shape Shrink Sigmoid Sign Sin Sinh "
         "Size Softmax SoftmaxCrossEntropyLoss Softplus Softsign Sqrt SwiGLU Swish Tan Tanh "
         "ThresholdedRelu TopK Unique Xor",
         Row(Role.COMPENSATED),
     ),
     **_rows(
-        "Bernoulli Dropout Multinomial RandomNormal RandomNormalLike RandomUniform "
-        "RandomUniformLike",
+        f"{_DRAWS} Dropout",
         Row(Role.REFUSED, reason="it draws random numbers; export the model for inference"),
     ),
     **_rows(
@@ -160,7 +160,7 @@ TABLE: dict[str, Row] = {
             reason="its branch is not known; where sizes of inputs decide, give data",
         ),
     ),
-    **_rows("Loop Scan SequenceMap", Row(Role.REFUSED, reason="it holds a sub-graph")),
+    **_rows("SequenceMap", Row(Role.REFUSED, reason="it holds a sub-graph")),
     **_rows(
         QUANTIZED,
         Row(Role.REFUSED, reason="its scales are no constants; convert the float32 model instead"),
@@ -207,6 +207,10 @@ def refuse_unsupported(graph: Graph) -> None:
         what = fate(node, ())
         if what.role is Role.REFUSED:
             raise UnsupportedError(f"{describe(node)} cannot be converted: {what.reason}")
+        for inner in (inner for body in node.subgraphs(recursive=True) for inner in body.nodes):
+            if inner.op in _DRAWS.split():
+                reason = TABLE[inner.op].reason
+                raise UnsupportedError(f"{describe(inner)} in {describe(node)}: {reason}")
 
 
 def fate(node: Node, varying: Collection[int]) -> Fate:

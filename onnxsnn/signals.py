@@ -72,10 +72,12 @@ class Signals:
             return Signal.ANALOG if reads > Signal.CURRENT else Signal.CURRENT
         if self.is_linear(node) or (node.op in _KEEPS_SPIKES and reads is Signal.SPIKES):
             return reads
-        return Signal.INPUT if reads is Signal.INPUT else Signal.ANALOG
+        before_weights = reads is Signal.INPUT and node.op not in _WEIGHTS_WITHIN
+        return Signal.INPUT if before_weights else Signal.ANALOG
 
 
 _KEEPS_SPIKES = {"MaxPool", "GlobalMaxPool"}  # of running sums of spikes they make spikes again
+_WEIGHTS_WITHIN = {"GRU", "LSTM", "Loop", "RNN", "Scan"}
 _WEIGHTED = {"Conv", "ConvTranspose", "DeformConv", "Einsum", "Gemm", "MatMul"}
 
 

@@ -24,6 +24,7 @@ from onnxsnn.session import make_session
 __all__ = ["Source", "load_source"]
 
 _OLDEST_OPSET = 7
+_SCAN_OPSET = 9  # the first in which Scan is what it is now; onnx does not convert it
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ class Source:
         model = take_apart(onnx.inliner.inline_local_functions(self.model))
         model = to_single_precision(model)
         opset = opset_of(model)
+        if opset < _SCAN_OPSET and any(node.op_type == "Scan" for node in model.graph.node):
+            raise ModelError(
+                f"Scan of opset {opset} takes a batch, and is no longer what Scan is; "
+                f"export the model again with opset {MINIMUM_OPSET} or newer"
+            )
         if opset < MINIMUM_OPSET:
             try:
                 model = version_converter.convert_version(model, MINIMUM_OPSET)

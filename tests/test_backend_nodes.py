@@ -17,7 +17,7 @@ import onnx_graphsurgeon as gs
 import pytest
 from onnx.backend.test.case.node import collect_testcases
 
-from onnxsnn.graph import insert
+from onnxsnn.graph import insert, opset_of
 from onnxsnn.model import SpikingModel
 from onnxsnn.neurons import IntegrateAndFire
 from onnxsnn.operators import Role, fate
@@ -118,6 +118,12 @@ def floats_of(feeds):
     return {name: values for name, values in feeds.items() if is_float(values)}
 
 
+def is_first_scan(case):
+    """Whether a case is of the Scan of opset 8, which is refused."""
+    scans = any(node.op_type == "Scan" for node in case.model.graph.node)
+    return scans and opset_of(case.model) == 8
+
+
 def is_refused(graph):
     return any(fate(node, ()).role is Role.REFUSED for node in graph.nodes)
 
@@ -128,6 +134,8 @@ def test_running_estimate_is_the_operator_s_output(name):
     feeds = feeds_of(case)
     if feeds is None or not floats_of(feeds):
         pytest.skip("no float32 tensor goes in")
+    if is_first_scan(case):
+        pytest.skip("refused")
     source = Source(case.model, "", [])
     try:
         expected = run_alone(case.model, feeds)
@@ -185,7 +193,10 @@ def folds(case):
     feeds = feeds_of(case) or {}
     if not floats_of(feeds) or not runs_alone(case.model, feeds):
         return False
-    if is_refused(Source(case.model, "", []).graph()):
+    if is_first_scan(case):
+        return False
+    graph = Source(case.model, "", []).graph()
+    if is_refused(graph) or any(graph.subgraphs()):  # a body declares sizes that stay as they are
         return False
     for samples in samples_of(feeds):
         source = Source(with_batch(case.model, samples), "", [])

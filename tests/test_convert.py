@@ -8,12 +8,14 @@ import onnxruntime as ort
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from onnx.backend.test.case.node import collect_testcases
 
 from onnxsnn import IntegrateAndFire, Runner, SpikingModel, convert, load_source
 from onnxsnn.errors import ModelError, UnsupportedError, UsageError
 from onnxsnn.session import Session
 from onnxsnn.thresholds import METHODS
-from tests.models import Builder, dataset, uniform
+from tests.loops import BODIES, recurrent
+from tests.models import Builder, dataset, outputs_of, uniform
 from tests.networks import STRUCTURES, average_network, networks, residual_network
 
 X = uniform(24, 3, 8, 8)
@@ -217,6 +219,14 @@ def test_model_with_a_batch_of_one_takes_any_batch(tmp_path):
     assert relative_error(values, ann(residual_network(), X)) < 0.4
 
 
+def test_first_scan_is_refused(tmp_path):
+    """onnx would call it Scan of another opset, whose inputs have an axis less."""
+    (case,) = (case for case in collect_testcases("Scan") if case.name == "test_scan_sum")
+    onnx.save(case.model, tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match=r"Scan of opset 8 takes a batch.*opset 14 or newer"):
+        load_source(tmp_path / "m.onnx").graph()
+
+
 def test_old_opset_is_brought_up(tmp_path):
     b = Builder((3, 8, 8), opset=9)
     b.conv(4)
@@ -393,35 +403,51 @@ def test_model_local_functions_are_inlined(tmp_path):
     assert relative_error(Runner(snn).run(X).outputs[b.last], expected) < 0.05
 
 
-@pytest.mark.parametrize(("operator", "axes"), [("Loop", 2), ("Trilu", 3)])
-def test_what_cannot_be_converted_is_refused_by_node_and_operator(tmp_path, operator, axes):
+def test_what_cannot_be_converted_is_refused_by_node_and_operator(tmp_path):
     b = Builder((3, 8))
-    match operator:
-        case "Loop":
-            body = onnx.parser.parse_graph(
-                "body (int64 i, bool c) => (bool d, float[1] y) "
-                "{ d = Identity(c) y = Constant <value = float[1] {1.0}> () }"
-            )
-            trips = b.op("Cast", b.op("ReduceSum", "x", keepdims=0), to=onnx.TensorProto.INT64)
-            b.op("Loop", trips, "", body=body)
-        case "Trilu":
-            b.op("Trilu")
-            b.nodes[-1].domain = "com.microsoft"
+    b.op("Trilu")
+    b.nodes[-1].domain = "com.microsoft"
     b.relu()
     name = b.nodes[-2].name
-    graph = onnx.helper.make_graph(
-        b.nodes, "test", b.inputs, [onnx.helper.make_empty_tensor_value_info(b.last)], b.constants
-    )
-    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("com.microsoft", 1)]
-    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
-    model.graph.output[0].CopyFrom(
-        onnx.helper.make_tensor_value_info(b.last, onnx.TensorProto.FLOAT, [None] * axes)
-    )
-    onnx.save(model, tmp_path / "m.onnx")
-    with pytest.raises(
-        UnsupportedError, match=rf"node '{name}' \({operator}\) cannot be converted: "
-    ):
+    onnx.save(b.unchecked(), tmp_path / "m.onnx")
+    with pytest.raises(UnsupportedError, match=rf"node '{name}' \(Trilu\) cannot be converted: "):
         convert(tmp_path / "m.onnx", dataset(x=uniform(2, 3, 8)))
+
+
+def test_loop_that_draws_random_numbers_is_refused(tmp_path):
+    b = Builder((8,))
+    body = onnx.parser.parse_graph(
+        "body (int64 i, bool go, float[M, 8] h) => (bool on, float[M, 8] next) "
+        "{ on = Identity(go) noise = RandomNormalLike(h) next = Add(h, noise) }"
+    )
+    b.op("Loop", b.constant(3, np.int64), "", b.relu(), body=body)
+    b.gemm(4)
+    with pytest.raises(UnsupportedError, match=r"RandomNormalLike.* in node 'loop1'.*random"):
+        convert(b.save(tmp_path / "m.onnx"), dataset(x=uniform(2, 8)))
+
+
+@pytest.mark.parametrize("kind", BODIES)
+@pytest.mark.parametrize("batch", ["N", 1])
+def test_loops_work_on_the_means_of_what_they_read(tmp_path, kind, batch):
+    b, x = recurrent(kind, batch), uniform(8, 6, 8)
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x), timesteps=256).snn
+    runner = Runner(snn)
+    expected = outputs_of(recurrent(kind).model(), x=x)
+    assert relative_error(runner.run(x).outputs[b.last], expected[b.last]) < 0.02
+    assert not runner.warnings
+
+
+def test_read_out_of_a_recurrent_layer_reads_spikes(tmp_path):
+    b = Builder((6, 8))
+    sequence = b.op("Transpose", "x", perm=[1, 0, 2])
+    weights = [b.normal(1, 20, inputs, scale=0.5) for inputs in (8, 5)]
+    b.op("LSTM", sequence, *weights, hidden_size=5)
+    b.op("Flatten", b.op("Transpose", perm=[2, 0, 1, 3]))
+    b.gemm(3, inputs=6 * 5)
+    x = uniform(8, 6, 8)
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x), timesteps=256).snn
+    assert len(snn.layers) == 1
+    assert relative_error(Runner(snn).run(x).outputs[b.last], ann(b, x)) < 0.02
 
 
 @pytest.mark.parametrize(("operator", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])

@@ -1,5 +1,7 @@
 """Tables: every number that they show, and names with brackets as they are."""
 
+from dataclasses import replace
+
 import pytest
 
 from onnxsnn import display
@@ -106,6 +108,12 @@ def test_energy_shows_operations_and_says_that_it_is_a_model(capsys):
     assert "3,000 MACs in the ANN; at T = 2, 1,234 synaptic operations" in text
     assert "1,000 MACs of a constant input and 140 analog ones" in text
     assert "relative to the reference" not in text
+    assert "not counted" not in text
+
+
+def test_energy_says_what_it_does_not_count(capsys):
+    display.show_energy(replace(ENERGY, uncounted=["loop[3]"]))
+    assert "not counted: loop[3]" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("ratio", "shown"), [(0.265, "0.265"), (None, "not reached")])

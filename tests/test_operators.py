@@ -73,7 +73,7 @@ def test_shape_of_a_varying_tensor_is_static():
     assert id(graph.outputs[0]) not in varying_tensors(graph)
 
 
-@pytest.mark.parametrize("operator", ["CausalConvWithState", "Loop", "QLinearConv", "SequenceAt"])
+@pytest.mark.parametrize("operator", ["CausalConvWithState", "If", "QLinearConv", "SequenceAt"])
 def test_refused_operators_say_why(operator):
     assert TABLE[operator].role is Role.REFUSED
 

@@ -52,7 +52,7 @@ class Convertibility:
         rows: one per node of the source model, in topological order.
         fates: nodes by fate.
         macs: multiply-accumulates per sample by what drives them.
-        unsized: nodes with products of weights whose sizes are not known, not in `macs`.
+        unsized: nodes whose products of weights are not known, Loops among them; not in `macs`.
         assumed: the size that was taken for what the inputs leave open; None where nothing is.
         rectifiers: layers of neurons in the place of rectifiers.
         encoders: layers of neurons that encode what is analog.

@@ -12,7 +12,7 @@ the weights that it really meets (`synaptic.py`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -111,6 +111,7 @@ class Energy:
         synaptic_operations: until each step, [T].
         rows: by node.
         energies: by model.
+        uncounted: nodes whose operations are in none of these: Loops and Scans.
     """
 
     samples: int
@@ -121,6 +122,7 @@ class Energy:
     synaptic_operations: list[float]
     rows: list[OperationRow]
     energies: list[ModelledEnergy]
+    uncounted: list[str] = field(default_factory=list)
 
 
 def energy(
@@ -187,6 +189,7 @@ def _summary(
             )
             for model in models
         ],
+        uncounted=counted.uncounted,
     )
 
 

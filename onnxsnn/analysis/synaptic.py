@@ -47,6 +47,7 @@ class Instrumented:
         static: nodes that a constant current drives: they are computed once.
         analog: nodes that analog values drive; those in front of a neuron in every step,
             which is True, those of the read-out once.
+        uncounted: nodes that run a body of their own, whose products are not known.
     """
 
     snn: SpikingModel
@@ -54,6 +55,7 @@ class Instrumented:
     macs: dict[str, int] = field(default_factory=dict)
     static: set[str] = field(default_factory=set)
     analog: dict[str, bool] = field(default_factory=dict)
+    uncounted: list[str] = field(default_factory=list)
 
 
 def instrument(snn: SpikingModel, feeds: Mapping[str, Array]) -> Instrumented:
@@ -71,6 +73,8 @@ def instrument(snn: SpikingModel, feeds: Mapping[str, Array]) -> Instrumented:
                 found.counters[node.name] = _counter(graph, node, arriving, np.ones(()))
             continue
         products = macs(sizes)
+        if any(node.subgraphs()):
+            found.uncounted.append(node.name)
         if not products:
             continue
         found.macs[node.name] = products
@@ -89,7 +93,7 @@ def instrument(snn: SpikingModel, feeds: Mapping[str, Array]) -> Instrumented:
 
 def _sized(graph: Graph, snn: SpikingModel, feeds: Mapping[str, Array]) -> list[Node]:
     """The nodes, copied, with the shapes of what those with products read and write."""
-    nodes = [node for node in graph.nodes if macs(node) != 0]
+    nodes = [node for node in graph.nodes if macs(node) != 0 and not any(node.subgraphs())]
     inner = {t.name for node in nodes for t in [*node.inputs, *node.outputs] if t.inputs}
     (values,) = Runner(snn, taps=sorted(inner - set(snn.outputs))).steps(feeds, 1)
     copied = graph.copy()

@@ -252,7 +252,7 @@ class Bench:
         tensors = part.tensors()
         currents = [probe.inputs[0] for probe in probes]
         part.outputs = [*currents, *(tensors[state.output] for state in states)]
-        part.cleanup(remove_unused_graph_inputs=True)
+        part.cleanup(remove_unused_graph_inputs=True, recurse_subgraphs=False)
         model = stateful(part, states)
         graph = StepGraph(model, states, [tensor.name for tensor in currents])
         return _Part(graph, [spec.name for spec in input_specs(model)])

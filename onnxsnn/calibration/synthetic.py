@@ -34,7 +34,7 @@ def cut_at_normalized(graph: Graph, moments: Mapping[str, Moments]) -> Graph:
             tensor.inputs.clear()
             cut.inputs.append(tensor)
     cut.outputs = [node.outputs[0] for node in cut.nodes if is_rate_norm(node)]
-    cut.cleanup(remove_unused_graph_inputs=True)
+    cut.cleanup(remove_unused_graph_inputs=True, recurse_subgraphs=False)
     return cut
 
 

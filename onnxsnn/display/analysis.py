@@ -100,6 +100,8 @@ def show_energy(energy: Energy, ratio: SpikeRatio | None = None) -> None:
         f"of a constant input and {energy.analog_macs[-1]:,} analog ones in the SNN",
         soft_wrap=True,
     )
+    if energy.uncounted:
+        console.print(f"not counted: {plain(', '.join(energy.uncounted))}", soft_wrap=True)
     if ratio is not None:
         shown = "not reached" if ratio.ratio is None else f"{ratio.ratio:.3f}"
         console.print(

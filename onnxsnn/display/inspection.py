@@ -66,7 +66,7 @@ def show_convertibility(report: Convertibility) -> None:
     total = sum(report.macs.values())
     console.print(f"{total:,} multiply-accumulates per sample{sized}: {shares}", soft_wrap=True)
     if report.unsized:
-        console.print(f"{report.unsized} more layers, whose sizes are not known")
+        console.print(f"{report.unsized} more layers, whose products are not known")
     console.print(
         f"{report.rectifiers} layers of neurons for rectifiers, {report.encoders} that encode "
         "what is analog"

@@ -12,7 +12,8 @@
    axes by a constant is a Gemm. (The Add behind it is folded with the normalizations.)
 7. A recurrent layer's first state of zeros is left out: that is what it starts with anyway,
    however large the batch.
-8. What no output needs goes.
+8. A Loop or Scan lists all that its body reads: see `passes/carry_captures.py`.
+9. What no output needs goes.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from onnxsnn.graph import (
     sole_producer,
     unique_name,
 )
+from onnxsnn.passes.carry_captures import carry_captures
 from onnxsnn.passes.report import Report
 from onnxsnn.passes.sizes import fix_targets, sizes_of
 from onnxsnn.passes.strides import remove_strides
@@ -64,6 +66,7 @@ def clean(graph: Graph) -> tuple[Graph, Report]:
     graph = infer_shapes(graph)
     _canonical_products(graph, report)
     _canonical_states(graph)
+    carry_captures(graph, report)
     graph.cleanup()
     _check_finite(graph)
     return graph, report

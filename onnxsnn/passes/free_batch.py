@@ -4,9 +4,10 @@
    graph. A Reshape to a constant shape leaves the axis open where they lie (a -1), with heads or
    a sequence beside them or not, or copies it (a 0); so does an Expand (a 1). Constants that are
    the same for every sample are cut to one, and repeated beside others in a Concat (class tokens)
-   or GatherElements; sizes of a Resize have the batch's among them. Whether that is sound the
-   arithmetic says: the new graph must give, for a sample more, what the old one gives for those
-   that it takes. Where it does not, the graph stays as it was.
+   or GatherElements; so do states of a Loop or Scan that start with zeros. Sizes of a Resize have
+   the batch's among them. Whether that is sound the arithmetic says: the new graph must give, for
+   a sample more, what the old one gives for those that it takes. Where it does not, the graph
+   stays as it was.
 2. A graph whose batch is symbolic, and that takes one sample but not two all the same (an
    exporter wrote the 1 into it somewhere), is one of a batch of one.
 """
@@ -30,6 +31,7 @@ from onnxsnn.graph import (
     unique_name,
 )
 from onnxsnn.passes.follow_samples import FollowedSamples, Place, place_among
+from onnxsnn.passes.loop_shapes import loop_shapes
 from onnxsnn.passes.report import Report
 from onnxsnn.session import Session, fixed_batch
 
@@ -47,6 +49,8 @@ def free_batch(graph: Graph) -> tuple[Graph, Report]:
     batch = fixed_batch([tensor.shape or () for tensor in graph.inputs])
     if not batch or not all(is_static_shape(tensor.shape) for tensor in graph.inputs):
         return graph, report
+    looped = loop_shapes(graph, batch)
+    graph = infer_shapes(graph, looped) if looped else graph
     freed = _freed(graph, batch)
     if freed is not None and _same_for_each_sample(graph, freed, batch):
         report.actions["batch axis made symbolic"] += 1
@@ -99,11 +103,20 @@ def _freed(graph: Graph, batch: int) -> Graph | None:
         if node.op in _FREES:
             _FREES[node.op](freed, node, samples)
         samples.follow(node)
+        _open_bodies(node, batch)
     for tensor in [*freed.inputs, *freed.outputs]:
         if not tensor.shape or tensor.shape[0] != batch:
             return None
         tensor.shape = [_BATCH, *tensor.shape[1:]]
     return infer_shapes(freed)
+
+
+def _open_bodies(node: gs.Node, batch: int) -> None:
+    """Leave sizes that are the batch's open in the body of a Loop or Scan, and within it."""
+    for body in node.subgraphs(recursive=True):
+        for tensor in [*body.tensors().values(), *body.inputs]:
+            if constant(tensor) is None and tensor.shape:
+                tensor.shape = [None if size == batch else size for size in tensor.shape]
 
 
 def _free_reshape(graph: Graph, node: gs.Node, samples: FollowedSamples) -> None:
@@ -161,6 +174,22 @@ def _repeat_constants(graph: Graph, node: gs.Node, samples: FollowedSamples) -> 
         node.inputs[position] = each
 
 
+def _repeat_starts(graph: Graph, node: gs.Node, samples: FollowedSamples) -> None:
+    """Let states that start with zeros do so for every sample, along their first axis for one."""
+    beside = _followed(node, samples)[:1]
+    place = samples.place(beside[0]) if beside else None
+    for position, values in enumerate(map(constant, node.inputs)):
+        if place is None or place.inner != 1 or values is None or np.any(values):
+            continue
+        if samples.batch in values.shape:
+            name, at = node.inputs[position].name, values.shape.index(samples.batch)
+            zero = gs.Constant(unique_name(graph, f"{name}.zero"), np.zeros((), values.dtype))
+            each = gs.Variable(unique_name(graph, f"{name}.each"), values.dtype, values.shape)
+            sizes = _sizes(graph, beside[0], place.axis, values.shape, at)
+            insert(graph, "Expand", [zero, sizes], each)
+            node.inputs[position] = each
+
+
 def _of_each_sample(node: gs.Node, samples: FollowedSamples) -> Iterator[tuple[int, Array, int]]:
     """Constants that have the same values for each sample: position, values and samples' axis."""
     for tensor in _followed(node, samples)[:1]:
@@ -192,14 +221,25 @@ _FREES = {
     **dict.fromkeys(["Add", "Div", "Mul", "Pow", "Sub", "Where"], _share_constants),
     "Concat": _repeat_constants,
     "Expand": _free_expand,
+    **dict.fromkeys(["Loop", "Scan"], _repeat_starts),
     "GatherElements": _repeat_constants,
     "Reshape": _free_reshape,
     "Resize": _free_resize,
 }
 
 
-def _sizes(graph: Graph, tensor: gs.Tensor, axis: int, sizes: Sequence[int] | Array) -> gs.Tensor:
-    """These sizes as a vector, but that of an axis is the one that the tensor has there."""
+def _sizes(
+    graph: Graph,
+    tensor: gs.Tensor,
+    axis: int,
+    sizes: Sequence[int] | Array,
+    place: int | None = None,
+) -> gs.Tensor:
+    """These sizes as a vector, but that of an axis is the one that the tensor has there.
+
+    It goes to `place`; None for the same axis.
+    """
+    place = axis if place is None else place
     shape, batch, result = (
         gs.Variable(unique_name(graph, f"{tensor.name}.{part}"), np.int64)
         for part in ("shape", "batch", "sizes")
@@ -208,8 +248,8 @@ def _sizes(graph: Graph, tensor: gs.Tensor, axis: int, sizes: Sequence[int] | Ar
         gs.Constant(unique_name(graph, f"{tensor.name}.{part}"), np.array(values, np.int64))
         for part, values in (
             ("axis", [axis]),
-            ("before", sizes[:axis]),
-            ("behind", sizes[axis + 1 :]),
+            ("before", sizes[:place]),
+            ("behind", sizes[place + 1 :]),
         )
     )
     insert(graph, "Shape", [tensor], shape)

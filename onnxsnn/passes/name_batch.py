@@ -1,13 +1,17 @@
 """The axis of the samples, by its name in every shape where it is alone on an axis.
 
 Shape inference loses the name where a Reshape finds a size by itself (-1). Sizes are inferred for
-a number of samples instead that is like no other size.
+a number of samples instead that is like no other size. What a Loop or Scan gives, it cannot know:
+they are run, on zeros, for one and another number of samples.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 from onnxsnn.graph import Graph, constant, resized
 from onnxsnn.passes.follow_samples import SAMPLES
+from onnxsnn.passes.loop_shapes import loop_shapes
 
 __all__ = ["batch_names", "name_batch"]
 
@@ -27,13 +31,35 @@ def name_batch(graph: Graph) -> None:
     if len(names) != 1:
         return
     (name,) = names
-    sized = resized(graph, lambda shape: [_of_many(shape[0], name), *shape[1:]])
+    sized = resized(graph, lambda shape: [_of_many(shape[0], name), *shape[1:]], _looped(graph))
     sizes = {key: tensor.shape for key, tensor in sized.tensors().items()}
     for tensor in graph.tensors().values():
-        found = sizes.get(tensor.name) or []
-        if constant(tensor) is None and tensor.shape and len(found) == len(tensor.shape):
-            pairs = zip(found, tensor.shape, strict=True)
-            tensor.shape = [_named(size, mine, name) for size, mine in pairs]
+        found = sizes.get(tensor.name)
+        if constant(tensor) is None and found:
+            mine = [None] * len(found) if tensor.shape is None else tensor.shape
+            if len(mine) == len(found):
+                pairs = zip(found, mine, strict=True)
+                tensor.shape = [_named(size, before, name) for size, before in pairs]
+
+
+def _looped(graph: Graph) -> dict[str, list[Any]]:
+    """The shapes for many samples of what Loops and Scans give, by name, as far as they show."""
+    few, more = (loop_shapes(graph, samples) for samples in _FEW)
+    return {
+        name: [_size(pair) for pair in zip(shape, more[name], strict=True)]
+        for name, shape in few.items()
+        if name in more and len(shape) == len(more[name])
+    }
+
+
+_FEW = 2, 3  # samples
+
+
+def _size(pair: tuple[int, int]) -> int | None:
+    """An axis for many samples, by its sizes for each of the few."""
+    if pair == _FEW:
+        return SAMPLES
+    return pair[0] if pair[0] == pair[1] else None
 
 
 def _of_many(size: int | str | None, name: str) -> int | str | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxsnn.arrays import Array
 from onnxsnn.errors import OnnxSnnError
 from onnxsnn.graph import (
     Graph,
@@ -22,6 +21,7 @@ from onnxsnn.graph import (
     remove,
     replace_everywhere,
     to_model,
+    zeros,
 )
 from onnxsnn.passes.report import Report
 from onnxsnn.session import Session
@@ -61,7 +61,7 @@ def _in_order(graph: Graph, indices: Tensor, source: Tensor) -> bool:
         return False
     try:
         part = to_model(part_up_to(graph, [indices.name, source.name]))
-        found, values = Session(part).run(_zeros(graph)).values()
+        found, values = Session(part).run(zeros(graph, _SAMPLES)).values()
     except OnnxSnnError:
         return False
     return np.array_equal(found, np.arange(values.size).reshape(values.shape))
@@ -72,13 +72,3 @@ def _from_shapes(graph: Graph, tensor: Tensor) -> bool:
     shapes = [out.name for node in graph.nodes if node.op == "Shape" for out in node.outputs]
     read = {id(source) for node in nodes_before([tensor], shapes) for source in node.inputs}
     return not any(id(entry) in read or entry is tensor for entry in graph.inputs)
-
-
-def _zeros(graph: Graph) -> dict[str, Array]:
-    """A few samples of zeros, or as many as the batch is fixed at."""
-    return {
-        tensor.name: np.zeros(
-            [s if isinstance(s, int) else _SAMPLES for s in tensor.shape], tensor.dtype
-        )
-        for tensor in graph.inputs
-    }

@@ -471,7 +471,7 @@ class _TimeBatcher:
             part = graph.copy()
             tensors = part.tensors()
             part.outputs = [tensors[tensor.name] for tensor in computed]
-            part.cleanup(remove_unused_graph_inputs=True)
+            part.cleanup(remove_unused_graph_inputs=True, recurse_subgraphs=False)
             static = to_model(part)
         for tensor in computed:
             tensor.inputs.clear()

@@ -365,6 +365,8 @@ def _energy(data: ReportData) -> Made:
         f"ANN. By the model of {escape(first.model.name)} that is {comparison} the ANN's energy. "
         "These are models, and no measurements."
     )
+    if found.uncounted:
+        lead += f" Not counted: {escape(', '.join(found.uncounted))}."
     rows = []
     for i, result in enumerate(found.energies):
         key, model = f"energy.energies.{i}", result.model

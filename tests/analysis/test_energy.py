@@ -15,6 +15,7 @@ from onnxsnn.analysis.synaptic import instrument
 from onnxsnn.errors import UsageError
 from onnxsnn.graph import from_model
 from onnxsnn.session import Session
+from tests.loops import recurrent
 from tests.models import Builder, dataset, uniform
 from tests.networks import STRUCTURES
 
@@ -230,6 +231,14 @@ def test_attention_is_paid_for_in_every_step(tmp_path):
     snn = convert(source, dataset(x=x), timesteps=3).snn
     found = energy(snn, dataset(x=x))
     assert found.analog_macs[2] == 3 * found.analog_macs[0] > 0
+
+
+def test_a_loop_is_said_not_to_be_counted(tmp_path):
+    b, x = recurrent("Loop"), uniform(4, 6, 8)
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x), timesteps=3).snn
+    found = energy(snn, dataset(x=x))
+    assert found.uncounted == ["loop9"]
+    assert found.ann_macs == 6 * 8 * 8 + 30 * 4
 
 
 def test_energies_are_operations_times_costs(tmp_path):

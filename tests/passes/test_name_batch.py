@@ -1,8 +1,11 @@
 """name_batch: the axis of the samples has its name wherever it is an axis of its own."""
 
 import numpy as np
+import pytest
 
+from onnxsnn.passes.clean import clean
 from onnxsnn.passes.name_batch import name_batch
+from tests.loops import BODIES, recurrent
 from tests.models import Builder
 
 
@@ -30,3 +33,13 @@ def test_a_fixed_batch_has_no_name():
     b = Builder((7, 8), batch=3)
     moved = b.op("Transpose", perm=[1, 0, 2])
     assert shapes(b)[moved] == [7, 3, 8]
+
+
+@pytest.mark.parametrize("kind", BODIES)
+def test_what_a_loop_gives_is_found_by_running_it(kind):
+    graph, _ = clean(recurrent(kind).graph())
+    name_batch(graph)
+    (node,) = (node for node in graph.nodes if node.op in ("Loop", "Scan"))
+    steps = node.outputs[-1]
+    assert steps.shape == [6, "N", 5]
+    assert steps.outputs[0].outputs[0].shape == ["N", 6, 5]
