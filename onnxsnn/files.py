@@ -14,6 +14,7 @@ from onnx.external_data_helper import load_external_data_for_model
 
 from onnxsnn.errors import ModelError, OutputError
 from onnxsnn.fused import take_apart
+from onnxsnn.qonnx import without_qonnx
 
 __all__ = ["check_writable", "read_model", "write_bytes", "write_model"]
 
@@ -45,6 +46,10 @@ def read_model(path: str | Path) -> onnx.ModelProto:
     _clear_unknown_sizes(model.graph)
     _sort_nodes(model.graph)
     _leave_constants_out(model)
+    try:
+        model = without_qonnx(model)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
     try:  # the checker knows no operator that was ONNX Runtime's before it was ONNX's
         onnx.checker.check_model(take_apart(model))
     except EncodeError as error:

@@ -88,7 +88,7 @@ def load_source(path: str | Path) -> Source:
             f"{path}: is of opset {opset_of(model)}, older than {_OLDEST_OPSET}; "
             f"export it again with opset {MINIMUM_OPSET} or newer"
         )
-    precisions = other_precisions(model) + ["8-bit integers"] * is_quantized(model)
+    precisions = other_precisions(model) + ["whole numbers"] * is_quantized(model)
     model = _runnable(model, path)
     digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     return Source(model, digest, input_specs(model), precisions)

@@ -239,7 +239,7 @@ def test_bytes_that_come_in_and_go_out_stay_bytes(tmp_path):
 def test_it_is_said(tmp_path):
     source = load_source(bytes_in_and_out().save(tmp_path / "m.onnx"))
     warnings = convert(source, dataset(x=np.ones((4, 4), np.uint8))).warnings
-    assert "the model is of 8-bit integers; the SNN computes in float32" in warnings
+    assert "the model is of whole numbers; the SNN computes in float32" in warnings
 
 
 @pytest.mark.parametrize("last", [0, 1])
