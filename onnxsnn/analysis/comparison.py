@@ -11,9 +11,11 @@ from onnxsnn.convert import convert, takes_data
 from onnxsnn.data import Dataset
 from onnxsnn.model import SpikingModel
 from onnxsnn.neurons import RECTIFYING_NEURONS, IntegrateAndFire, Neuron
+from onnxsnn.pipeline import Pipeline, prepare
+from onnxsnn.ratenorm import RECTIFYING, rate_norms, threshold_of
 from onnxsnn.source import Source
 
-__all__ = ["TIMESTEPS", "WAYS", "Comparison", "Way", "compare"]
+__all__ = ["TIMESTEPS", "WAYS", "Comparison", "Way", "compare", "ways_for"]
 
 TIMESTEPS = (1, 2, 4, 8, 16, 32)
 _CORRECTED = {None: "", True: ", corrected", False: ", uncorrected"}
@@ -72,6 +74,21 @@ WAYS = (
     Way("fit", "burst", 4),
     Way("fit", "multi-threshold", 8),
 )
+
+
+_TRAINED = Way("trained"), Way("trained", "signed")
+
+
+def ways_for(source: Source, data: Dataset) -> tuple[Way, ...]:
+    """WAYS, and the thresholds of training where every rectifier has one.
+
+    Raises:
+        UnsupportedError: the model cannot be converted.
+    """
+    graph = prepare(source, Pipeline(None), data).graph
+    rectifiers = [node for node in rate_norms(graph) if node.op == RECTIFYING]
+    trained = rectifiers and all(threshold_of(node) is not None for node in rectifiers)
+    return WAYS + _TRAINED if trained else WAYS
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from onnxsnn import display
-from onnxsnn.analysis.comparison import TIMESTEPS, Comparison, compare
+from onnxsnn.analysis.comparison import TIMESTEPS, Comparison, compare, ways_for
 from onnxsnn.cli.options import (
     FILE,
     calibration_and_test,
@@ -60,7 +60,8 @@ def compare_command(
     test = load_data(data, source.inputs, options)
     samples, test = calibration_and_test(test, calibrate, source.inputs, options)
     with display.progress("comparing") as progress:
-        comparison = compare(source, samples, test, timesteps=timesteps, progress=progress)
+        ways = ways_for(source, samples)
+        comparison = compare(source, samples, test, ways, timesteps, progress)
     if plot is not None:
         draw(comparison, plot)
     if as_json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onnxsnn.analysis.comparison import Comparison
+from onnxsnn.convert import takes_data
 from onnxsnn.display.base import new_table, number, percent, stdout
 
 __all__ = ["show_best", "show_comparison"]
@@ -32,5 +33,6 @@ def show_best(comparison: Comparison, model: str, data: str) -> None:
     way, timesteps = comparison.best
     console = stdout()
     console.print(f"best: {way}, T = {timesteps}")
-    command = f"onnxsnn convert {model} --data {data} --timesteps {timesteps} {way.options}"
+    given = f" --data {data}" if takes_data(way.threshold, way.correct) else ""
+    command = f"onnxsnn convert {model}{given} --timesteps {timesteps} {way.options}"
     console.print(command, soft_wrap=True, markup=False)

@@ -2,12 +2,13 @@
 
 import pytest
 
-from onnxsnn.analysis.comparison import Comparison, Way, compare
+from onnxsnn.analysis.comparison import WAYS, Comparison, Way, compare, ways_for
 from onnxsnn.analysis.evaluate import Row
+from onnxsnn.display import show_best
 from onnxsnn.errors import UsageError
 from onnxsnn.plot import check_plot, draw
 from onnxsnn.source import load_source
-from tests.models import dataset, uniform
+from tests.models import Builder, dataset, uniform
 from tests.networks import STRUCTURES, average_network, residual_network
 
 PLAIN, MULTI = Way("fit"), Way("fit", "multi-threshold", 4)
@@ -68,6 +69,29 @@ def test_trained_thresholds_are_compared_without_data_and_corrected_with_them(tm
     comparison = compare(source, dataset(x=x[:16]), dataset(x=x[16:]), ways, (4,))
     plain, corrected = (rows[0].error for rows in comparison.rows.values())
     assert plain != corrected
+
+
+def test_thresholds_of_training_are_a_way_where_every_rectifier_has_one(tmp_path):
+    """By which the command that is printed takes no data."""
+    b = Builder((8,))
+    b.gemm(12)
+    b.clip(6.0)
+    b.gemm(12)
+    b.clip(6.0)
+    b.gemm(3)
+    data = dataset(x=uniform(4, 8))
+    ways = ways_for(load_source(b.save(tmp_path / "m.onnx")), data)
+    assert ways == (*WAYS, Way("trained"), Way("trained", "signed"))
+    b.relu()
+    b.gemm(3)
+    assert ways_for(load_source(b.save(tmp_path / "m.onnx")), data) == WAYS
+
+
+@pytest.mark.parametrize(("way", "given"), [(PLAIN, " --data d.npz"), (Way("trained"), "")])
+def test_command_of_the_best_way_gives_data_where_it_takes_any(capsys, way, given):
+    rows = comparison_of([0.9, 0.9, 0.9], [0.1, 0.1, 0.1]).rows
+    show_best(Comparison({way: rows[PLAIN]}, {way: 1.0}, 0.9, 100), "m.onnx", "d.npz")
+    assert f"onnxsnn convert m.onnx{given} --timesteps 1 " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("suffix", [".svg", ".png"])
