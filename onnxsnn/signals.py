@@ -72,13 +72,19 @@ class Signals:
             return Signal.ANALOG if reads > Signal.CURRENT else Signal.CURRENT
         if self.is_linear(node) or (node.op in _KEEPS_SPIKES and reads is Signal.SPIKES):
             return reads
-        before_weights = reads is Signal.INPUT and node.op not in _WEIGHTS_WITHIN
+        before_weights = reads is Signal.INPUT and not _holds_weights(node)
         return Signal.INPUT if before_weights else Signal.ANALOG
 
 
 _KEEPS_SPIKES = {"MaxPool", "GlobalMaxPool"}  # of running sums of spikes they make spikes again
-_WEIGHTS_WITHIN = {"GRU", "LSTM", "Loop", "RNN", "Scan"}
+_RECURRENT = {"GRU", "LSTM", "RNN"}
 _WEIGHTED = {"Conv", "ConvTranspose", "DeformConv", "Einsum", "Gemm", "MatMul"}
+
+
+def _holds_weights(node: Node) -> bool:
+    """Whether a node that is no layer of weights holds some all the same."""
+    inner = (inner for body in node.subgraphs(recursive=True) for inner in body.nodes)
+    return node.op in _RECURRENT or any(one.op in _RECURRENT | _WEIGHTED for one in inner)
 
 
 def weighted_input(node: Node) -> int | None:

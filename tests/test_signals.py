@@ -1,5 +1,6 @@
 """signals: what drives a layer of weights."""
 
+import onnx
 import pytest
 
 from onnxsnn.errors import UnsupportedError
@@ -38,6 +39,20 @@ def test_what_a_nonlinear_operator_makes_of_weights_is_analog(operator):
     b = Builder((3, 6, 6))
     b.conv(4)
     assert signals_of(b, b.op(operator)) == [Signal.ANALOG]
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"), [("Neg(h)", Signal.INPUT), ("MatMul(h, {})", Signal.ANALOG)]
+)
+def test_a_loop_over_the_input_makes_analog_values_if_it_holds_weights(step, expected):
+    b = Builder((8,))
+    step = step.format(b.normal(8, 8))
+    body = onnx.parser.parse_graph(
+        "body (int64 i, bool go, float[M, 8] h) => (bool on, float[M, 8] next) "
+        f"{{ on = Identity(go) next = {step} }}"
+    )
+    b.op("Loop", b.constant(3, "int64"), "", "x", body=body)
+    assert signals_of(b, b.op("Reshape", b.last, b.constant([-1, 8], "int64"))) == [expected]
 
 
 def test_max_pooling_keeps_spikes_and_a_sum_with_spikes_is_spikes():

@@ -15,8 +15,9 @@ def loop_shapes(graph: Graph, samples: int) -> dict[str, list[int]]:
     names = [tensor.name for node in loops for tensor in node.outputs if tensor.outputs]
     if not names or not all(is_static_shape(tensor.shape) for tensor in graph.inputs):
         return {}
-    session, feeds = Session(to_model(part_up_to(graph, names))), zeros(graph, samples)
+    feeds = zeros(graph, samples)
     try:
+        session = Session(to_model(part_up_to(graph, names)))
         values = session.run({name: feeds[name] for name in session.inputs})
     except OnnxSnnError:
         return {}
