@@ -20,7 +20,7 @@ from onnx import helper, numpy_helper
 from onnxsnn.arrays import Array
 from onnxsnn.errors import ModelError
 
-__all__ = ["without_qonnx"]
+__all__ = ["constants_of", "without_qonnx"]
 
 _DOMAINS = {"finn.custom_op.general", "onnx.brevitas", "qonnx.custom_op.general"}
 _ROUND: dict[str, Callable[[Array], Array]] = {
@@ -41,7 +41,7 @@ def without_qonnx(model: onnx.ModelProto) -> onnx.ModelProto:
         return model
     plain = onnx.ModelProto()
     plain.CopyFrom(model)
-    constants = dict(_constants(model.graph))
+    constants = dict(constants_of(model.graph))
     plain.graph.ClearField("node")
     for node in model.graph.node:
         if node.domain not in _DOMAINS:
@@ -57,7 +57,7 @@ def without_qonnx(model: onnx.ModelProto) -> onnx.ModelProto:
     return plain
 
 
-def _constants(graph: onnx.GraphProto) -> Iterator[tuple[str, Array]]:
+def constants_of(graph: onnx.GraphProto) -> Iterator[tuple[str, Array]]:
     """The values of constants, by name."""
     for tensor in graph.initializer:
         yield tensor.name, numpy_helper.to_array(tensor)

@@ -19,8 +19,9 @@ import onnx_graphsurgeon as gs
 
 from onnxsnn.arrays import Array
 from onnxsnn.graph import Graph, Node, Tensor, computed, constant, insert, remove, unique_name
+from onnxsnn.qonnx import constants_of
 
-__all__ = ["dequantize", "is_quantized"]
+__all__ = ["dequantize", "fewest_levels", "is_quantized"]
 
 _DOMAINS = {None, "", "ai.onnx", "com.microsoft"}
 _MOVES = {
@@ -35,6 +36,28 @@ _NOT_NEGATIVE = {"Abs", "Exp", "HardSigmoid", "Relu", "Sigmoid", "Softmax", "Sqr
 def is_quantized(model: onnx.ModelProto) -> bool:
     """Whether a model holds quantized operators."""
     return any(node.op_type in _QUANTIZED for node in model.graph.node)
+
+
+def fewest_levels(model: onnx.ModelProto) -> int | None:
+    """How many steps the coarsest rounding of values has; None where none are rounded.
+
+    Weights do not count, nor does what is not quantized by constants.
+    """
+    held = dict(constants_of(model.graph))
+    readers = {name: node for node in model.graph.node for name in node.input}
+    found = []
+    for node in model.graph.node:
+        if node.op_type == "QuantizeLinear" and node.input[0] not in held:
+            zero = held.get(node.input[2]) if len(node.input) > 2 else np.zeros((), np.uint8)
+            least, most = (-np.inf, np.inf) if zero is None else _limits(zero.dtype)
+            clip = readers.get(node.output[0])
+            if clip is not None and clip.op_type == "Clip":
+                bounds = [held[name] for name in clip.input[1:] if name in held]
+                if len(bounds) == 2:
+                    least, most = (float(bound.reshape(-1)[0]) for bound in bounds)
+            found.append(most - least)
+    fewest = min(found, default=np.inf)
+    return int(fewest) if np.isfinite(fewest) else None
 
 
 def dequantize(graph: Graph) -> None:

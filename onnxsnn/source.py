@@ -18,7 +18,7 @@ from onnxsnn.graph import Graph, from_model, infer_shapes, opset_of
 from onnxsnn.inputs import InputSpec
 from onnxsnn.model import input_specs, kind_of
 from onnxsnn.precision import other_precisions, to_single_precision
-from onnxsnn.quantized import dequantize, is_quantized
+from onnxsnn.quantized import dequantize, fewest_levels, is_quantized
 from onnxsnn.session import make_session
 
 __all__ = ["Source", "load_source"]
@@ -36,12 +36,14 @@ class Source:
         digest: SHA-256 of the file, hexadecimal.
         inputs: what it is fed; weights that are graph inputs are not among them.
         precisions: the types of numbers, other than float32, that the file computes with.
+        levels: the steps of the coarsest rounding of values in it; None where none are rounded.
     """
 
     model: onnx.ModelProto
     digest: str
     inputs: list[InputSpec]
     precisions: list[str] = field(default_factory=list)
+    levels: int | None = None
 
     def graph(self) -> Graph:
         """The model as a graph: functions inlined, in float32, opset 14 or newer, shapes inferred.
@@ -91,7 +93,7 @@ def load_source(path: str | Path) -> Source:
     precisions = other_precisions(model) + ["whole numbers"] * is_quantized(model)
     model = _runnable(model, path)
     digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    return Source(model, digest, input_specs(model), precisions)
+    return Source(model, digest, input_specs(model), precisions, fewest_levels(model))
 
 
 def _runnable(model: onnx.ModelProto, path: str | Path) -> onnx.ModelProto:

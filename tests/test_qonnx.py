@@ -141,9 +141,25 @@ def test_a_network_of_4_bits_converts_with_the_thresholds_of_its_training(tmp_pa
     ]
     onnx.save(model_of(nodes, held, (8,)), tmp_path / "m.onnx")
     source, x = load_source(tmp_path / "m.onnx"), uniform(32, 8)
-    snn = convert(source, threshold="trained", timesteps=15).snn
-    (layer,) = snn.layers
+    conversion = convert(source, threshold="trained", timesteps=15)
+    snn, (layer,) = conversion.snn, conversion.snn.layers
+    assert source.levels == 15
+    assert not any("rounds values" in warning for warning in conversion.warnings)
     assert layer.threshold == pytest.approx(15 * 0.2)
     expected = Session(source.model).run({"x": x})["y"]
     error = Runner(snn).run(x).outputs["y"] - expected
     assert np.linalg.norm(error) < 0.02 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize(("bits", "warned"), [(2, True), (4, True), (8, False)])
+def test_levels_that_are_not_kept_are_said(tmp_path, bits, warned):
+    held = {"scale": 0.2, "zero": 0, "bits": bits, "a": uniform(8, 20), "b": uniform(20, 4)}
+    nodes = [
+        helper.make_node("MatMul", ["x", "a"], ["current"]),
+        quant("current", "rounded", signed=0),
+        helper.make_node("MatMul", ["rounded", "b"], ["y"]),
+    ]
+    onnx.save(model_of(nodes, held, (8,)), tmp_path / "m.onnx")
+    for chosen in ({}, {"threshold": "trained"}):
+        warnings = convert(tmp_path / "m.onnx", timesteps=8, **chosen).warnings
+        assert any(f"--timesteps {2**bits - 1} keeps" in w for w in warnings) == warned
