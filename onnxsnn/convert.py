@@ -28,7 +28,7 @@ from onnxsnn.passes.samples_first import samples_first
 from onnxsnn.passes.set_thresholds import set_thresholds
 from onnxsnn.passes.spike import spike
 from onnxsnn.pipeline import Keep, Pipeline, prepare
-from onnxsnn.ratenorm import RECTIFYING, SIGNED, rate_norms, scale_of, threshold_of
+from onnxsnn.ratenorm import SIGNED, rate_norms, scale_of, threshold_of, untrained
 from onnxsnn.signals import refuse_analog
 from onnxsnn.source import Source, load_source
 from onnxsnn.thresholds import METHODS
@@ -332,11 +332,7 @@ def _method(
             "give data with --data, or choose another threshold"
         )
     if threshold == "trained":
-        unset = [
-            node.name
-            for node in rate_norms(graph)
-            if node.op == RECTIFYING and threshold_of(node) is None
-        ]
+        unset = [node.name for node in untrained(graph)]
         if unset:
             raise UnsupportedError(
                 f"threshold 'trained' needs every rectifier clipped, and node {unset[0]!r} and "

@@ -14,9 +14,9 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 import onnx
-from onnx import helper
 
 from onnxsnn.graph import from_model, opset_of
+from onnxsnn.parts import Parts
 
 __all__ = ["take_apart"]
 
@@ -68,14 +68,10 @@ def _parts(
     return parts.nodes
 
 
-class _Parts:
-    """The nodes that stand for one.
+class _Parts(Parts):
+    """The nodes that stand for one, and what rules ask of the model.
 
     Attributes:
-        nodes: so far.
-        inputs: what the node reads.
-        outputs: what it gives.
-        attributes: of the node; a rule takes out what its parts have not.
         shapes: of tensors whose rank is known, by name.
         opset: of the model.
     """
@@ -83,56 +79,8 @@ class _Parts:
     def __init__(
         self, node: onnx.NodeProto, shapes: Mapping[str, Sequence[Any]], opset: int
     ) -> None:
+        super().__init__(node)
         self.shapes, self.opset = shapes, opset
-        self.nodes: list[onnx.NodeProto] = []
-        self.inputs, self.outputs = list(node.input), list(node.output)
-        self.attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-        self._node = node
-
-    def add(
-        self,
-        operator: str,
-        *inputs: str,
-        gives: str = "",
-        more: Sequence[str] = (),
-        **attributes: Any,
-    ) -> str:
-        """A node, named after the one that it is a part of; the first tensor that it gives."""
-        number, base = len(self.nodes), next(filter(None, self.outputs))
-        output = gives or f"{base}.{operator}.{number}"
-        name = f"{self._node.name or base}/{operator}.{number}"
-        self.nodes.append(helper.make_node(operator, inputs, [output, *more], name, **attributes))
-        return output
-
-    def number(self, value: float) -> str:
-        """A constant."""
-        tensor = helper.make_tensor("value", onnx.TensorProto.FLOAT, [], [value])
-        return self.add("Constant", value=tensor)
-
-    def whole(self, *values: int) -> str:
-        """A constant vector of whole numbers."""
-        return self.add("Constant", value_ints=list(values))
-
-    def scalar(self, value: int) -> str:
-        """A constant whole number."""
-        return self.add("Constant", value_int=value)
-
-    def floats(self, tensor: str) -> str:
-        """The same values, as float32."""
-        return self.add("Cast", tensor, to=onnx.TensorProto.FLOAT)
-
-    def read(self, position: int) -> str:
-        """An input; empty where it is left out."""
-        return self.inputs[position] if position < len(self.inputs) else ""
-
-    def give(self, position: int, tensor: str) -> None:
-        """Let a tensor be an output of the node, if it has that."""
-        if position < len(self.outputs) and self.outputs[position]:
-            self.add("Identity", tensor, gives=self.outputs[position])
-
-    def plus(self, tensor: str, other: str) -> str:
-        """A sum, or the tensor alone where nothing is added."""
-        return self.add("Add", tensor, other) if other else tensor
 
 
 def _convolution(parts: _Parts) -> str:

@@ -26,7 +26,9 @@ __all__ = [
     "constant",
     "data_input",
     "describe",
+    "drop_unused",
     "from_model",
+    "has_body",
     "infer_shapes",
     "insert",
     "is_float",
@@ -358,8 +360,18 @@ def part_up_to(graph: Graph, names: Sequence[str], known: Collection[str] = ()) 
         output = gs.Variable(unique_name(part, "observed"), tensor.dtype, tensor.shape)
         insert(part, "Identity", [tensor], output)
         part.outputs.append(output)
-    part.cleanup(remove_unused_graph_inputs=True, recurse_subgraphs=False)
+    drop_unused(part)
     return part
+
+
+def drop_unused(graph: Graph) -> None:
+    """Take out the nodes and inputs that no output needs; bodies keep their inputs, by place."""
+    graph.cleanup(remove_unused_graph_inputs=True, recurse_subgraphs=False)
+
+
+def has_body(node: Node) -> bool:
+    """Whether a node runs a graph of its own: If, Loop, Scan."""
+    return any(True for _ in node.subgraphs())
 
 
 def _detach(graph: Graph, tensor: Tensor) -> None:

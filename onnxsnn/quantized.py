@@ -10,16 +10,17 @@ out a Relu where the least whole number stands for 0, as whatever is below becom
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
+from onnx.numpy_helper import to_array
 
 from onnxsnn.arrays import Array
 from onnxsnn.graph import Graph, Node, Tensor, computed, constant, insert, remove, unique_name
-from onnxsnn.qonnx import constants_of
+from onnxsnn.parts import constants_of
 
 __all__ = ["dequantize", "fewest_levels", "is_quantized"]
 
@@ -43,21 +44,33 @@ def fewest_levels(model: onnx.ModelProto) -> int | None:
 
     Weights do not count, nor does what is not quantized by constants.
     """
-    held = dict(constants_of(model.graph))
-    readers = {name: node for node in model.graph.node for name in node.input}
-    found = []
-    for node in model.graph.node:
-        if node.op_type == "QuantizeLinear" and node.input[0] not in held:
-            zero = held.get(node.input[2]) if len(node.input) > 2 else np.zeros((), np.uint8)
-            least, most = (-np.inf, np.inf) if zero is None else _limits(zero.dtype)
-            clip = readers.get(node.output[0])
-            if clip is not None and clip.op_type == "Clip":
-                bounds = [held[name] for name in clip.input[1:] if name in held]
-                if len(bounds) == 2:
-                    least, most = (float(bound.reshape(-1)[0]) for bound in bounds)
-            found.append(most - least)
-    fewest = min(found, default=np.inf)
+    held = constants_of(model.graph)
+    rounding = [
+        node
+        for node in model.graph.node
+        if node.op_type == "QuantizeLinear" and node.input[0] not in held
+    ]
+    clips = {node.input[0]: node for node in model.graph.node if node.op_type == "Clip"}
+    fewest = min((_levels_of(node, clips, held) for node in rounding), default=np.inf)
     return int(fewest) if np.isfinite(fewest) else None
+
+
+def _levels_of(
+    node: onnx.NodeProto,
+    clips: Mapping[str, onnx.NodeProto],
+    held: Mapping[str, onnx.TensorProto],
+) -> float:
+    """The steps of a QuantizeLinear, of the type that it gives or of the Clip behind it."""
+    clip = clips.get(node.output[0])
+    bounds = [held[name] for name in clip.input[1:] if name in held] if clip is not None else []
+    if len(bounds) == 2:
+        least, most = (float(to_array(bound).reshape(-1)[0]) for bound in bounds)
+        return most - least
+    if len(node.input) < 3:
+        return float(np.iinfo(np.uint8).max)
+    zero = held.get(node.input[2])
+    least, most = (-np.inf, np.inf) if zero is None else _limits(to_array(zero).dtype)
+    return most - least
 
 
 def dequantize(graph: Graph) -> None:

@@ -28,6 +28,7 @@ __all__ = [
     "scale_of",
     "set_threshold",
     "threshold_of",
+    "untrained",
 ]
 
 RECTIFYING = "RateNorm"
@@ -50,6 +51,12 @@ def threshold_of(node: Node) -> Array | None:
     """The threshold of a Rate Norm Layer, of broadcastable shape; None where it is not set."""
     values: Array = node.inputs[1].values
     return None if values.max() >= UNSET_THRESHOLD else values
+
+
+def untrained(graph: Graph) -> list[Node]:
+    """The rectifiers without a threshold of their training."""
+    layers = rate_norms(graph)
+    return [node for node in layers if node.op == RECTIFYING and threshold_of(node) is None]
 
 
 def limits_of(node: Node) -> tuple[Array, Array]:

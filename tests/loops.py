@@ -9,19 +9,21 @@ from tests.models import Builder
 
 STEPS, READS, STATES = 6, 8, 5  # of a sequence, values of a step, values of a state
 
-LOOP = """
-body (int64 i, bool go, float[M, 5] h) => (bool on, float[M, 5] next, float[M, 5] out) {{
-    on = Identity(go)
-    value = Gather <axis = 0> ({sequence}, i)
+STEP = """
     read = MatMul(value, {weights})
     kept = MatMul(h, {recurrent})
     sum = Add(read, kept)
     next = Tanh(sum)
     out = Identity(next)
 }}"""
-NESTED = """
+LOOP = """
 body (int64 i, bool go, float[M, 5] h) => (bool on, float[M, 5] next, float[M, 5] out) {{
     on = Identity(go)
+"""
+PLAIN = LOOP + "value = Gather <axis = 0> ({sequence}, i)" + STEP
+NESTED = (
+    LOOP
+    + """
     zero = Constant <value = int64 {{0}}> ()
     first = Equal(i, zero)
     value = If (first) <
@@ -30,22 +32,13 @@ body (int64 i, bool go, float[M, 5] h) => (bool on, float[M, 5] next, float[M, 5
             v = Gather <axis = 0> ({sequence}, i)
             z = Neg(v)
         }}
-    >
-    read = MatMul(value, {weights})
-    kept = MatMul(h, {recurrent})
-    sum = Add(read, kept)
-    next = Tanh(sum)
-    out = Identity(next)
-}}"""
+    >"""
+    + STEP
+)
 SCAN = """
 body (float[M, 5] h, float[M, 8] value) => (float[M, 5] next, float[M, 5] out) {{
-    read = MatMul(value, {weights})
-    kept = Mul(h, {gate})
-    sum = Add(read, kept)
-    next = Tanh(sum)
-    out = Identity(next)
-}}"""
-BODIES = {"Loop": LOOP, "Nested": NESTED, "Scan": SCAN}
+""" + STEP.replace("MatMul(h, {recurrent})", "Mul(h, {gate})")
+BODIES = {"Loop": PLAIN, "Nested": NESTED, "Scan": SCAN}
 
 
 def recurrent(kind: str, batch: str | int = "N") -> Builder:

@@ -12,7 +12,7 @@ from onnxsnn.data import Dataset
 from onnxsnn.model import SpikingModel
 from onnxsnn.neurons import RECTIFYING_NEURONS, IntegrateAndFire, Neuron
 from onnxsnn.pipeline import Pipeline, prepare
-from onnxsnn.ratenorm import RECTIFYING, rate_norms, threshold_of
+from onnxsnn.ratenorm import RECTIFYING, rate_norms, untrained
 from onnxsnn.source import Source
 
 __all__ = ["TIMESTEPS", "WAYS", "Comparison", "Way", "compare", "ways_for"]
@@ -86,9 +86,8 @@ def ways_for(source: Source, data: Dataset) -> tuple[Way, ...]:
         UnsupportedError: the model cannot be converted.
     """
     graph = prepare(source, Pipeline(None), data).graph
-    rectifiers = [node for node in rate_norms(graph) if node.op == RECTIFYING]
-    trained = rectifiers and all(threshold_of(node) is not None for node in rectifiers)
-    return WAYS + _TRAINED if trained else WAYS
+    rectifies = any(node.op == RECTIFYING for node in rate_norms(graph))
+    return WAYS + _TRAINED if rectifies and not untrained(graph) else WAYS
 
 
 @dataclass(frozen=True)

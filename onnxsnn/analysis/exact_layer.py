@@ -9,7 +9,7 @@ last layer of a chain would always gain most.)
 
 from __future__ import annotations
 
-from onnxsnn.graph import Graph
+from onnxsnn.graph import Graph, drop_unused
 from onnxsnn.model import SpikingModel
 
 __all__ = ["with_exact_layer"]
@@ -28,7 +28,7 @@ def with_exact_layer(snn: SpikingModel, layer: str) -> SpikingModel:
     states = [state for state in snn.states if state.input in needed]
     tensors = graph.tensors()
     graph.outputs = [tensors[name] for name in [*snn.outputs, *(s.output for s in states)]]
-    graph.cleanup(remove_unused_graph_inputs=True, recurse_subgraphs=False)
+    drop_unused(graph)
     return SpikingModel.build(graph, states, snn.metadata, snn.layers)
 
 

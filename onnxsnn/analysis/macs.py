@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from onnxsnn.graph import Graph, Node, resized
+from onnxsnn.graph import Graph, Node, has_body, resized
 from onnxsnn.passes.loop_shapes import loop_shapes
 
 __all__ = ["OPEN_SIZE", "macs", "with_sizes"]
@@ -14,9 +14,8 @@ OPEN_SIZE = 64
 
 def with_sizes(graph: Graph) -> Graph:
     """A copy of a graph for one sample: each size that the inputs leave open is OPEN_SIZE."""
-    return resized(
-        graph, lambda shape: [1, *map(_known_size, shape[1:])], loop_shapes(graph, samples=1)
-    )
+    (looped,) = loop_shapes(graph, 1)
+    return resized(graph, lambda shape: [1, *map(_known_size, shape[1:])], looped)
 
 
 def _known_size(size: int | str | None) -> int:
@@ -34,7 +33,7 @@ def macs(node: Node) -> int | None:
         0 for operators without products of weights; None where a size is not known, and for a
         Loop or Scan, whose body runs as often as it likes.
     """
-    if any(node.subgraphs()):
+    if has_body(node):
         return None
     if node.op not in _COUNTED:
         return 0

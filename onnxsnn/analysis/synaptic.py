@@ -25,7 +25,7 @@ import onnx_graphsurgeon as gs
 from onnxsnn.analysis.fan_out import fan_out
 from onnxsnn.analysis.macs import macs
 from onnxsnn.arrays import Array
-from onnxsnn.graph import Graph, Node, Tensor, computed, constant, insert, unique_name
+from onnxsnn.graph import Graph, Node, Tensor, computed, constant, has_body, insert, unique_name
 from onnxsnn.model import SpikingModel
 from onnxsnn.operators import Role, fate, varying_tensors
 from onnxsnn.runtime.runner import Runner
@@ -72,9 +72,9 @@ def instrument(snn: SpikingModel, feeds: Mapping[str, Array]) -> Instrumented:
             if arriving is not None:
                 found.counters[node.name] = _counter(graph, node, arriving, np.ones(()))
             continue
-        products = macs(sizes)
-        if any(node.subgraphs()):
+        if has_body(node):
             found.uncounted.append(node.name)
+        products = macs(sizes)
         if not products:
             continue
         found.macs[node.name] = products
@@ -93,7 +93,7 @@ def instrument(snn: SpikingModel, feeds: Mapping[str, Array]) -> Instrumented:
 
 def _sized(graph: Graph, snn: SpikingModel, feeds: Mapping[str, Array]) -> list[Node]:
     """The nodes, copied, with the shapes of what those with products read and write."""
-    nodes = [node for node in graph.nodes if macs(node) != 0 and not any(node.subgraphs())]
+    nodes = [node for node in graph.nodes if macs(node) != 0 and not has_body(node)]
     inner = {t.name for node in nodes for t in [*node.inputs, *node.outputs] if t.inputs}
     (values,) = Runner(snn, taps=sorted(inner - set(snn.outputs))).steps(feeds, 1)
     copied = graph.copy()

@@ -21,6 +21,7 @@ from onnxsnn.graph import (
     Graph,
     Node,
     Tensor,
+    drop_unused,
     insert,
     is_float,
     nodes_before,
@@ -252,7 +253,7 @@ class Bench:
         tensors = part.tensors()
         currents = [probe.inputs[0] for probe in probes]
         part.outputs = [*currents, *(tensors[state.output] for state in states)]
-        part.cleanup(remove_unused_graph_inputs=True, recurse_subgraphs=False)
+        drop_unused(part)
         model = stateful(part, states)
         graph = StepGraph(model, states, [tensor.name for tensor in currents])
         return _Part(graph, [spec.name for spec in input_specs(model)])

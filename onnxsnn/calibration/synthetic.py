@@ -16,7 +16,7 @@ import numpy as np
 
 from onnxsnn.arrays import Array
 from onnxsnn.errors import UnsupportedError
-from onnxsnn.graph import Graph, Tensor, is_float, is_static_shape
+from onnxsnn.graph import Graph, Tensor, drop_unused, is_float, is_static_shape
 from onnxsnn.passes.fold_normalization import Moments
 from onnxsnn.ratenorm import is_rate_norm
 
@@ -34,7 +34,7 @@ def cut_at_normalized(graph: Graph, moments: Mapping[str, Moments]) -> Graph:
             tensor.inputs.clear()
             cut.inputs.append(tensor)
     cut.outputs = [node.outputs[0] for node in cut.nodes if is_rate_norm(node)]
-    cut.cleanup(remove_unused_graph_inputs=True, recurse_subgraphs=False)
+    drop_unused(cut)
     return cut
 
 

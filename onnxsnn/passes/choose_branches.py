@@ -20,6 +20,7 @@ from onnxsnn.graph import (
     Tensor,
     constant,
     describe,
+    has_body,
     nodes_before,
     part_up_to,
     to_model,
@@ -62,8 +63,7 @@ def _decided(graph: Graph, condition: Tensor, data: Dataset) -> Array | None:
     An If behind another is not decided before that is.
     """
     before = nodes_before([condition])
-    behind_another = any(True for node in before for _ in node.subgraphs())
-    if behind_another or _reads_values(graph, condition, before):
+    if any(map(has_body, before)) or _reads_values(graph, condition, before):
         return None
     session = Session(to_model(part_up_to(graph, [condition.name])))
     if not session.inputs:  # it is drawn at random

@@ -49,7 +49,7 @@ def free_batch(graph: Graph) -> tuple[Graph, Report]:
     batch = fixed_batch([tensor.shape or () for tensor in graph.inputs])
     if not batch or not all(is_static_shape(tensor.shape) for tensor in graph.inputs):
         return graph, report
-    looped = loop_shapes(graph, batch)
+    (looped,) = loop_shapes(graph, batch)
     graph = infer_shapes(graph, looped) if looped else graph
     freed = _freed(graph, batch)
     if freed is not None and _same_for_each_sample(graph, freed, batch):

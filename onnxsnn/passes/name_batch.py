@@ -44,7 +44,7 @@ def name_batch(graph: Graph) -> None:
 
 def _looped(graph: Graph) -> dict[str, list[Any]]:
     """The shapes for many samples of what Loops and Scans give, by name, as far as they show."""
-    few, more = (loop_shapes(graph, samples) for samples in _FEW)
+    few, more = loop_shapes(graph, *_FEW)
     return {
         name: [_size(pair) for pair in zip(shape, more[name], strict=True)]
         for name, shape in few.items()

@@ -42,6 +42,7 @@ from onnxsnn.graph import (
     Tensor,
     constant,
     describe,
+    drop_unused,
     insert,
     is_float,
     is_static_shape,
@@ -471,7 +472,7 @@ class _TimeBatcher:
             part = graph.copy()
             tensors = part.tensors()
             part.outputs = [tensors[tensor.name] for tensor in computed]
-            part.cleanup(remove_unused_graph_inputs=True, recurse_subgraphs=False)
+            drop_unused(part)
             static = to_model(part)
         for tensor in computed:
             tensor.inputs.clear()

@@ -1,0 +1,88 @@
+"""Nodes that stand for one, as a model comes to be of ONNX's own operators."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from onnxsnn.arrays import Array
+
+__all__ = ["Parts", "constants_of"]
+
+
+class Parts:
+    """The nodes that stand for one.
+
+    Attributes:
+        nodes: so far.
+        inputs: what the node reads.
+        outputs: what it gives.
+        attributes: of the node; a rule takes out what its parts have not.
+    """
+
+    def __init__(self, node: onnx.NodeProto) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.inputs, self.outputs = list(node.input), list(node.output)
+        self.attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        self._node = node
+
+    def add(
+        self,
+        operator: str,
+        *inputs: str,
+        gives: str = "",
+        more: Sequence[str] = (),
+        **attributes: Any,
+    ) -> str:
+        """A node, named after the one that it is a part of; the first tensor that it gives."""
+        number, base = len(self.nodes), next(filter(None, self.outputs))
+        output = gives or f"{base}.{operator}.{number}"
+        name = f"{self._node.name or base}/{operator}.{number}"
+        self.nodes.append(helper.make_node(operator, inputs, [output, *more], name, **attributes))
+        return output
+
+    def array(self, values: Array) -> str:
+        """A constant, of the type that the values have."""
+        return self.add("Constant", value=numpy_helper.from_array(values))
+
+    def number(self, value: float) -> str:
+        """A constant."""
+        return self.array(np.array(value, np.float32))
+
+    def whole(self, *values: int) -> str:
+        """A constant vector of whole numbers."""
+        return self.add("Constant", value_ints=list(values))
+
+    def scalar(self, value: int) -> str:
+        """A constant whole number."""
+        return self.add("Constant", value_int=value)
+
+    def floats(self, tensor: str) -> str:
+        """The same values, as float32."""
+        return self.add("Cast", tensor, to=onnx.TensorProto.FLOAT)
+
+    def read(self, position: int) -> str:
+        """An input; empty where it is left out."""
+        return self.inputs[position] if position < len(self.inputs) else ""
+
+    def give(self, position: int, tensor: str) -> None:
+        """Let a tensor be an output of the node, if it has that."""
+        if position < len(self.outputs) and self.outputs[position]:
+            self.add("Identity", tensor, gives=self.outputs[position])
+
+    def plus(self, tensor: str, other: str) -> str:
+        """A sum, or the tensor alone where nothing is added."""
+        return self.add("Add", tensor, other) if other else tensor
+
+
+def constants_of(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    """The constants of a graph, by name."""
+    found = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        values = node.attribute if node.op_type == "Constant" else ()
+        found.update((node.output[0], entry.t) for entry in values if entry.name == "value")
+    return found
