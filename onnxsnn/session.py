@@ -50,7 +50,7 @@ def make_session(
     Large weights go beside the model, so that it is not written out and read with them.
 
     Its threads spin for a while when they have nothing to do, which is in the way of another
-    session that runs right after it; `spinning` says whether they may.
+    session, or of NumPy, that runs right after it; `spinning` says whether they may.
 
     Raises:
         ModelError: ONNX Runtime does not take the model.
@@ -108,11 +108,14 @@ class Session:
     """A model that is run without state, any number of samples at a time.
 
     A model whose batch axis is fixed is run as often as the samples need, the last time
-    on a batch that is filled up with copies of its last sample.
+    on a batch that is filled up with copies of its last sample. `threads` and `spinning` are
+    those of `make_session`.
     """
 
-    def __init__(self, model: onnx.ModelProto, threads: int | None = None) -> None:
-        self._session = make_session(model, threads)
+    def __init__(
+        self, model: onnx.ModelProto, threads: int | None = None, *, spinning: bool = True
+    ) -> None:
+        self._session = make_session(model, threads, spinning=spinning)
         self.inputs: list[str] = [tensor.name for tensor in self._session.get_inputs()]
         self.outputs: list[str] = [tensor.name for tensor in self._session.get_outputs()]
         self._batch = fixed_batch([tensor.shape for tensor in self._session.get_inputs()])

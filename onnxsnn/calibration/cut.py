@@ -237,7 +237,8 @@ class Bench:
 
     def _analog(self, names: Sequence[str]) -> Session:
         """The ANN up to these tensors."""
-        return Session(to_model(part_up_to(self.reference, names, self._records)))
+        part = part_up_to(self.reference, names, self._records)
+        return Session(to_model(part), spinning=False)
 
     def _spiking(self, names: Sequence[str]) -> _Part:
         """The SNN up to these tensors, as the currents of each step.

@@ -20,12 +20,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxsnn.arrays import Floats
 from onnxsnn.neurons import Neuron
+from onnxsnn.parallel import over_channels
 
 __all__ = ["Fit", "fit_neurons"]
 
@@ -35,6 +37,9 @@ _PRIOR = 1.0  # weight of the threshold as the scale: one observation at the ful
 _PARTS = (2, 4, 8)  # of T: what the mean counts after, of neurons right at any time,
 _EARLY = 0.1  # by this factor; measured on VGG-16 and PreActResNet-18
 _LEAST = 2  # steps: what a layer has emitted after the first is chance
+
+Knob: TypeAlias = Callable[["Fit", float, int], "Fit"]
+"""Turns a fit by an amount, for neurons that run for so many steps."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,31 @@ def fit_neurons(
     """
     marks = _marks(len(currents), anytime)
     knobs = _KNOBS if thresholds else _KNOBS[1:]
+    fits = over_channels(
+        lambda rows: _search(
+            currents[:, rows],
+            target[rows],
+            _of_each(lambda v: v[rows], start),
+            neuron,
+            reaches,
+            knobs,
+            marks,
+        ),
+        *target.shape,
+    )
+    return _of_each(lambda *values: np.concatenate(values), *fits)
+
+
+def _search(
+    currents: Floats,
+    target: Floats,
+    start: Fit,
+    neuron: Neuron,
+    reaches: Sequence[float],
+    knobs: Sequence[Knob],
+    marks: Collection[int],
+) -> Fit:
+    """The search of `fit_neurons`, with some channels and the knobs to turn."""
     best, error = _tried(start, currents, target, neuron, marks, rescale=False)
     for reach in reaches:
         for turn in knobs:
@@ -109,7 +139,7 @@ def _delay(fit: Fit, amount: float, timesteps: int) -> Fit:
     return replace(fit, bias=fit.bias + bias, potential=fit.potential - bias * timesteps / 2)
 
 
-_KNOBS: tuple[Callable[[Fit, float, int], Fit], ...] = (
+_KNOBS: tuple[Knob, ...] = (
     _turn_threshold,
     _turn_potential,
     _turn_bias,
@@ -169,5 +199,11 @@ def _marks(timesteps: int, anytime: bool) -> set[int]:
 
 def _chosen(better: npt.NDArray[np.bool_], candidate: Fit, best: Fit) -> Fit:
     """By channel, the candidate where it is better."""
-    pairs = {name: (value, getattr(best, name)) for name, value in vars(candidate).items()}
-    return Fit(**{name: np.where(better, *values) for name, values in pairs.items()})
+    return _of_each(lambda values, others: np.where(better, values, others), candidate, best)
+
+
+def _of_each(work: Callable[..., Any], *fits: Fit) -> Fit:
+    """What comes of the thresholds, the potentials, the biases and the scales of fits."""
+    return Fit(
+        *(work(*values) for values in zip(*(vars(fit).values() for fit in fits), strict=True))
+    )

@@ -45,7 +45,9 @@ def calibrate(
         node.name: ChannelStatistics(node.inputs[1].values.size, signed=node.op == SIGNED)
         for node in nodes
     }
-    session = Session(_with_outputs(graph, [node.inputs[0] for node in nodes]), threads)
+    session = Session(
+        _with_outputs(graph, [node.inputs[0] for node in nodes]), threads, spinning=False
+    )
     seen = 0
     for batch in feeds:
         outputs = session.run(batch, sorted({node.inputs[0].name for node in nodes}))

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from onnxsnn.arrays import Array, Floats
 from onnxsnn.errors import DataError
+from onnxsnn.parallel import over_channels
 
 __all__ = ["BINS", "ChannelStatistics"]
 
@@ -85,17 +86,21 @@ class ChannelStatistics:
         Raises:
             DataError: a value is not finite.
         """
+        over_channels(lambda rows: self._update(rows, values[rows]), *values.shape)
+        self.total += values.shape[1]
+
+    def _update(self, rows: slice, values: Floats) -> None:
+        """Count the values of some channels."""
         highest = values.max(axis=1, initial=0.0)
         lowest = values.min(axis=1, initial=0.0)
         if not (np.isfinite(highest).all() and np.isfinite(lowest).all()):
             raise DataError("the network's activations overflow or are NaN on these data")
         highest = np.maximum(highest, -lowest) if self.signed else highest
-        self.maximum = np.maximum(self.maximum, highest)
-        self.total += values.shape[1]
-        self.sum += values.sum(axis=1, dtype=np.float64)
-        self.sum_of_squares += np.einsum("cn,cn->c", values, values, dtype=np.float64)
-        self._grow(highest)
-        self._count(np.abs(values) if self.signed else values)
+        self.maximum[rows] = np.maximum(self.maximum[rows], highest)
+        self.sum[rows] += values.sum(axis=1, dtype=np.float64)
+        self.sum_of_squares[rows] += np.einsum("cn,cn->c", values, values, dtype=np.float64)
+        self._grow(rows, highest)
+        self._count(rows, np.abs(values) if self.signed else values)
 
     def merged(self) -> ChannelStatistics:
         """The statistics of all channels as one: a layer's."""
@@ -105,7 +110,7 @@ class ChannelStatistics:
         layer.sum[0], layer.sum_of_squares[0] = self.sum.sum(), self.sum_of_squares.sum()
         if self.active.any():
             aligned = self._copy()
-            aligned._widen(np.full(self.channels, self.exponent.max()))
+            aligned._widen(slice(None), np.full(self.channels, self.exponent.max()))
             layer.exponent[0] = self.exponent.max()
             layer.counts[0] = aligned.counts[self.active].sum(axis=0)
         return layer
@@ -115,25 +120,26 @@ class ChannelStatistics:
         copy.counts, copy.exponent = self.counts.copy(), self.exponent.copy()
         return copy
 
-    def _grow(self, highest: Floats) -> None:
+    def _grow(self, rows: slice, highest: Floats) -> None:
         """Widen the bins of the channels in which `highest` lies beyond the last bin."""
         needed = np.frexp(highest)[1] - int(np.log2(BINS))  # the range is 2**exponent * BINS
         needed = np.where(highest > 0, np.maximum(needed, _NARROWEST), _EMPTY)
-        self._widen(np.maximum(self.exponent, needed))
+        self._widen(rows, np.maximum(self.exponent[rows], needed))
 
-    def _widen(self, exponent: npt.NDArray[np.int32]) -> None:
-        fresh = ~self.active
-        self.exponent[fresh] = exponent[fresh]
-        while (narrow := exponent > self.exponent).any():
-            counts = self.counts[narrow]
-            self.counts[narrow] = 0.0
-            self.counts[narrow, : BINS // 2] = counts[:, ::2] + counts[:, 1::2]
-            self.exponent[narrow] += 1
+    def _widen(self, rows: slice, wanted: npt.NDArray[np.int32]) -> None:
+        exponent, counts = self.exponent[rows], self.counts[rows]
+        fresh = exponent == _EMPTY
+        exponent[fresh] = wanted[fresh]
+        while (narrow := wanted > exponent).any():
+            finer = counts[narrow]
+            counts[narrow] = 0.0
+            counts[narrow, : BINS // 2] = finer[:, ::2] + finer[:, 1::2]
+            exponent[narrow] += 1
 
-    def _count(self, values: Floats) -> None:
-        scale = np.ldexp(values.dtype.type(1), -np.where(self.active, self.exponent, 0))
+    def _count(self, rows: slice, values: Floats) -> None:
+        exponent, counts = self.exponent[rows], self.counts[rows]
+        scale = np.ldexp(values.dtype.type(1), -np.where(exponent != _EMPTY, exponent, 0))
         bins = np.minimum(np.maximum(values, 0) * scale[:, None], BINS - 1).astype(np.int32)
-        bins += BINS * np.arange(self.channels, dtype=np.int32)[:, None]
+        bins += BINS * np.arange(len(counts), dtype=np.int32)[:, None]
         positive = bins.ravel()[np.flatnonzero(values > 0)]
-        flat = np.bincount(positive, minlength=self.counts.size)
-        self.counts += flat.reshape(self.counts.shape)
+        counts += np.bincount(positive, minlength=counts.size).reshape(counts.shape)
