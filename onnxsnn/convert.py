@@ -154,7 +154,7 @@ def convert(
     if anytime and plan.correction == "none":
         raise UsageError("--anytime is a way to correct neurons, and none are; give --correct")
 
-    _warn_of_levels(source.levels, plan, line)
+    _warn_of_levels(source.few_levels, plan, line)
     statistics, origin = _observe(graph, data, moments, line, progress)
     reference = graph.copy()
     origins = _set_thresholds(graph, statistics, plan, data, line, progress)
@@ -209,13 +209,10 @@ class _Plan:
     potentials: Mapping[str, float]
 
 
-_FEW_LEVELS = 2**5  # of more, a network does as well unrounded
-
-
 def _warn_of_levels(levels: int | None, plan: _Plan, line: Pipeline) -> None:
     """Say how a network that was trained with few levels keeps them."""
     kept = plan.threshold == "trained" and plan.timesteps == levels
-    if levels is not None and levels < _FEW_LEVELS and not kept:
+    if levels is not None and not kept:
         line.warnings.append(
             f"the network rounds values to {levels} steps, and the SNN does not, which may cost "
             f"much; --threshold trained --neuron signed --timesteps {levels} keeps to them"

@@ -24,6 +24,7 @@ from onnxsnn.session import make_session
 __all__ = ["Source", "load_source"]
 
 _OLDEST_OPSET = 7
+_FEW_LEVELS = 2**5  # of more, a network does as well unrounded
 _SCAN_OPSET = 9  # the first in which Scan is what it is now; onnx does not convert it
 
 
@@ -44,6 +45,11 @@ class Source:
     inputs: list[InputSpec]
     precisions: list[str] = field(default_factory=list)
     levels: int | None = None
+
+    @property
+    def few_levels(self) -> int | None:
+        """The levels, where so few that the network has learnt to round; else None."""
+        return self.levels if self.levels is not None and self.levels < _FEW_LEVELS else None
 
     def graph(self) -> Graph:
         """The model as a graph: functions inlined, in float32, opset 14 or newer, shapes inferred.

@@ -15,7 +15,7 @@ from onnxsnn.pipeline import Pipeline, prepare
 from onnxsnn.ratenorm import RECTIFYING, rate_norms, untrained
 from onnxsnn.source import Source
 
-__all__ = ["TIMESTEPS", "WAYS", "Comparison", "Way", "compare", "ways_for"]
+__all__ = ["TIMESTEPS", "WAYS", "Comparison", "Way", "compare", "timesteps_for", "ways_for"]
 
 TIMESTEPS = (1, 2, 4, 8, 16, 32)
 _CORRECTED = {None: "", True: ", corrected", False: ", uncorrected"}
@@ -88,6 +88,12 @@ def ways_for(source: Source, data: Dataset) -> tuple[Way, ...]:
     graph = prepare(source, Pipeline(None), data).graph
     rectifies = any(node.op == RECTIFYING for node in rate_norms(graph))
     return WAYS + _TRAINED if rectifies and not untrained(graph) else WAYS
+
+
+def timesteps_for(source: Source) -> tuple[int, ...]:
+    """TIMESTEPS, and as many as the network rounds to, where those are few."""
+    levels = () if source.few_levels is None else (source.few_levels,)
+    return tuple(sorted({*TIMESTEPS, *levels}))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from onnxsnn import display
-from onnxsnn.analysis.comparison import TIMESTEPS, Comparison, compare, ways_for
+from onnxsnn.analysis.comparison import TIMESTEPS, Comparison, compare, timesteps_for, ways_for
 from onnxsnn.cli.options import (
     FILE,
     calibration_and_test,
@@ -33,8 +33,10 @@ __all__ = ["compare_command", "demo_command"]
 @data_option
 @click.option("--calibrate", type=FILE, help="Samples to calibrate on; a part of the data, else.")
 @click.option(
-    "-T", "--timesteps", type=click.IntRange(min=1), multiple=True, default=TIMESTEPS,
-    show_default=True, help="A number of timesteps; repeat for several.",
+    "-T", "--timesteps", type=click.IntRange(min=1), multiple=True,
+    show_default=", ".join(map(str, TIMESTEPS)),
+    help="A number of timesteps; repeat for several. A network of few levels is also run for "
+    "as many, by default.",
 )  # fmt: skip
 @click.option("--plot", type=FILE, help="Write a plot: .svg, .png or .pdf.")
 @loading_options
@@ -61,7 +63,8 @@ def compare_command(
     samples, test = calibration_and_test(test, calibrate, source.inputs, options)
     with display.progress("comparing") as progress:
         ways = ways_for(source, samples)
-        comparison = compare(source, samples, test, ways, timesteps, progress)
+        steps = timesteps or timesteps_for(source)
+        comparison = compare(source, samples, test, ways, steps, progress)
     if plot is not None:
         draw(comparison, plot)
     if as_json:

@@ -1,8 +1,18 @@
 """compare: ways beside each other, and the best of them."""
 
+from dataclasses import replace
+
 import pytest
 
-from onnxsnn.analysis.comparison import WAYS, Comparison, Way, compare, ways_for
+from onnxsnn.analysis.comparison import (
+    TIMESTEPS,
+    WAYS,
+    Comparison,
+    Way,
+    compare,
+    timesteps_for,
+    ways_for,
+)
 from onnxsnn.analysis.evaluate import Row
 from onnxsnn.display import show_best
 from onnxsnn.errors import UsageError
@@ -85,6 +95,12 @@ def test_thresholds_of_training_are_a_way_where_every_rectifier_has_one(tmp_path
     b.relu()
     b.gemm(3)
     assert ways_for(load_source(b.save(tmp_path / "m.onnx")), data) == WAYS
+
+
+@pytest.mark.parametrize(("levels", "more"), [(None, []), (3, [3]), (8, []), (31, [31]), (255, [])])
+def test_a_network_of_few_levels_is_run_for_as_many_steps_too(tmp_path, levels, more):
+    plain = load_source(average_network().save(tmp_path / "m.onnx"))
+    assert timesteps_for(replace(plain, levels=levels)) == tuple(sorted([*TIMESTEPS, *more]))
 
 
 @pytest.mark.parametrize(("way", "given"), [(PLAIN, " --data d.npz"), (Way("trained"), "")])
