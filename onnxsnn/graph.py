@@ -178,7 +178,8 @@ def resized(
         if tensor.shape:
             tensor.shape = sizes(tensor.shape)
     for tensor in copied.outputs:
-        tensor.shape = None
+        if not isinstance(tensor, gs.Constant):
+            tensor.shape = None
     return infer_shapes(copied, known)
 
 

@@ -344,6 +344,16 @@ def test_structure_converges(tmp_path, name):
     assert errors[256] < 0.03
 
 
+def test_an_output_that_is_a_constant_stays_it(tmp_path):
+    b = Builder((8,))
+    b.gemm(12)
+    b.relu()
+    out, anchors = b.gemm(3), b.op("Identity", b.constant([1.0, 2.0]))
+    x = uniform(8, 8)
+    snn = convert(b.save(tmp_path / "m.onnx", out, anchors), dataset(x=x), timesteps=4).snn
+    assert Runner(snn).run(x).outputs[anchors].tolist() == [1.0, 2.0]
+
+
 def test_strict_takes_rectifiers_and_refuses_the_rest_by_name(tmp_path):
     vgg, other = STRUCTURES["vgg"](), STRUCTURES["squeeze-excitation"]()
     convert(vgg.save(tmp_path / "vgg.onnx"), dataset(x=X), strict=True)

@@ -530,6 +530,8 @@ def _names_rows(node: Node) -> bool:
         None if index >= len(node.inputs) else constant(node.inputs[index])
         for index in (1, 2, 3, 4)
     )
+    if named is not None and np.all(named % axes != 0):
+        return False
     if starts is None or ends is None:
         return True
     named = np.arange(len(starts)) if named is None else named % axes

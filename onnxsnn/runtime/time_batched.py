@@ -77,7 +77,8 @@ class TimeBatchedGraph:
         self._states, self._outputs = list(states), list(outputs)
         self._counted, self._threads, self._memory = counted, threads, memory
         self._chunks: dict[tuple[bool, bool], _Chunk] = {}
-        self._static: ort.InferenceSession | None = None
+        self._statics: list[ort.InferenceSession] = []
+        self._axes: dict[str, int | None] = {}
         starts = {state.input for state in states}
         self._defaults = [tensor for tensor in model.graph.initializer if tensor.name in starts]
         self._plain = step_graph(model, self._states)
@@ -85,6 +86,7 @@ class TimeBatchedGraph:
         unit_neurons(self._plain)
         self._graph, self._few = self._plain, 0
         self._each = live_bytes(self._plain, {state.output for state in self._states})
+        self._fold_statics()
         self._chunk(every_step=True, few=False)
 
     def use_winograd(self) -> None:
@@ -102,9 +104,9 @@ class TimeBatchedGraph:
         self._defaults = [numpy_helper.from_array(array, name) for name, array in defaults.items()]
         self._graph, self._few = plain.copy(), _FEW
         self._each = max(self._each, winograd(self._graph).held)
-        self._static = None
+        self._statics.clear()
         self._chunks.clear()
-        self._folded(plain, None)
+        self._fold_statics()
 
     def _chunk(self, every_step: bool, few: bool) -> _Chunk:
         """The session for outputs of every step, or of the last; each is made when asked for.
@@ -119,11 +121,22 @@ class TimeBatchedGraph:
         return self._chunks[key]
 
     def _folded(self, graph: Graph, kept: Collection[str] | None) -> TimeBatched:
-        """Many steps of a graph; what is computed before them is loaded, once."""
-        folded = time_batch(graph.copy(), self._states, kept)
-        if folded.static is not None and self._static is None:
-            self._static = make_session(folded.static, self._threads, spinning=False)
-        return folded
+        """Many steps of a graph."""
+        return time_batch(graph.copy(), self._states, kept)
+
+    def _fold_statics(self) -> None:
+        """Load what is computed before the steps, for every step's outputs and for the last's.
+
+        Those of the last step may read a little more; the rest is computed once.
+        """
+        for kept in (None, self._counted):
+            folded = self._folded(self._plain, kept)
+            self._axes |= folded.constant_inputs
+            if folded.static is not None:
+                given = {tensor.name for static in self._statics for tensor in static.get_outputs()}
+                if {tensor.name for tensor in folded.static.graph.output} - given:
+                    session = make_session(folded.static, self._threads, spinning=False)
+                    self._statics.append(session)
 
     def _loaded(self, folded: TimeBatched) -> _Chunk:
         folded.chunk.graph.initializer.extend(self._defaults)
@@ -132,8 +145,7 @@ class TimeBatchedGraph:
 
     def axis_of_samples(self, name: str) -> int | None:
         """Of an input as it is prepared, or of a state; None where it has none."""
-        (chunk, *_) = self._chunks.values()
-        return chunk.constants.get(name, 0)
+        return self._axes.get(name, 0)
 
     def tile(self, samples: int, timesteps: int) -> Tile:
         """What one run takes within the memory budget."""
@@ -142,11 +154,12 @@ class TimeBatchedGraph:
     def prepare(self, feeds: Mapping[str, Array]) -> Values:
         """The inputs, and what is computed before the first neuron."""
         inputs = from_arrays(feeds)
-        if self._static is None:
-            return inputs
-        needed = {tensor.name: inputs[tensor.name] for tensor in self._static.get_inputs()}
-        names = [tensor.name for tensor in self._static.get_outputs()]
-        return inputs | run_bound(self._static, needed, names)
+        values = dict(inputs)
+        for static in self._statics:
+            needed = {tensor.name: inputs[tensor.name] for tensor in static.get_inputs()}
+            missing = [t.name for t in static.get_outputs() if t.name not in values]
+            values |= run_bound(static, needed, missing)
+        return values
 
     def advance(
         self, inputs: Values, state: Values, timesteps: int, every_step: bool

@@ -64,6 +64,59 @@ def test_heads_beside_the_samples_are_rows_of_their_own_number(tmp_path):
     assert_same(stepped(snn, {"x": x}, T), folded(snn, x, T), 1e-4)
 
 
+def reshaped_head(b):
+    """Sizes that are computed, for the last step's outputs and for every step's."""
+    b.conv(4)
+    b.relu()
+    b.conv(4)
+    b.op("Resize", b.last, "", b.constant([1, 1, 2, 2]), mode="nearest")
+    maps = b.last
+    size = b.op("Gather", b.op("Shape", "x"), b.constant([0], np.int64), axis=0)
+    return b.op("Reshape", maps, b.op("Concat", size, b.constant([-1, 4], np.int64), axis=0))
+
+
+def sliced_head(b):
+    """A slice along another axis than the samples', whose end is computed."""
+    b.conv(4)
+    b.relu()
+    maps = b.last
+    height = b.op("Shape", "x", start=2, end=3)
+    half = b.op("Div", height, b.constant([2], np.int64))
+    b.op("Slice", maps, b.constant([0], np.int64), half, b.constant([2], np.int64))
+    return b.conv(4)
+
+
+@pytest.mark.parametrize("head", [reshaped_head, sliced_head])
+def test_sizes_that_are_computed_fold(tmp_path, head):
+    b = Builder((3, "H", 8))
+    head(b)
+    x = uniform(5, 3, 8, 8)
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x), timesteps=T).snn
+    expected = stepped(snn, {"x": x}, T)
+    assert_same(expected, folded(snn, x, T), 1e-4)
+    last = {name: values[-1] for name, values in expected.items()}
+    assert_same(last, Runner(snn).run(x, T).outputs, 1e-4)
+
+
+def test_samples_behind_another_axis_of_an_output_are_stepped(tmp_path):
+    """Every step's outputs would fold, and the last's do not: that is known before the run."""
+    b = Builder((4, 6))
+    b.op("MatMul", b.last, b.normal(6, 6))
+    b.relu()
+    b.op("Transpose", perm=[1, 0, 2])
+    weights = b.normal(1, 20, 6, scale=0.4), b.normal(1, 20, 5, scale=0.4)
+    b.op("LSTM", b.last, *weights, hidden_size=5, count=2)
+    hidden = b.nodes[-1].output[1]
+    state = b.op("Transpose", hidden, perm=[1, 0, 2])
+    squeezed = b.op("Squeeze", hidden, b.constant([0], np.int64))
+    out = b.op("MatMul", squeezed, b.normal(5, 3))
+    x = uniform(5, 4, 6)
+    path = b.save(tmp_path / "m.onnx", out, state)
+    snn = convert(path, dataset(x=x), timesteps=T).snn
+    expected = {name: values[-1] for name, values in stepped(snn, {"x": x}, T).items()}
+    assert_same(expected, Runner(snn).run(x, T).outputs, 1e-4)
+
+
 @pytest.fixture(scope="module")
 def snn(tmp_path_factory):
     path = STRUCTURES["residual"]().save(tmp_path_factory.mktemp("time") / "m.onnx")
