@@ -162,7 +162,7 @@ def convert(
         delay = read_out_delay(graph, statistics, plan.neuron, plan.potentials, timesteps)
     potentials: Mapping[str, Array | float] = plan.potentials
     if plan.correction != "none" and data is not None:
-        graph, corrected = _correct(graph, reference, plan, data, progress)
+        graph, corrected = _correct(graph, reference, plan, data, statistics, progress)
         potentials = corrected.potentials
         line.layers = _layers(graph, statistics, origins, plan.neuron, corrected.biases)
         line.did(graph, corrected)
@@ -245,12 +245,18 @@ def _set_thresholds(
 
 
 def _correct(
-    graph: Graph, reference: Graph, plan: _Plan, data: Dataset, progress: Progress
+    graph: Graph,
+    reference: Graph,
+    plan: _Plan,
+    data: Dataset,
+    statistics: Statistics,
+    progress: Progress,
 ) -> tuple[Graph, CorrectionReport]:
     return correct_network(
         graph,
         reference,
         data,
+        statistics,
         plan.neuron,
         plan.timesteps,
         plan.potentials,

@@ -344,6 +344,25 @@ def test_structure_converges(tmp_path, name):
     assert errors[256] < 0.03
 
 
+@pytest.mark.parametrize("correct", [False, None])
+def test_many_steps_come_near_on_samples_that_were_not_seen(tmp_path, correct):
+    """Few samples to calibrate on: what is beyond their largest activations is not clipped away."""
+    b = Builder((8,))
+    for width in (24, 24):
+        b.gemm(width)
+        b.relu()
+    b.gemm(3)
+    source = load_source(b.save(tmp_path / "m.onnx"))
+    seen, fresh = uniform(24, 8), uniform(200, 8, seed=1)
+    errors = {}
+    for threshold, corrects in (("max", False), ("fit", correct)):
+        settings = {"threshold": threshold, "correct": corrects, "timesteps": 512}
+        outputs = Runner(convert(source, dataset(x=seen), **settings).snn).run(fresh).outputs
+        errors[threshold] = relative_error(outputs[b.last], ann(b, fresh))
+    assert errors["fit"] < 0.5 * errors["max"]
+    assert errors["fit"] < 0.02
+
+
 def test_an_output_that_is_a_constant_stays_it(tmp_path):
     b = Builder((8,))
     b.gemm(12)

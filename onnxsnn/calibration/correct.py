@@ -23,11 +23,14 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxsnn.arrays import Array, Floats
+from onnxsnn.calibration.clipping import Clipping
 from onnxsnn.calibration.cut import Bench, mean_currents
 from onnxsnn.calibration.dither import alternates, alternation
 from onnxsnn.calibration.fitting import Fit, fit_neurons
+from onnxsnn.calibration.observe import Statistics
 from onnxsnn.calibration.patches import fan_in
 from onnxsnn.calibration.reconstruct import fitted_tensor, reconstruct_weights
+from onnxsnn.calibration.statistics import ChannelStatistics
 from onnxsnn.data import Dataset
 from onnxsnn.graph import Graph, Node, insert, per_channel, sole_producer, unique_name
 from onnxsnn.neurons import Neuron
@@ -93,6 +96,7 @@ def correct_network(
     graph: Graph,
     reference: Graph,
     data: Dataset,
+    statistics: Statistics,
     neuron: Neuron,
     timesteps: int,
     potentials: Mapping[str, Array | float],
@@ -112,6 +116,7 @@ def correct_network(
         graph: Rate Norm Layers with their thresholds; it stays as it is.
         reference: the same graph, whose thresholds are not set: the ANN.
         data: unlabelled samples.
+        statistics: of them all, by node name, from `calibrate`.
         neuron: the neuron that will run; its signed counterpart where values can be negative.
         timesteps: the number of steps that will be run.
         potentials: initial potentials other than the neuron's, by layer, as fractions of
@@ -135,7 +140,8 @@ def correct_network(
     tries = []
     for number, effort in enumerate(efforts):
         bench = Bench(graph.copy(), reference, samples, neuron, timesteps, dict(potentials))
-        tries.append((bench, _correct(bench, effort, _share(progress, number, len(efforts)))))
+        share = _share(progress, number, len(efforts))
+        tries.append((bench, _correct(bench, statistics, effort, share)))
     bench, report = tries[0] if len(tries) == 1 else min(tries, key=lambda t: _output_error(t[0]))
     return bench.graph, report
 
@@ -148,7 +154,7 @@ def _share(
 
 
 def _correct(
-    bench: Bench, effort: _Effort, progress: Callable[[int, int], None]
+    bench: Bench, statistics: Statistics, effort: _Effort, progress: Callable[[int, int], None]
 ) -> CorrectionReport:
     """Correct the graph of a bench, front to back."""
     report = CorrectionReport("correct", preserves_values=False)
@@ -159,7 +165,7 @@ def _correct(
         layer = weight_layer(graph, node)
         if layer is None:
             bench.record(node.inputs[0], stages[done - 1 :], spare=_SPARE)
-            fit = _fitted(bench, node, originals[node.name], effort)
+            fit = _fitted(bench, node, originals[node.name], statistics[node.name], effort)
             if fit is not None:
                 report.biases[node.name] = fit.bias
                 bench.potentials[node.name] = _apply(bench, node, fit, effort)
@@ -234,7 +240,9 @@ def _stages(graph: Graph) -> list[Node]:
     ]
 
 
-def _fitted(bench: Bench, node: Node, original: Node, effort: _Effort) -> Fit | None:
+def _fitted(
+    bench: Bench, node: Node, original: Node, statistics: ChannelStatistics, effort: _Effort
+) -> Fit | None:
     """The fit of a layer's neurons; None where there is too little to learn from."""
     neuron = bench.neuron.signed if node.op == SIGNED else bench.neuron
     start = _start(node, bench.potentials.get(node.name, neuron.initial_potential))
@@ -244,6 +252,7 @@ def _fitted(bench: Bench, node: Node, original: Node, effort: _Effort) -> Fit | 
     return fit_neurons(
         currents,
         target,
+        Clipping.of(statistics, limits_of(original)[1]),
         start,
         neuron,
         effort.reaches,

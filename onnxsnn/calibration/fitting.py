@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxsnn.arrays import Floats
+from onnxsnn.calibration.clipping import Clipping
 from onnxsnn.neurons import Neuron
 from onnxsnn.parallel import over_channels
 
@@ -62,6 +63,7 @@ class Fit:
 def fit_neurons(
     currents: Floats,
     target: Floats,
+    clipping: Clipping,
     start: Fit,
     neuron: Neuron,
     reaches: Sequence[float],
@@ -74,6 +76,7 @@ def fit_neurons(
     Args:
         currents: samples of what arrives in each step, [T, C, samples].
         target: what the ANN's activation is there, [C, samples].
+        clipping: what would be clipped of all of the activation.
         start: where the search starts; no channel's error ends above its error there.
         neuron: the neuron that will run.
         reaches: of the rounds of the search; the steps of a round are a quarter of its reach.
@@ -86,6 +89,7 @@ def fit_neurons(
         lambda rows: _search(
             currents[:, rows],
             target[rows],
+            clipping[rows],
             _of_each(lambda v: v[rows], start),
             neuron,
             reaches,
@@ -100,6 +104,7 @@ def fit_neurons(
 def _search(
     currents: Floats,
     target: Floats,
+    clipping: Clipping,
     start: Fit,
     neuron: Neuron,
     reaches: Sequence[float],
@@ -107,13 +112,13 @@ def _search(
     marks: Collection[int],
 ) -> Fit:
     """The search of `fit_neurons`, with some channels and the knobs to turn."""
-    best, error = _tried(start, currents, target, neuron, marks, rescale=False)
+    best, error = _tried(start, currents, target, clipping, neuron, marks, rescale=False)
     for reach in reaches:
         for turn in knobs:
             origin = best
             for amount in _AMOUNTS:
                 candidate = turn(origin, amount * reach, len(currents))
-                candidate, found = _tried(candidate, currents, target, neuron, marks)
+                candidate, found = _tried(candidate, currents, target, clipping, neuron, marks)
                 best = _chosen(found < error, candidate, best)
                 error = np.minimum(found, error)
     return best
@@ -151,20 +156,26 @@ def _tried(
     fit: Fit,
     currents: Floats,
     target: Floats,
+    clipping: Clipping,
     neuron: Neuron,
     marks: Collection[int],
     *,
     rescale: bool = True,
 ) -> tuple[Fit, Floats]:
-    """The fit with the scale that is best after all steps, and its error, [C]."""
+    """The fit with the scale that is best after all steps, and its error, [C].
+
+    What is clipped counts as in all data, of which the samples are a part.
+    """
     *early, rates = _mean_spikes(fit, currents, neuron, marks)
     if rescale:
         squares = np.square(rates).sum(axis=1) + _PRIOR
         scale = ((rates * target).sum(axis=1) + _PRIOR * fit.threshold) / squares
         fit = replace(fit, scale=np.where(scale > 0, scale, fit.threshold))
     errors = [_error(fit, means, target) for means in (rates, *early)]
+    greatest = fit.scale * neuron.greatest_spike
+    clipped = np.square(np.maximum(np.abs(target) - greatest[:, None], 0)).mean(axis=1)
     error: Floats = errors[0] + np.float32(_EARLY) * sum(errors[1:])
-    return fit, error
+    return fit, error + (clipping.error(greatest) - clipped)
 
 
 def _error(fit: Fit, rates: Floats, target: Floats) -> Floats:

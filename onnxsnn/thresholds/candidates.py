@@ -18,7 +18,7 @@ __all__ = ["CANDIDATES", "CENTRES", "expected_error"]
 from onnxsnn.neurons import Neuron
 
 CENTRES: Floats = np.arange(BINS) + 0.5
-CANDIDATES: Floats = np.geomspace(BINS / 128, BINS, 512)  # 1 % apart
+CANDIDATES: Floats = np.geomspace(BINS / 128, 2 * BINS, 585)  # 1 % apart
 
 
 def expected_error(weights: Floats, neuron: Neuron, timesteps: int) -> Floats:
