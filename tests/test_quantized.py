@@ -69,7 +69,7 @@ def test_real_numbers_are_near_and_neurons_the_same(tmp_path, structure, way):
     assert error(real, run(source.model, x)) < 0.06
     assert error(real, run(plain.model, x)) < 0.03
     layers = [
-        [layer.neuron for layer in convert(each, dataset(x=x), correct=False).snn.layers]
+        [layer.neuron for layer in convert(each, dataset(x=x), timesteps=4).snn.layers]
         for each in (plain, source)
     ]
     assert layers[0] == layers[1]

@@ -21,11 +21,11 @@ def accuracy(snn, data):
 
 @pytest.mark.parametrize("neuron", RECTIFYING_NEURONS)
 def test_eight_bits_cost_the_demo_a_point_at_most(neuron):
-    calibration, test = (data.slice(0, 500) for data in demo_data())
+    calibration, test = demo_data()
     levels = {"levels": 4} if neuron in ("burst", "multi-threshold") else {}
     options = {"timesteps": 8, "neuron": RECTIFYING_NEURONS[neuron](**levels)}
     plain = convert(demo_source(), calibration, **options).snn
-    rounded = integer_network(plain, demo_source(), calibration.slice(0, 64)).snn
+    rounded = convert(demo_source(), calibration, **options, integer=True).snn
     assert abs(accuracy(rounded, test) - accuracy(plain, test)) <= 0.01
 
 
