@@ -83,45 +83,77 @@ def fit_neurons(
         thresholds: whether thresholds may change too.
         anytime: whether the error of the mean over the first steps counts too.
     """
-    marks = _marks(len(currents), anytime)
+    layer = _Samples(currents, target, clipping, neuron, _marks(len(currents), anytime))
     knobs = _KNOBS if thresholds else _KNOBS[1:]
     fits = over_channels(
-        lambda rows: _search(
-            currents[:, rows],
-            target[rows],
-            clipping[rows],
-            _of_each(lambda v: v[rows], start),
-            neuron,
-            reaches,
-            knobs,
-            marks,
-        ),
+        lambda rows: layer[rows].search(_of_each(lambda v: v[rows], start), reaches, knobs),
         *target.shape,
     )
     return _of_each(lambda *values: np.concatenate(values), *fits)
 
 
-def _search(
-    currents: Floats,
-    target: Floats,
-    clipping: Clipping,
-    start: Fit,
-    neuron: Neuron,
-    reaches: Sequence[float],
-    knobs: Sequence[Knob],
-    marks: Collection[int],
-) -> Fit:
-    """The search of `fit_neurons`, with some channels and the knobs to turn."""
-    best, error = _tried(start, currents, target, clipping, neuron, marks, rescale=False)
-    for reach in reaches:
-        for turn in knobs:
-            origin = best
-            for amount in _AMOUNTS:
-                candidate = turn(origin, amount * reach, len(currents))
-                candidate, found = _tried(candidate, currents, target, clipping, neuron, marks)
-                best = _chosen(found < error, candidate, best)
-                error = np.minimum(found, error)
-    return best
+@dataclass(frozen=True)
+class _Samples:
+    """What `fit_neurons` fits some channels to, and after which steps the mean counts."""
+
+    currents: Floats
+    target: Floats
+    clipping: Clipping
+    neuron: Neuron
+    marks: Collection[int]
+
+    def __getitem__(self, rows: slice) -> _Samples:
+        """Those of some of the channels."""
+        parts = self.currents[:, rows], self.target[rows], self.clipping[rows]
+        return _Samples(*parts, self.neuron, self.marks)
+
+    def search(self, start: Fit, reaches: Sequence[float], knobs: Sequence[Knob]) -> Fit:
+        """The best fit, of what turning the knobs finds."""
+        best, error = self._tried(start, rescale=False)
+        for reach in reaches:
+            for turn in knobs:
+                origin = best
+                for amount in _AMOUNTS:
+                    candidate = turn(origin, amount * reach, len(self.currents))
+                    candidate, found = self._tried(candidate)
+                    best = _chosen(found < error, candidate, best)
+                    error = np.minimum(found, error)
+        return best
+
+    def _tried(self, fit: Fit, *, rescale: bool = True) -> tuple[Fit, Floats]:
+        """The fit with the scale that is best after all steps, and its error, [C].
+
+        What is clipped counts as in all data, of which the samples are a part.
+        """
+        *early, rates = self._mean_spikes(fit)
+        if rescale:
+            squares = np.square(rates).sum(axis=1) + _PRIOR
+            scale = ((rates * self.target).sum(axis=1) + _PRIOR * fit.threshold) / squares
+            fit = replace(fit, scale=np.where(scale > 0, scale, fit.threshold))
+        errors = [self._error(fit, means) for means in (rates, *early)]
+        greatest = fit.scale * self.neuron.greatest_spike
+        clipped = np.square(np.maximum(np.abs(self.target) - greatest[:, None], 0)).mean(axis=1)
+        error: Floats = errors[0] + np.float32(_EARLY) * sum(errors[1:])
+        return fit, error + (self.clipping.error(greatest) - clipped)
+
+    def _error(self, fit: Fit, rates: Floats) -> Floats:
+        """The mean squared error of what is emitted, [C]."""
+        error: Floats = np.square(fit.scale[:, None] * rates - self.target).mean(axis=1)
+        return error
+
+    def _mean_spikes(self, fit: Fit) -> list[Floats]:
+        """Mean spikes per step until each mark, [C, samples], of neurons run on the currents."""
+        threshold, bias = fit.threshold[:, None], fit.bias[:, None]
+        states = [np.zeros_like(self.currents[0]) for _ in self.neuron.states]
+        states[0] += fit.potential[:, None]
+        total = np.zeros_like(self.currents[0])
+        means: list[Floats] = []
+        for step, current in enumerate(self.currents, start=1):
+            spikes, *states = self.neuron.step(current + bias, threshold, *states)
+            total += spikes
+            if step in self.marks:
+                means.append(total / step)
+        return means
 
 
 def _turn_threshold(fit: Fit, amount: float, _: int) -> Fit:
@@ -150,56 +182,6 @@ _KNOBS: tuple[Knob, ...] = (
     _turn_bias,
     _delay,
 )
-
-
-def _tried(
-    fit: Fit,
-    currents: Floats,
-    target: Floats,
-    clipping: Clipping,
-    neuron: Neuron,
-    marks: Collection[int],
-    *,
-    rescale: bool = True,
-) -> tuple[Fit, Floats]:
-    """The fit with the scale that is best after all steps, and its error, [C].
-
-    What is clipped counts as in all data, of which the samples are a part.
-    """
-    *early, rates = _mean_spikes(fit, currents, neuron, marks)
-    if rescale:
-        squares = np.square(rates).sum(axis=1) + _PRIOR
-        scale = ((rates * target).sum(axis=1) + _PRIOR * fit.threshold) / squares
-        fit = replace(fit, scale=np.where(scale > 0, scale, fit.threshold))
-    errors = [_error(fit, means, target) for means in (rates, *early)]
-    greatest = fit.scale * neuron.greatest_spike
-    clipped = np.square(np.maximum(np.abs(target) - greatest[:, None], 0)).mean(axis=1)
-    error: Floats = errors[0] + np.float32(_EARLY) * sum(errors[1:])
-    return fit, error + (clipping.error(greatest) - clipped)
-
-
-def _error(fit: Fit, rates: Floats, target: Floats) -> Floats:
-    """The mean squared error of what is emitted, [C]."""
-    error: Floats = np.square(fit.scale[:, None] * rates - target).mean(axis=1)
-    return error
-
-
-def _mean_spikes(
-    fit: Fit, currents: Floats, neuron: Neuron, marks: Collection[int]
-) -> list[Floats]:
-    """Mean spikes per step until each mark, [C, samples], of neurons run on the currents."""
-    threshold, bias = fit.threshold[:, None], fit.bias[:, None]
-    shape = currents.shape[1:]
-    states = [np.zeros(shape, currents.dtype) for _ in neuron.states]
-    states[0] += fit.potential[:, None]
-    total = np.zeros(shape, currents.dtype)
-    means: list[Floats] = []
-    for step, current in enumerate(currents, start=1):
-        spikes, *states = neuron.step(current + bias, threshold, *states)
-        total += spikes
-        if step in marks:
-            means.append(total / step)
-    return means
 
 
 def _marks(timesteps: int, anytime: bool) -> set[int]:

@@ -17,7 +17,7 @@ from onnx import numpy_helper
 
 from onnxsnn.arrays import Array
 from onnxsnn.errors import OnnxSnnError
-from onnxsnn.graph import Graph
+from onnxsnn.graph import Graph, drop_unused, from_model, to_model
 from onnxsnn.model import step_graph
 from onnxsnn.passes.dense_convolutions import dense_convolutions
 from onnxsnn.passes.spike import State
@@ -86,8 +86,7 @@ class TimeBatchedGraph:
         unit_neurons(self._plain)
         self._graph, self._few = self._plain, 0
         self._each = live_bytes(self._plain, {state.output for state in self._states})
-        self._fold_statics()
-        self._chunk(every_step=True, few=False)
+        self._chunks[True, False] = self._loaded(self._load_statics())
 
     def use_winograd(self) -> None:
         """Let many sample-steps take fewer multiplications, by more weights, where that pays.
@@ -106,7 +105,7 @@ class TimeBatchedGraph:
         self._each = max(self._each, winograd(self._graph).held)
         self._statics.clear()
         self._chunks.clear()
-        self._fold_statics()
+        self._load_statics()
 
     def _chunk(self, every_step: bool, few: bool) -> _Chunk:
         """The session for outputs of every step, or of the last; each is made when asked for.
@@ -124,19 +123,26 @@ class TimeBatchedGraph:
         """Many steps of a graph."""
         return time_batch(graph.copy(), self._states, kept)
 
-    def _fold_statics(self) -> None:
+    def _load_statics(self) -> TimeBatched:
         """Load what is computed before the steps, for every step's outputs and for the last's.
 
-        Those of the last step may read a little more; the rest is computed once.
+        Those of the last step may read a little more, which alone is computed for them.
+
+        Returns:
+            the fold for every step's outputs.
         """
-        for kept in (None, self._counted):
-            folded = self._folded(self._plain, kept)
-            self._axes |= folded.constant_inputs
-            if folded.static is not None:
-                given = {tensor.name for static in self._statics for tensor in static.get_outputs()}
-                if {tensor.name for tensor in folded.static.graph.output} - given:
-                    session = make_session(folded.static, self._threads, spinning=False)
-                    self._statics.append(session)
+        every, last = (self._folded(self._plain, kept) for kept in (None, self._counted))
+        self._axes |= every.constant_inputs | last.constant_inputs
+        given: set[str] = set()
+        for model in filter(None, (every.static, last.static)):
+            static = from_model(model)
+            static.outputs = [tensor for tensor in static.outputs if tensor.name not in given]
+            given |= {tensor.name for tensor in static.outputs}
+            if static.outputs:
+                drop_unused(static)
+                session = make_session(to_model(static), self._threads, spinning=False)
+                self._statics.append(session)
+        return every
 
     def _loaded(self, folded: TimeBatched) -> _Chunk:
         folded.chunk.graph.initializer.extend(self._defaults)
@@ -157,8 +163,8 @@ class TimeBatchedGraph:
         values = dict(inputs)
         for static in self._statics:
             needed = {tensor.name: inputs[tensor.name] for tensor in static.get_inputs()}
-            missing = [t.name for t in static.get_outputs() if t.name not in values]
-            values |= run_bound(static, needed, missing)
+            names = [tensor.name for tensor in static.get_outputs()]
+            values |= run_bound(static, needed, names)
         return values
 
     def advance(
