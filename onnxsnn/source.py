@@ -8,7 +8,6 @@ from pathlib import Path
 
 import onnx
 import onnx.inliner
-from onnx import version_converter
 
 from onnxsnn.errors import ModelError
 from onnxsnn.files import read_model
@@ -17,6 +16,7 @@ from onnxsnn.fused import take_apart
 from onnxsnn.graph import Graph, from_model, infer_shapes, opset_of
 from onnxsnn.inputs import InputSpec
 from onnxsnn.model import input_specs, kind_of
+from onnxsnn.opsets import to_opset
 from onnxsnn.precision import other_precisions, to_single_precision
 from onnxsnn.quantized import dequantize, fewest_levels, is_quantized
 from onnxsnn.session import make_session
@@ -25,7 +25,6 @@ __all__ = ["Source", "load_source"]
 
 _OLDEST_OPSET = 7
 _FEW_LEVELS = 2**5  # of more, a network does as well unrounded
-_SCAN_OPSET = 9  # the first in which Scan is what it is now; onnx does not convert it
 
 
 @dataclass(frozen=True)
@@ -59,21 +58,7 @@ class Source:
         """
         model = take_apart(onnx.inliner.inline_local_functions(self.model))
         model = to_single_precision(model)
-        opset = opset_of(model)
-        if opset < _SCAN_OPSET and any(node.op_type == "Scan" for node in model.graph.node):
-            raise ModelError(
-                f"Scan of opset {opset} takes a batch, and is no longer what Scan is; "
-                f"export the model again with opset {MINIMUM_OPSET} or newer"
-            )
-        if opset < MINIMUM_OPSET:
-            try:
-                model = version_converter.convert_version(model, MINIMUM_OPSET)
-            except Exception as error:
-                raise ModelError(
-                    f"onnx cannot convert the model from opset {opset} to {MINIMUM_OPSET} "
-                    f"({_first_line(error)}); export it again with opset {MINIMUM_OPSET} or newer"
-                ) from error
-        graph = from_model(model)
+        graph = from_model(to_opset(model, MINIMUM_OPSET))
         if is_quantized(model):
             dequantize(graph)
             graph = infer_shapes(graph)
@@ -118,7 +103,3 @@ def _runnable(model: onnx.ModelProto, path: str | Path) -> onnx.ModelProto:
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
     return single
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

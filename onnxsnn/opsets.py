@@ -1,0 +1,103 @@
+"""Bring a model to a newer opset, with the values that it gave.
+
+onnx's converter rewrites what is written otherwise in newer opsets, but not two operators that
+mean something else there by the same words:
+
+1. Resize of opset 10, and Upsample, lie on the corners of pixels ("asymmetric") and round down,
+   or up where they shrink (as ONNX Runtime does); since opset 11, Resize lies on their centres
+   and rounds half down, unless told.
+2. Hardmax before opset 13 is one over its axis and all behind it, and over its axis alone since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper, version_converter
+
+from onnxsnn.errors import ModelError
+from onnxsnn.graph import opset_of
+from onnxsnn.parts import Parts, constants_of
+
+__all__ = ["to_opset"]
+
+_SCAN = 9  # the first opset in which Scan is what it is now; onnx does not convert it
+_RESIZE = 11
+_HARDMAX = 13
+
+
+def to_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """A model of `opset` or newer: a new one, or the same where it is so already.
+
+    Raises:
+        ModelError: onnx cannot convert it.
+    """
+    own = opset_of(model)
+    if own >= opset:
+        return model
+    if own < _SCAN and any(node.op_type == "Scan" for node in model.graph.node):
+        raise ModelError(
+            f"Scan of opset {own} takes a batch, and is no longer what Scan is; "
+            f"export the model again with opset {opset} or newer"
+        )
+    old = onnx.ModelProto()
+    old.CopyFrom(model)
+    if own < _HARDMAX:
+        for graph in _graphs(old.graph):
+            _flatten_hardmax(graph)
+    try:
+        new = version_converter.convert_version(old, opset)
+    except Exception as error:
+        raise ModelError(
+            f"onnx cannot convert the model from opset {own} to {opset} "
+            f"({_first_line(error)}); export it again with opset {opset} or newer"
+        ) from error
+    if own < _RESIZE:
+        for graph in _graphs(new.graph):
+            _resize_from_corners(graph)
+    return new
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """A graph, and every one that its nodes hold."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _graphs(attribute.g)
+
+
+def _flatten_hardmax(graph: onnx.GraphProto) -> None:
+    """Let every Hardmax be of two axes, where it means the same in every opset."""
+    nodes = []
+    for node in graph.node:
+        if node.op_type != "Hardmax":
+            nodes.append(node)
+            continue
+        parts = Parts(node)
+        flat = parts.add("Flatten", node.input[0], axis=parts.attributes.get("axis", 1))
+        shape = parts.add("Shape", node.input[0])
+        parts.add("Reshape", parts.add("Hardmax", flat, axis=1), shape, gives=node.output[0])
+        nodes += parts.nodes
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _resize_from_corners(graph: onnx.GraphProto) -> None:
+    """Tell every Resize what Resize meant before opset 11."""
+    constants = constants_of(graph)
+    for node in graph.node:
+        if node.op_type == "Resize":
+            scales = constants.get(node.input[2])
+            shrinks = scales is not None and np.any(numpy_helper.to_array(scales) < 1)
+            settings = {
+                "coordinate_transformation_mode": "asymmetric",
+                "nearest_mode": "ceil" if shrinks else "floor",
+            }
+            node.attribute.extend(helper.make_attribute(*item) for item in settings.items())
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
