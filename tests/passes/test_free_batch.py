@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from onnx import TensorProto
 
 from onnxsnn.passes.clean import clean
 from onnxsnn.passes.free_batch import free_batch
@@ -191,3 +192,15 @@ def test_an_open_batch_becomes_one_where_the_graph_takes_one_sample_only():
     assert graph.inputs[0].shape[0] == 1
     assert report.actions == {"batch axis fixed at 1": 1}
     assert "whatever its inputs' shapes say" in report.warnings[0]
+
+
+def test_tokens_that_mix_samples_keep_their_batch():
+    b = Builder((3,), batch=1)
+    b.inputs[0].type.tensor_type.elem_type = TensorProto.INT64
+    b.op("Gather", b.normal(9, 4), "x")
+    mean = b.op("ReduceMean", axes=[0, 1])
+    b.op("Sub", "t0", mean)
+
+    report = free_batch(clean(b.graph())[0])[1]
+
+    assert "mixes" in report.warnings[0]
