@@ -27,7 +27,7 @@ import numpy as np
 from onnxsnn import functions
 from onnxsnn.arrays import Array
 from onnxsnn.errors import UnsupportedError
-from onnxsnn.graph import Graph, Node, Tensor, constant, describe, is_float
+from onnxsnn.graph import Graph, Node, Tensor, constant, data_input, describe, is_float
 from onnxsnn.ratenorm import UNSET_THRESHOLD
 
 __all__ = [
@@ -270,9 +270,9 @@ def rectifier_limit(node: Node) -> Array | None:
         low, high = (_bound(node, position) for position in (1, 2))
         if low is None or np.any(low != 0):
             return None
-        high = unset if high is None else high
+        high = unset if high is None else np.minimum(high, unset)  # float32's greatest is none
         return high if np.all(high > 0) else None
-    if node.op == "Max" and len(node.inputs) == 2:
+    if node.op == "Max":
         operand = constant_operand(node)
         return unset if operand is not None and not np.any(operand) else None
     return None
@@ -284,7 +284,7 @@ def _gates(tensor: Tensor) -> bool:
 
 
 def _scales_another(reader: Node) -> bool:
-    if reader.op in ("Mul", "Div") and constant_operand(reader) is None:
+    if reader.op in ("Mul", "Div") and all(constant(t) is None for t in reader.inputs):
         return True
     return reader.op in _KEEPS_GATE and _gates(reader.outputs[0])
 
@@ -293,9 +293,18 @@ _KEEPS_GATE = {"Add", "Cast", "Div", "Expand", "Mul", "Reshape", "Sub", "Transpo
 
 
 def constant_operand(node: Node) -> Array | None:
-    """The constant operand of a node, where just one of its inputs is constant."""
+    """The constant operand of a node of two, where the other is none and keeps its shape."""
     known = [values for values in map(constant, node.inputs) if values is not None]
-    return known[0] if len(known) == 1 else None
+    if len(known) != 1 or len(node.inputs) != 2:
+        return None
+    return None if _broadcasts(known[0], data_input(node)) else known[0]
+
+
+def _broadcasts(values: Array, tensor: Tensor) -> bool:
+    """Whether values beside a tensor make its shape a larger one."""
+    shape = list(tensor.shape or [None] * values.ndim)
+    beside = zip(shape[::-1], values.shape[::-1], strict=False)
+    return values.ndim > len(shape) or any(own == 1 and size > 1 for own, size in beside)
 
 
 def _bound(node: Node, position: int) -> Array | None:

@@ -32,6 +32,7 @@ from onnxsnn.graph import (
     per_channel,
     unique_name,
 )
+from onnxsnn.operators import constant_operand
 from onnxsnn.passes.report import Report
 from onnxsnn.ratenorm import is_rate_norm
 from onnxsnn.weights import weight_layer
@@ -181,13 +182,11 @@ def _concatenated(node: Node, factors: list[Array]) -> Array | None:
 
 
 def _times_constant(node: Node, factors: list[Array]) -> Array | None:
-    left, right = (constant(tensor) for tensor in node.inputs)
-    if right is None and (left is None or node.op == "Div"):
+    operand = constant_operand(node)
+    if operand is None or (node.op == "Div" and constant(node.inputs[0]) is not None):
         return None
-    other = right if right is not None else left
-    assert other is not None
-    factor = factors[0 if right is not None else 1]
-    product = factor / other if node.op == "Div" else factor * other
+    factor = factors[0 if constant(node.inputs[0]) is None else 1]
+    product: Array = factor / operand if node.op == "Div" else factor * operand
     return product if np.all(product > 0) else None
 
 

@@ -135,8 +135,10 @@ def _take_branches(graph: Graph) -> bool:
 
 
 def _remove_no_ops(graph: Graph, report: Report) -> None:
+    given = {id(tensor) for tensor in graph.outputs}
     for node in list(graph.nodes):
-        if not _does_nothing(node):
+        mask_is_given = any(id(tensor) in given for tensor in node.outputs[1:])
+        if mask_is_given or not _does_nothing(node):
             continue
         source, output = node.inputs[0], node.outputs[0]
         is_output = any(output is tensor for tensor in graph.outputs)
@@ -152,12 +154,18 @@ def _remove_straight_through(graph: Graph, report: Report) -> None:
     for node in list(graph.nodes):
         for x, difference in permutations(node.inputs) if node.op == "Add" else ():
             sub = sole_producer(graph, difference)
-            if sub is not None and sub.op == "Sub" and sub.inputs[1] is x:
+            if sub is not None and sub.op == "Sub" and sub.inputs[1] is x and _same_shape(sub):
                 output, values = node.outputs[0], sub.inputs[0]
                 remove(graph, node)
                 replace_everywhere(graph, output, values)
                 report.actions["straight-through estimators removed"] += 1
                 break
+
+
+def _same_shape(node: Node) -> bool:
+    """Whether a node's two inputs are known to be of one shape, so that neither is repeated."""
+    left, right = (tensor.shape for tensor in node.inputs)
+    return left is not None and left == right
 
 
 def _does_nothing(node: Node) -> bool:
@@ -198,18 +206,21 @@ def _is_gemm(node: Node) -> bool:
 
 
 def _canonical_gemm(graph: Graph, node: Node) -> None:
-    alpha, beta = node.attrs.pop("alpha", 1.0), node.attrs.pop("beta", 1.0)
-    weight = constant(node.inputs[1])
-    bias = constant(node.inputs[2]) if len(node.inputs) > 2 else np.zeros(1, np.float32)
-    if weight is None or bias is None or (bias.ndim == 2 and bias.shape[0] != 1):
-        node.attrs |= {"alpha": alpha, "beta": beta}
+    if len(node.inputs) > 2 and node.inputs[2].is_empty():
+        del node.inputs[2]
+    if any(constant(tensor) is None for tensor in node.inputs[1:]):
         return
+    alpha, beta = node.attrs.pop("alpha", 1.0), node.attrs.pop("beta", 1.0)
+    weight, *biases = (tensor.values for tensor in node.inputs[1:])
     outputs = weight.shape[0 if node.attrs.get("transB", 0) else 1]
     if alpha != 1.0:
         node.inputs[1] = _new_constant(graph, node, "weight", weight * np.float32(alpha))
-    if len(node.inputs) > 2 and (beta != 1.0 or bias.shape != (outputs,)):
-        vector = np.broadcast_to(bias.reshape(-1) * np.float32(beta), (outputs,))
-        node.inputs[2] = _new_constant(graph, node, "bias", np.ascontiguousarray(vector))
+    for bias in biases:
+        rows = bias.shape[0] if bias.ndim == 2 else 1  # of several, each sample has its own
+        shape = (outputs,) if rows == 1 else (rows, outputs)
+        if beta != 1.0 or bias.shape != shape:
+            values = np.broadcast_to(bias * np.float32(beta), (rows, outputs)).reshape(shape)
+            node.inputs[2] = _new_constant(graph, node, "bias", np.ascontiguousarray(values))
 
 
 def _canonical_states(graph: Graph) -> None:

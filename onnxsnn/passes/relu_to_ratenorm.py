@@ -81,7 +81,7 @@ def _rewrite(graph: Graph, node: Node, limit: Array) -> None:
         source, limit = data_input(before), np.minimum(limit, bound)
     after = sole_consumer(graph, output)
     bound = _upper_bound(after)
-    if after is not None and bound is not None and np.all(bound > 0):
+    if after is not None and bound is not None:
         output, limit = after.outputs[0], np.minimum(limit, bound)
         remove(graph, after)
     remove(graph, node)
@@ -89,8 +89,9 @@ def _rewrite(graph: Graph, node: Node, limit: Array) -> None:
 
 
 def _upper_bound(node: Node | None) -> Array | None:
-    """What a Min clips at; None where the node is no Min by a constant."""
-    return constant_operand(node) if node is not None and node.op == "Min" else None
+    """What a Min clips at; None where the node is no Min by a positive constant."""
+    bound = constant_operand(node) if node is not None and node.op == "Min" else None
+    return bound if bound is not None and np.all(bound > 0) else None
 
 
 def _drop_rounding(graph: Graph, norm: Node) -> float | None:

@@ -194,3 +194,13 @@ def test_any_network_keeps_its_values(steps, seed):
         made.append((b.last, b.channels))
     b.head()
     absorbed(b)
+
+
+@pytest.mark.parametrize("operator", ["Mul", "Div"])
+def test_a_constant_that_repeats_channels_is_left_alone(operator):
+    b = Builder((1, 8, 8))
+    b.relu()
+    b.op(operator, b.last, b.constant(np.array([1.0, 2.0, 0.5]).reshape(1, 3, 1, 1)))
+    b.channels = 3
+    b.conv(4)
+    assert operator in [node.op for node in absorbed(b, shape=(1, 8, 8)).nodes]

@@ -101,6 +101,17 @@ def test_gemm_bias_of_any_shape_becomes_a_vector(shape):
     assert_same(outputs_of(b.model(), x=x), outputs_of(graph, x=x))
 
 
+def test_gemm_without_a_bias_or_with_one_of_each_sample_becomes_canonical():
+    b = Builder((6,), batch=3)
+    b.op("Gemm", "x", b.normal(6, 4), "", alpha=0.5, beta=2.0)
+    b.op("Gemm", b.last, b.normal(4, 5), b.normal(3, 5), alpha=0.5, beta=2.0)
+    graph, _ = clean(b.graph())
+    assert [len(node.inputs) for node in graph.nodes] == [2, 3]
+    assert not any({"alpha", "beta"} & set(node.attrs) for node in graph.nodes)
+    x = uniform(3, 6)
+    assert_same(outputs_of(b.model(), x=x), outputs_of(graph, x=x))
+
+
 def test_matmul_of_two_axes_becomes_gemm_and_of_three_does_not():
     flat, deep = Builder((6,)), Builder((5, 6))
     for b in (flat, deep):
@@ -196,6 +207,22 @@ def test_straight_through_rounding_is_the_rounding():
     graph, report = clean(b.graph())
     assert [node.op for node in graph.nodes] == ["Mul", "Round"]
     assert report.actions["straight-through estimators removed"] == 1
+
+
+def test_a_mean_that_is_repeated_is_no_straight_through_rounding():
+    b = Builder((3,))
+    mean = b.op("ReduceMean", "x", axes=[1], keepdims=1)
+    b.op("Add", "x", b.op("Sub", mean, "x"))
+    graph, _ = clean(b.graph())
+    x = uniform(4, 3)
+    assert_same(outputs_of(b.model(), x=x), outputs_of(graph, x=x))
+
+
+def test_dropout_whose_mask_is_an_output_stays():
+    b = Builder((3,))
+    b.op("Dropout", count=2)
+    graph, _ = clean(b.graph("t0", "t0_1"))
+    assert operators(graph) == ["Dropout"]
 
 
 def test_constants_that_onnxruntime_cannot_compute_do_not_keep_others_from_folding():

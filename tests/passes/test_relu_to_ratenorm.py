@@ -236,3 +236,33 @@ def test_values_without_an_axis_of_samples_are_refused():
 def test_values_of_a_batch_of_one_need_no_axis_of_samples():
     graph, _ = rewritten(of_one_vector(batch=1))
     assert rate_norms(graph)[0].inputs[1].values.shape == (30,)
+
+
+def test_min_of_three_is_no_upper_bound():
+    b = Builder((3, 6, 6))
+    b.op("Relu", b.op("Min", "x", b.op("Neg", "x"), b.constant(0.5)))
+    graph, _ = check(b)
+    assert [node.op for node in graph.nodes][:2] == ["Neg", "Min"]
+
+
+def test_a_bound_below_zero_is_none():
+    b = Builder((3, 6, 6))
+    b.op("Relu", b.op("Min", "x", b.constant(-1.0)))
+    assert threshold_of(rate_norms(check(b)[0])[0]) is None
+
+
+@pytest.mark.parametrize("limit", [np.inf, np.finfo(np.float32).max])
+def test_a_limit_beyond_any_activation_is_none(limit):
+    b = Builder((3, 6, 6))
+    b.clip(limit)
+    assert threshold_of(rate_norms(check(b)[0])[0]) is None
+
+
+@pytest.mark.parametrize(("operator", "value"), [("Max", 0.0), ("Min", 1.0)])
+def test_a_bound_that_repeats_what_it_bounds_keeps_doing_so(operator, value):
+    b = Builder((1, 6, 6))
+    b.relu()
+    b.op(operator, b.last, b.constant(np.full((1, 3, 1, 1), value)))
+    b.op("MaxPool", kernel_shape=[2, 2])
+    graph, _ = check(b, (1, 6, 6))
+    assert operator in [node.op for node in graph.nodes]
