@@ -14,6 +14,7 @@ there once for each weight that it meets (`fan_out.py`):
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -134,6 +135,7 @@ class _Events:
         self._spikes = set(snn.spikes.values())
         self._varying = varying
         self._known: dict[int, Tensor | None] = {}
+        self._numbers = itertools.count()
 
     def __getitem__(self, tensor: Tensor) -> Tensor | None:
         if id(tensor) not in self._known:
@@ -146,10 +148,22 @@ class _Events:
         node = tensor.inputs[0]
         if tensor.name in self._spikes:
             return self.make("Ceil", [self.make("Abs", [tensor])])
+        if node.op == "Split":
+            return self._part(node, node.outputs.index(tensor))
         if weighted_input(node) is not None or len(node.outputs) > 1 + (node.domain is not None):
             return None
         rule = _RULES.get(node.op)
         return None if rule is None else rule(self, node)
+
+    def _part(self, node: Node, number: int) -> Tensor | None:
+        """The counts of one output of a Split."""
+        arriving = self[node.inputs[0]]
+        if arriving is None:
+            return None
+        parts = [gs.Variable(unique_name(self.graph, f"{t.name}.{_ROLE}")) for t in node.outputs]
+        insert(self.graph, "Split", [arriving, *node.inputs[1:]], *parts, attrs=dict(node.attrs))
+        self._known |= {id(t): part for t, part in zip(node.outputs, parts, strict=True)}
+        return parts[number]
 
     def make(
         self, operator: str, inputs: list[Tensor], attrs: Mapping[str, Any] | None = None
@@ -157,9 +171,16 @@ class _Events:
         """The output of a new node."""
         return computed(self.graph, operator, inputs, _ROLE, attrs)
 
+    def shape(self, tensor: Tensor) -> Tensor:
+        """The sizes of a tensor."""
+        sizes = gs.Variable(unique_name(self.graph, f"{tensor.name}.sizes"), np.int64)
+        insert(self.graph, "Shape", [tensor], sizes)
+        return sizes
+
     def constant(self, values: object) -> Tensor:
         """A constant tensor."""
-        return gs.Constant(unique_name(self.graph, "events.constant"), np.asarray(values))
+        name = f"events.constant.{next(self._numbers)}"
+        return gs.Constant(unique_name(self.graph, name), np.asarray(values))
 
 
 def _same(events: _Events, node: Node) -> Tensor | None:
@@ -191,7 +212,25 @@ def _padded(events: _Events, node: Node) -> Tensor | None:
 def _together(events: _Events, node: Node) -> Tensor | None:
     """The spikes of all that is added."""
     found = [arriving for t in node.inputs if (arriving := events[t]) is not None]
-    return events.make("Sum", found) if found else None
+    return _repeated(events, node, events.make("Sum", found)) if found else None
+
+
+def _repeated(events: _Events, node: Node, arriving: Tensor) -> Tensor:
+    """Once for each value of the output that a spike is in, where some inputs are smaller."""
+    output = node.outputs[0]
+    if all(tensor.shape == output.shape for tensor in node.inputs if constant(tensor) is None):
+        return arriving
+    return events.make("Expand", [arriving, events.shape(output)])
+
+
+def _chosen(events: _Events, node: Node) -> Tensor | None:
+    """From where each value is taken."""
+    nothing = events.constant(np.zeros(1, np.float32))
+    found = [events[tensor] for tensor in node.inputs[1:]]
+    if all(arriving is None for arriving in found):
+        return None
+    parts = [nothing if arriving is None else arriving for arriving in found]
+    return _repeated(events, node, events.make("Where", [node.inputs[0], *parts]))
 
 
 def _side_by_side(events: _Events, node: Node) -> Tensor | None:
@@ -212,7 +251,7 @@ def _scaled(events: _Events, node: Node) -> Tensor | None:
         return None
     factors = [values for values in map(constant, node.inputs) if values is not None]
     if not factors:
-        return found[0]
+        return _repeated(events, node, found[0])
     return events.make("Mul", [found[0], events.constant((factors[0] != 0).astype(np.float32))])
 
 
@@ -221,9 +260,23 @@ def _window(events: _Events, node: Node) -> Tensor | None:
     arriving = events[node.inputs[0]]
     if arriving is None:
         return None
-    mean = events.make("AveragePool", [arriving], {**node.attrs, "count_include_pad": 1})
+    attrs = {**node.attrs, "count_include_pad": 1}
+    if attrs.pop("ceil_mode", 0):
+        arriving = _filled(events, arriving, attrs)
+    mean = events.make("AveragePool", [arriving], attrs)
     volume = np.float32(math.prod(node.attrs["kernel_shape"]))
-    return events.make("Mul", [mean, events.constant(volume)])
+    total = events.make("Mul", [mean, events.constant(volume)])
+    none = events.constant(np.zeros(2 + len(node.attrs["kernel_shape"]), np.int64))
+    return events.make("Slice", [total, none, events.shape(node.outputs[0])])
+
+
+def _filled(events: _Events, arriving: Tensor, attrs: dict[str, Any]) -> Tensor:
+    """What is pooled, with room behind it for the last window; takes the padding out of `attrs`."""
+    axes = len(attrs["kernel_shape"])
+    pads = np.array(attrs.pop("pads", [0] * 2 * axes)).reshape(2, axes)
+    pads[1] += np.array(attrs.get("strides", [1] * axes)) - 1
+    whole = np.pad(pads, ((0, 0), (2, 0))).ravel()
+    return events.make("Pad", [arriving, events.constant(whole)])
 
 
 def _summed(events: _Events, node: Node) -> Tensor | None:
@@ -253,4 +306,5 @@ _RULES: dict[str, Callable[[_Events, Node], Tensor | None]] = {
     "Concat": _side_by_side,
     "GlobalAveragePool": _summed,
     "Pad": _padded,
+    "Where": _chosen,
 }

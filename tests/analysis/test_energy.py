@@ -193,6 +193,55 @@ def test_preactivation_sum_of_two_layers_reaches_the_weights_twice(tmp_path):
     assert found[0].operations == pytest.approx(7 * both, rel=1e-5)
 
 
+def parted(b):
+    b.op("Split", axis=1, count=2)
+    return (slice(0, 3),)
+
+
+def chosen(b):
+    shown = b.constant(np.array([True, False, True, True, True, False]).reshape(6, 1, 1), bool)
+    b.op("Where", shown, b.last, b.constant(0.0))
+    return ([0, 2, 3, 4],)
+
+
+def pooled(b):
+    """Each of 8 x 8 values is in one window, of which the last are not whole."""
+    b.op("AveragePool", kernel_shape=[3, 3], strides=[3, 3], ceil_mode=1)
+    return (slice(None),)
+
+
+@pytest.mark.parametrize("between", [parted, chosen, pooled])
+def test_spikes_are_followed_to_the_weights_that_they_meet(tmp_path, between):
+    b = Builder((3, 8, 8))
+    b.conv(6)
+    b.relu()
+    channels = between(b)
+    b.channels = 3 if between is parted else 6
+    b.conv(5, kernel=1)
+    b.relu()
+    b.head()
+    snn = snn_of(b, tmp_path, X)
+    spikes = spikes_in(snn, X, next(iter(snn.spikes)))
+    conv = list(operations(snn, X).values())[1]
+    met = sum(float(spikes[:, part].sum()) for part in channels) / len(X)
+    assert conv.driven == "spikes"
+    assert conv.operations == pytest.approx(5 * met, rel=1e-5)
+
+
+def test_a_spike_that_is_added_in_many_places_counts_in_each(tmp_path):
+    b = Builder((4, 6, 6))
+    b.op("GlobalAveragePool")
+    b.conv(4, kernel=1)
+    b.relu()
+    b.op("Add", b.last, b.normal(1, 4, 3, 3))
+    b.op("Flatten")
+    b.gemm(2, inputs=36)
+    x = uniform(12, 4, 6, 6)
+    snn = snn_of(b, tmp_path, x)
+    met = 9 * 2 * spikes_in(snn, x, next(iter(snn.spikes))).sum() / len(x)
+    assert list(operations(snn, x).values())[-1].operations == pytest.approx(met, rel=1e-5)
+
+
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_every_structure_is_counted_and_computes_what_it_did(tmp_path, structure):
     source = load_source(STRUCTURES[structure]().save(tmp_path / "m.onnx"))
