@@ -11,15 +11,13 @@ mean something else there by the same words:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper, version_converter
 
 from onnxsnn.errors import ModelError
 from onnxsnn.graph import opset_of
-from onnxsnn.parts import Parts, constants_of
+from onnxsnn.parts import Parts, constants_of, graphs_of
 
 __all__ = ["to_opset"]
 
@@ -45,7 +43,7 @@ def to_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     old = onnx.ModelProto()
     old.CopyFrom(model)
     if own < _HARDMAX:
-        for graph in _graphs(old.graph):
+        for graph in graphs_of(old.graph):
             _flatten_hardmax(graph)
     try:
         new = version_converter.convert_version(old, opset)
@@ -55,18 +53,9 @@ def to_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
             f"({_first_line(error)}); export it again with opset {opset} or newer"
         ) from error
     if own < _RESIZE:
-        for graph in _graphs(new.graph):
+        for graph in graphs_of(new.graph):
             _resize_from_corners(graph)
     return new
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """A graph, and every one that its nodes hold."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from _graphs(attribute.g)
 
 
 def _flatten_hardmax(graph: onnx.GraphProto) -> None:

@@ -1,8 +1,8 @@
-"""Nodes that stand for one, as a model comes to be of ONNX's own operators."""
+"""Nodes that stand for one, as a model comes to be of ONNX's own operators, and where they lie."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from onnx import helper, numpy_helper
 
 from onnxsnn.arrays import Array
 
-__all__ = ["Parts", "constants_of"]
+__all__ = ["Parts", "constants_of", "graphs_of"]
 
 
 class Parts:
@@ -86,3 +86,12 @@ def constants_of(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
         values = node.attribute if node.op_type == "Constant" else ()
         found.update((node.output[0], entry.t) for entry in values if entry.name == "value")
     return found
+
+
+def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """A graph, and every one that its nodes hold."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from graphs_of(attribute.g)

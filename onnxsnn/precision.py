@@ -11,6 +11,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from onnxsnn.parts import graphs_of
+
 __all__ = ["other_precisions", "to_single_precision"]
 
 _OTHERS = {
@@ -35,21 +37,23 @@ def to_single_precision(model: onnx.ModelProto) -> onnx.ModelProto:
     single.CopyFrom(model)
     graph = single.graph
     weights = {tensor.name for tensor in graph.initializer}
-    for node in graph.node:
-        for attribute in node.attribute:
+    for inner in graphs_of(graph):
+        for attribute in (attribute for node in inner.node for attribute in node.attribute):
             _convert_attribute(attribute)
-    for tensor in graph.initializer:
-        _convert_tensor(tensor)
-    fed = [value for value in graph.input if value.name not in weights]
-    before = [_cast_input(graph, value) for value in fed if _is_cast(value)]
-    after = [_cast_output(graph, value) for value in graph.output if _is_cast(value)]
+        for tensor in inner.initializer:
+            _convert_tensor(tensor)
+    fed = {value.name: value for value in graph.input if value.name not in weights}
+    given = [value for value in graph.output if value.name not in fed]
+    before = [_cast_input(graph, value) for value in fed.values() if _is_cast(value)]
+    after = [_cast_output(graph, value) for value in given if _is_cast(value)]
     nodes = [*before, *graph.node, *after]
     del graph.node[:]
     graph.node.extend(nodes)
-    cast = {value.name for value in [*fed, *graph.output] if _is_cast(value)}
-    for value in [*graph.value_info, *graph.input, *graph.output]:
-        if value.type.tensor_type.elem_type in _OTHERS and value.name not in cast:
-            value.type.tensor_type.elem_type = TensorProto.FLOAT
+    cast = {value.name for value in [*fed.values(), *graph.output] if _is_cast(value)}
+    for inner in graphs_of(graph):
+        for value in [*inner.value_info, *inner.input, *inner.output]:
+            if value.type.tensor_type.elem_type in _OTHERS and value.name not in cast:
+                value.type.tensor_type.elem_type = TensorProto.FLOAT
     return single
 
 
@@ -79,23 +83,25 @@ def _convert_tensor(tensor: TensorProto) -> None:
 def _cast_input(graph: onnx.GraphProto, value: onnx.ValueInfoProto) -> onnx.NodeProto:
     """Let every reader of an input read it in float32; the node that makes it so."""
     single = _new_name(graph, value)
-    for node in graph.node:
-        for position, name in enumerate(node.input):
-            if name == value.name:
-                node.input[position] = single
+    _rename(graph, value.name, single)
     return helper.make_node("Cast", [value.name], [single], f"{single}/Cast", to=TensorProto.FLOAT)
 
 
 def _cast_output(graph: onnx.GraphProto, value: onnx.ValueInfoProto) -> onnx.NodeProto:
     """Let an output be the cast of what the graph computes; the node that makes it so."""
     single = _new_name(graph, value)
-    for node in graph.node:
-        for names in (node.input, node.output):
-            for position, name in enumerate(names):
-                if name == value.name:
-                    names[position] = single
+    _rename(graph, value.name, single)
     kind = value.type.tensor_type.elem_type
     return helper.make_node("Cast", [single], [value.name], f"{value.name}/Cast", to=kind)
+
+
+def _rename(graph: onnx.GraphProto, name: str, new: str) -> None:
+    """Let nodes read and write a tensor under another name."""
+    nodes = (node for inner in graphs_of(graph) for node in inner.node)
+    for names in (names for node in nodes for names in (node.input, node.output)):
+        for position, found in enumerate(names):
+            if found == name:
+                names[position] = new
 
 
 def _new_name(graph: onnx.GraphProto, value: onnx.ValueInfoProto) -> str:

@@ -7,8 +7,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxsnn import Runner, convert, load_source
+from onnxsnn.parts import graphs_of
 from onnxsnn.precision import other_precisions, to_single_precision
-from tests.models import Builder, dataset, uniform
+from tests.loops import recurrent
+from tests.models import Builder, assert_same, dataset, outputs_of, uniform
 
 KINDS = {"float16": TensorProto.FLOAT16, "float64": TensorProto.DOUBLE}
 
@@ -107,3 +109,29 @@ def test_bfloat16_becomes_float32_at_inputs_and_outputs_too(tmp_path):
     assert any("bfloat16" in warning for warning in conversion.warnings)
     (values,) = Runner(conversion.snn).run(uniform(2, 3, 6, 6)).outputs.values()
     assert values.dtype == np.float32
+
+
+def test_bodies_compute_in_float32_too():
+    b = recurrent("Nested")
+    model = b.model()
+    before = outputs_of(model, x=uniform(3, 6, 8))
+    double = onnx.ModelProto.FromString(model.SerializeToString())
+    for graph in graphs_of(double.graph):
+        for tensor in graph.initializer:
+            if tensor.data_type == TensorProto.FLOAT:
+                values = numpy_helper.to_array(tensor).astype(np.float64)
+                tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+        for value in [*graph.input, *graph.output, *graph.value_info]:
+            if value.type.tensor_type.elem_type == TensorProto.FLOAT:
+                value.type.tensor_type.elem_type = TensorProto.DOUBLE
+    single = to_single_precision(double)
+    onnx.checker.check_model(single, full_check=True)
+    after = outputs_of(single, x=uniform(3, 6, 8).astype(np.float64))
+    assert_same(before, after)
+
+
+def test_an_output_that_is_an_input_stays_it():
+    other, _ = model_of("float16")
+    other.graph.output.append(other.graph.input[0])
+    x = uniform(2, 3, 6, 6).astype(np.float16)
+    np.testing.assert_array_equal(outputs_of(to_single_precision(other), x=x)["x"], x)

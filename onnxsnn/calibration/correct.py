@@ -32,7 +32,7 @@ from onnxsnn.calibration.patches import fan_in
 from onnxsnn.calibration.reconstruct import fitted_tensor, reconstruct_weights
 from onnxsnn.calibration.statistics import ChannelStatistics
 from onnxsnn.data import Dataset
-from onnxsnn.graph import Graph, Node, insert, per_channel, sole_producer, unique_name
+from onnxsnn.graph import Graph, Node, insert, is_float, per_channel, sole_producer, unique_name
 from onnxsnn.neurons import Neuron
 from onnxsnn.operators import varying_tensors
 from onnxsnn.passes.report import Report
@@ -186,8 +186,13 @@ def _correct(
 
 
 def _output_error(bench: Bench) -> float:
-    """The mean squared error of the outputs over the data, each relative to its power."""
-    names = [tensor.name for tensor in bench.reference.outputs]
+    """The mean squared error of the outputs over the data, each relative to its power.
+
+    Whole numbers, classes say, are not compared; of these alone, it is 0.
+    """
+    names = [tensor.name for tensor in bench.reference.outputs if is_float(tensor)]
+    if not names:
+        return 0.0
     errors, powers = np.zeros((2, len(names)))
     for steps, analog in bench.observe(names):
         for i, (mean, wanted) in enumerate(zip(mean_currents(steps), analog, strict=True)):

@@ -120,7 +120,10 @@ class _Trial:
             self._constants[name].CopyFrom(onnx.numpy_helper.from_array(values, name))
         session = Session(self._model)
         results = [session.run(feeds) for feeds in self._batches]
-        joined = [np.concatenate([result[name] for result in results]) for name in results[0]]
+        joined = [
+            np.concatenate([np.atleast_1d(result[name]) for result in results])
+            for name in results[0]
+        ]
         return [values.reshape(len(values), -1) for values in joined]
 
 

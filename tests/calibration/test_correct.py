@@ -389,3 +389,13 @@ def test_samples_left_out_for_want_of_room_are_said(source, monkeypatch):
     done = actions(source, data=dataset(x=X))
     assert 0 < done["samples left out, for want of room"] < len(X)
     assert done["layers fitted to their currents"] == 4
+
+
+def test_classes_as_an_output_are_not_compared(tmp_path):
+    b = residual_network()
+    logits = b.last
+    classes = b.op("ArgMax", axis=1)
+    for outputs in ((logits, classes), (classes,)):
+        source = load_source(b.save(tmp_path / "m.onnx", *outputs))
+        snn = convert(source, dataset(x=X[:20]), timesteps=2, correct=True).snn
+        assert list(snn.outputs) == list(outputs)

@@ -7,7 +7,7 @@ from onnxsnn import convert, load_source
 from onnxsnn.errors import UsageError
 from onnxsnn.session import Session
 from onnxsnn.thresholds.ril import TOLERANCE
-from tests.models import dataset, uniform
+from tests.models import Builder, dataset, uniform
 from tests.networks import residual_network
 
 X = uniform(100, 3, 8, 8)
@@ -51,3 +51,13 @@ def test_classes_of_the_rate_norm_layers_stay(source, snns, kept):  # noqa: ARG0
 def test_data_are_needed(source):
     with pytest.raises(UsageError, match="on data"):
         convert(source, threshold="ril")
+
+
+def test_an_output_of_all_samples_together_is_one(tmp_path):
+    b = Builder((6,))
+    b.gemm(5)
+    b.relu()
+    b.op("ReduceMean", keepdims=0)
+    source = load_source(b.save(tmp_path / "m.onnx"))
+    snn = convert(source, dataset(x=uniform(40, 6)), timesteps=8, threshold="ril").snn
+    assert 0 < snn.layers[0].p <= 1
