@@ -22,6 +22,7 @@ from onnxsnn.passes.fold_normalization import Moments, fold_normalization
 from onnxsnn.passes.free_batch import free_batch
 from onnxsnn.passes.relu_to_ratenorm import relu_to_ratenorm
 from onnxsnn.passes.report import Report
+from onnxsnn.passes.unflatten import unflatten
 from onnxsnn.ratenorm import rate_norms
 from onnxsnn.session import Session
 from onnxsnn.source import Source
@@ -69,6 +70,7 @@ def prepare(
         graph = _without_branches(graph, data, line)
     refuse_unsupported(graph)
     graph = line.did(*free_batch(graph))
+    graph = line.did(graph, unflatten(graph))
     if verify:
         line.verify_on(next(data.batches(1))[0] if data else _random_feeds(graph), graph)
     folded = fold_normalization(graph)

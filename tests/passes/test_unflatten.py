@@ -1,0 +1,61 @@
+"""unflatten: layers on rows of a sequence and samples keep both axes, and their values."""
+
+import numpy as np
+import pytest
+
+from onnxsnn import Runner, convert
+from onnxsnn.passes.clean import clean
+from onnxsnn.passes.unflatten import unflatten
+from tests.models import Builder, assert_same, dataset, outputs_of, uniform
+
+S, HEADS, WIDTH = 5, 2, 8
+
+
+def attention(rows=(S, -1), **layer):
+    """Attention with the sequence in front, as PyTorch writes it; x [N, 5, 8]."""
+    b = Builder((S, WIDTH))
+    b.op("MatMul", "x", b.normal(WIDTH, WIDTH))
+    b.relu()
+    b.op("Transpose", perm=[1, 0, 2])
+    b.op("Reshape", b.last, b.constant([S, -1, WIDTH // HEADS], np.int64))
+    q = b.op("Transpose", perm=[1, 0, 2])
+    b.op("Softmax", b.op("MatMul", q, b.op("Transpose", q, perm=[0, 2, 1])), axis=-1)
+    b.op("Transpose", b.op("MatMul", b.last, q), perm=[1, 0, 2])
+    b.op("Reshape", b.last, b.constant([-1, WIDTH], np.int64))
+    b.gemm(WIDTH, WIDTH, **layer)
+    b.op("Reshape", b.last, b.constant([*rows, WIDTH], np.int64))
+    return b
+
+
+@pytest.mark.parametrize("layer", [{}, {"transB": 0}])
+def test_rows_of_sequence_and_samples_are_taken_apart(layer):
+    b = attention(**layer)
+    graph, _ = clean(b.graph())
+    report = unflatten(graph)
+    assert report.changed
+    assert "Gemm" not in [node.op for node in graph.nodes]
+    x = uniform(3, S, WIDTH)
+    assert_same(outputs_of(b.model(), x=x), outputs_of(graph, x=x))
+
+
+def test_rows_of_samples_stay_rows():
+    graph, _ = clean(attention(rows=(-1, S)).graph())
+    assert not unflatten(graph).changed
+
+
+def test_rows_that_others_read_stay_rows():
+    b = attention()
+    graph, _ = clean(b.graph(b.nodes[-2].output[0], b.last))
+    assert not unflatten(graph).changed
+
+
+def test_time_is_folded(tmp_path):
+    b = attention()
+    b.relu()
+    b.op("Transpose", perm=[1, 0, 2])
+    x = uniform(20, S, WIDTH)
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x), timesteps=4).snn
+    runner = Runner(snn)
+    found = runner.run(x, 4).outputs
+    assert not runner.warnings
+    assert_same(Runner(snn, backend="numpy").run(x, 4).outputs, found)
