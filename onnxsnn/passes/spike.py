@@ -37,7 +37,7 @@ import onnx_graphsurgeon as gs
 
 from onnxsnn.arrays import Array
 from onnxsnn.errors import UnsupportedError
-from onnxsnn.graph import Graph, Node, Tensor, describe, insert, rank, unique_name
+from onnxsnn.graph import Graph, Node, Tensor, describe, insert, is_float, rank, unique_name
 from onnxsnn.neurons import Neuron
 from onnxsnn.operators import (
     Fate,
@@ -168,16 +168,18 @@ class _Spiker:
         if id(node) not in self.before_neuron:
             return self.estimate
         if what.role is Role.COMPENSATED:
-            return _Form.SUM if what.homogeneous and self._one_output(node) else _Form.MEAN
+            return _Form.SUM if what.homogeneous and self._one_value(node) else _Form.MEAN
+        if any(t.dtype is not None and not is_float(t) for t in moving):  # indices: no currents
+            return _Form.MEAN
         means = sum(self._form(tensor) is _Form.MEAN for tensor in moving)
         can = id(node) not in self.before_current
         on_means = means == len(moving) or (can and (means or _moves_samples(node)))
         return _Form.MEAN if on_means else _Form.CURRENT
 
-    def _one_output(self, node: Node) -> bool:
-        """Whether at most one output of a node is used."""
+    def _one_value(self, node: Node) -> bool:
+        """Whether at most the first output of a node is used; others hold indices."""
         results = {id(tensor) for tensor in self.graph.outputs}
-        return sum(bool(t.outputs) or id(t) in results for t in node.outputs) <= 1
+        return not any(t.outputs or id(t) in results for t in node.outputs[1:])
 
     def _bring_inputs(self, node: Node, form: _Form) -> None:
         for position, tensor in enumerate(node.inputs):

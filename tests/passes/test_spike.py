@@ -241,6 +241,23 @@ def test_integers_that_vary_over_time_cannot_feed_a_neuron_s_current():
     assert run(graph, report, uniform(2, 3), 2)
 
 
+def test_indices_that_are_moved_stay_on_the_mean():
+    b = Builder((1, 4, 4))
+    b.relu()
+    b.op("MaxPool", kernel_shape=[2, 2], strides=[2, 2], count=2)
+    last, behind = (b.constant([i], np.int64) for i in (1, 2))
+    b.op("Slice", "t1_1", last, behind, b.constant([2], np.int64))
+    b.op("Cast", to=onnx.TensorProto.FLOAT)
+    b.op("Mul", b.last, b.constant(0.02))
+    b.op("MatMul", b.last, b.normal(2, 3))
+    b.relu()
+    graph, report = spiking(b)
+    x = uniform(2, 1, 4, 4)
+    found = run(graph, report, x, 64)[-1]
+    for name, wanted in outputs_of(b.model(), x=x).items():
+        np.testing.assert_allclose(found[name], wanted, atol=0.1)
+
+
 def test_mean_that_is_not_finite_yet_gives_no_current():
     """log of what has not spiked: the current waits, and then makes up for it."""
     b = Builder((1,))
