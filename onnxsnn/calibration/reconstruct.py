@@ -116,10 +116,11 @@ class _Observations:
 
 
 class _Ridge:
-    """Regressions of several residuals on the same rows.
+    """Regressions of several residuals on the same rows, with any penalty.
 
-    A change is known by coefficients: its weights, or where there are fewer rows than inputs, what
-    it takes of each row.
+    In the axes of the eigenvectors of the rows' products, every penalty takes a division alone. A
+    change is known by its coefficients there: of its weights, or where there are fewer rows than
+    inputs, of what it takes of each row.
 
     Args:
         rows: [G, n, K].
@@ -132,10 +133,9 @@ class _Ridge:
         self._rows = rows - self._mean
         self._columns = self._rows.swapaxes(1, 2)
         self._dual = rows.shape[1] < rows.shape[2]
-        self._squares: Floats = (
-            self._rows @ self._columns if self._dual else self._columns @ self._rows
-        )
-        self._power = np.trace(self._squares, axis1=1, axis2=2) / rows.shape[2]  # [G]
+        products = self._rows @ self._columns if self._dual else self._columns @ self._rows
+        self._powers, self._axes = np.linalg.eigh(products)  # [G, any], [G, any, any]
+        self._power = np.trace(products, axis1=1, axis2=2) / rows.shape[2]  # [G]
 
     def _mean_of(self, values: Floats) -> Floats:
         """Over observations, [G, 1, any]; 0 where no bias can make up for it."""
@@ -145,9 +145,9 @@ class _Ridge:
     def basis(self, rows: Floats | None = None) -> Floats:
         """What coefficients are of, for other rows, or for its own: [G, any, coefficients]."""
         if rows is None:
-            return self._squares if self._dual else self._rows
+            return self._axes * self._powers[:, None] if self._dual else self._rows @ self._axes
         centred = rows - self._mean
-        return centred @ self._columns if self._dual else centred
+        return (centred @ self._columns if self._dual else centred) @ self._axes
 
     def solutions(
         self, residual: Floats, amounts: Sequence[float]
@@ -163,15 +163,15 @@ class _Ridge:
         """
         mean = self._mean_of(residual)
         centred = residual - mean
-        right = centred if self._dual else self._columns @ centred
-        unit = np.eye(self._squares.shape[-1], dtype=np.float32)
+        right = self._axes.swapaxes(1, 2) @ (centred if self._dual else self._columns @ centred)
         for amount in amounts:
             penalty = np.maximum(amount * self._power, np.finfo(np.float32).tiny)
-            yield np.linalg.solve(self._squares + penalty[:, None, None] * unit, right), mean
+            yield right / (np.maximum(self._powers, 0) + penalty[:, None])[:, :, None], mean
 
     def change(self, coefficients: Floats, mean: Floats) -> tuple[Floats, Floats]:
         """Of the weights, [G, K, O], and of the bias, [G, 1, O], that a solution stands for."""
-        weights = self._columns @ coefficients if self._dual else coefficients
+        given = self._axes @ coefficients
+        weights = self._columns @ given if self._dual else given
         return weights, mean - self._mean @ weights
 
 
