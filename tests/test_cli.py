@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,11 @@ import onnx
 import pytest
 from click.testing import CliRunner
 
+from onnxsnn.analysis.comparison import Way
 from onnxsnn.cli import main
+from onnxsnn.data import Preprocessing, load
 from onnxsnn.model import SpikingModel
+from onnxsnn.source import load_source
 from tests.models import Builder, uniform
 from tests.networks import residual_network
 
@@ -480,6 +484,27 @@ def test_compare_prints_every_way_and_the_line_that_converts_in_the_best(folder)
     parsed = json.loads(call("compare", "model.onnx", "--data", "x.npy", "-T", 2, "--json"))
     assert parsed["best"]["timesteps"] == 2
     assert len(parsed["ways"]) == 7
+
+
+@pytest.mark.parametrize("calibrate", [None, "calibrate them.npz"])
+def test_line_of_compare_reads_the_data_as_compare_did(folder, monkeypatch, calibrate):
+    (folder / "model.onnx").rename("my model.onnx")
+    for name in ("the data.npz", "calibrate them.npz"):
+        np.savez(name, a=X.transpose(0, 2, 3, 1), b=X, c=np.arange(20) % 4)
+    monkeypatch.setattr("onnxsnn.cli.compare.ways_for", lambda *_: (Way("fit"),))
+    command = (
+        "compare", "my model.onnx", "--data", "the data.npz", "-T", 4, "--scale", "1/2",
+        "--mean", "-0.1,0.2,0", "--std", "0.5", "--layout", "nhwc", "--array", "a",
+        "--label-array", "c", "--limit", 16,
+    )  # fmt: skip
+    text = call(*command, *(("--calibrate", calibrate) if calibrate else ()))
+    call(*shlex.split(text.splitlines()[-1])[1:])
+    prepared = Preprocessing(0.5, (-0.1, 0.2, 0.0), (0.5,), "nhwc")
+    source = load_source("my model.onnx")
+    samples = load("the data.npz", source.inputs, preprocessing=prepared, array="a", labelled=False)
+    expected = Way("fit").convert(source, samples.slice(0, 16 if calibrate else 4), 4)
+    found = SpikingModel.load("my model.snn.onnx").model.graph
+    assert found.SerializeToString() == expected.model.graph.SerializeToString()
 
 
 def test_evaluate_with_early_exit_says_what_it_saves(snn):

@@ -16,6 +16,7 @@ from onnxsnn.cli.options import (
     data_option,
     json_option,
     load_data,
+    loading_arguments,
     loading_options,
     print_json,
 )
@@ -71,7 +72,8 @@ def compare_command(
         print_json(_as_dict(comparison))
     else:
         display.show_comparison(comparison)
-        display.show_best(comparison, str(model), str(calibrate or data))
+        given = loading_arguments(options | {"limit": len(samples)})
+        display.show_best(comparison, str(model), ["--data", str(calibrate or data), *given])
 
 
 @click.command("demo")

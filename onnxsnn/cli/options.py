@@ -25,6 +25,7 @@ __all__ = [
     "energy_options",
     "json_option",
     "load_data",
+    "loading_arguments",
     "loading_options",
     "memory_option",
     "neuron_of",
@@ -55,6 +56,17 @@ def loading_options(command: _Command) -> _Command:
     for option in reversed(_LOADING_OPTIONS):
         command = option(command)
     return command
+
+
+def loading_arguments(options: dict[str, Any]) -> list[str]:
+    """The arguments that load the same samples again, without labels."""
+    names = ("array", "label_array", "scale", "mean", "std", "layout", "limit")
+    given = {name: options[name] for name in names if options[name] is not None}
+    return [
+        text
+        for name, value in given.items()
+        for text in (f"--{name.replace('_', '-')}", str(value))
+    ]
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
+
 from onnxsnn.analysis.comparison import Comparison
 from onnxsnn.convert import takes_data
 from onnxsnn.display.base import new_table, number, percent, stdout
@@ -28,11 +31,11 @@ def show_comparison(comparison: Comparison) -> None:
     )
 
 
-def show_best(comparison: Comparison, model: str, data: str) -> None:
-    """The command that converts in the best way."""
+def show_best(comparison: Comparison, model: str, data: Sequence[str]) -> None:
+    """The command that converts in the best way; `data` are the options that give the samples."""
     way, timesteps = comparison.best
     console = stdout()
     console.print(f"best: {way}, T = {timesteps}")
-    given = f" --data {data}" if takes_data(way.threshold, way.correct) else ""
-    command = f"onnxsnn convert {model}{given} --timesteps {timesteps} {way.options}"
-    console.print(command, soft_wrap=True, markup=False)
+    given = data if takes_data(way.threshold, way.correct) else ()
+    files = shlex.join(["onnxsnn", "convert", model, *given])
+    console.print(f"{files} --timesteps {timesteps} {way.options}", soft_wrap=True, markup=False)

@@ -106,7 +106,7 @@ def test_a_network_of_few_levels_is_run_for_as_many_steps_too(tmp_path, levels, 
 @pytest.mark.parametrize(("way", "given"), [(PLAIN, " --data d.npz"), (Way("trained"), "")])
 def test_command_of_the_best_way_gives_data_where_it_takes_any(capsys, way, given):
     rows = comparison_of([0.9, 0.9, 0.9], [0.1, 0.1, 0.1]).rows
-    show_best(Comparison({way: rows[PLAIN]}, {way: 1.0}, 0.9, 100), "m.onnx", "d.npz")
+    show_best(Comparison({way: rows[PLAIN]}, {way: 1.0}, 0.9, 100), "m.onnx", ["--data", "d.npz"])
     assert f"onnxsnn convert m.onnx{given} --timesteps 1 " in capsys.readouterr().out
 
 
