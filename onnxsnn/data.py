@@ -18,6 +18,7 @@ from onnxsnn.readers import ArrayNames, read_labels, read_samples
 __all__ = ["Dataset", "Preprocessing", "load", "parse_numbers", "parse_scale"]
 
 _CHANNEL_AXES = {"nchw": 1, "nhwc": 3}
+_NO_LABELS = "targets that are no classes are left out by --no-labels"
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def load(
         preprocessing: see Preprocessing.
         array: name of the samples' array in an `.npz`.
         label_array: name of the labels' array in an `.npz`: in `labels` where that is given.
-        labelled: False leaves labels out, whatever they are: calibration needs none.
+        labelled: False leaves labels out, unread: calibration needs none.
 
     Raises:
         DataError: a file cannot be read, or does not fit the model.
@@ -151,10 +152,10 @@ def load(
     path, preprocessing = Path(path), preprocessing or Preprocessing()
     if any(value == 0 for value in preprocessing.std):
         raise UsageError("a standard deviation of 0 cannot be divided by")
-    if labels is None:
-        samples, found = read_samples(path, inputs, ArrayNames(array, label_array))
+    if labels is None or not labelled:
+        samples, found = read_samples(path, inputs, ArrayNames(array, label_array, labelled))
     else:
-        samples, _ = read_samples(path, inputs, ArrayNames(array, None))
+        samples, _ = read_samples(path, inputs, ArrayNames(array, None, labelled=False))
         found = read_labels(Path(labels), ArrayNames(None, label_array))
     fitted = {}
     for spec in inputs:
@@ -207,10 +208,11 @@ def _check_labels(labels: Array, path: Path) -> Array:
     flat = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if flat.ndim != 1:
         raise DataError(
-            f"{path}: labels must be one per sample, and have shape {list(labels.shape)}"
+            f"{path}: labels must be one per sample, and have shape {list(labels.shape)}; "
+            f"{_NO_LABELS}"
         )
     if flat.dtype.kind not in "iufb" or not _holds(np.dtype(np.int64), flat):
-        raise DataError(f"{path}: labels must be whole numbers")
+        raise DataError(f"{path}: labels must be whole numbers; {_NO_LABELS}")
     if flat.size and flat.min() < 0:
         raise DataError(f"{path}: labels count from 0, and one is {flat.min()}")
     return flat.astype(np.int64)

@@ -22,17 +22,18 @@ _LABEL_NAMES = ("y", "labels", "label")
 
 @dataclass(frozen=True)
 class ArrayNames:
-    """The arrays that the user named in an .npz."""
+    """The arrays that the user named in an .npz, and whether labels are wanted from the file."""
 
     samples: str | None
     labels: str | None
+    labelled: bool = True
 
 
 _Read = tuple[dict[str, Array], Array | None]
 
 
 def read_samples(path: Path, inputs: Sequence[InputSpec], names: ArrayNames) -> _Read:
-    """The arrays by input name, and labels where the format has them.
+    """The arrays by input name, and labels where they are wanted and the format has them.
 
     Raises:
         DataError: a file cannot be read, or which array is meant cannot be told.
@@ -64,8 +65,9 @@ def _read_npz(path: Path, inputs: Sequence[InputSpec], names: ArrayNames) -> _Re
     with np.load(path, allow_pickle=False) as arrays:
         taken = {names.samples, *(spec.name for spec in inputs)}
         free = [name for name in arrays.files if name not in taken]
-        label = _choose(free, names.labels, _LABEL_NAMES, path)
-        labels = None if label is None else arrays[label]
+        named = names.labels if names.labelled else None  # unlabelled samples need not have it
+        label = _choose(free, named, (names.labels, *_LABEL_NAMES), path)
+        labels = arrays[label] if label is not None and names.labelled else None
         if len(inputs) > 1:
             return {s.name: arrays[s.name] for s in inputs if s.name in arrays.files}, labels
         rest = [name for name in arrays.files if name != label]
@@ -80,7 +82,9 @@ def _read_npz(path: Path, inputs: Sequence[InputSpec], names: ArrayNames) -> _Re
         return {inputs[0].name: arrays[name]}, labels
 
 
-def _choose(there: list[str], named: str | None, usual: tuple[str, ...], path: Path) -> str | None:
+def _choose(
+    there: list[str], named: str | None, usual: tuple[str | None, ...], path: Path
+) -> str | None:
     """The array that was named, else the first of the usual names that is there."""
     if named is not None and named not in there:
         raise DataError(f"{path}: holds no array {named!r}, but {', '.join(there) or 'none'}")
@@ -106,11 +110,11 @@ def _read_idx(path: Path) -> Array:
     return np.frombuffer(content, dtype, math.prod(shape), header).reshape(shape)
 
 
-def _read_idx_samples(path: Path, inputs: Sequence[InputSpec], names: ArrayNames) -> _Read:  # noqa: ARG001
+def _read_idx_samples(path: Path, inputs: Sequence[InputSpec], names: ArrayNames) -> _Read:
     name = _only(inputs, path).name
     stem, mark, end = path.name.partition("images-idx")
     beside = path.with_name(f"{stem}labels-idx1{end[1:]}")
-    labels = _read_idx(beside) if mark and beside.exists() else None
+    labels = _read_idx(beside) if names.labelled and mark and beside.exists() else None
     return {name: _read_idx(path)}, labels
 
 

@@ -90,6 +90,23 @@ def test_convert_needs_no_labels_and_does_not_mind_any(folder):
     assert folder.exists()
 
 
+def test_targets_that_are_no_labels_can_be_left_out(snn):
+    np.savez("targets.npz", x=X, y=uniform(20, 2))
+    call("run", snn, "--data", "targets.npz")
+    compared = ("evaluate", snn, "--data", "targets.npz", "--ann", "model.onnx")
+    assert "one per sample" in fails(*compared)
+    rows = json.loads(call(*compared, "--no-labels", "--json"))["rows"]
+    assert rows[0]["accuracy"] is None
+    assert rows[0]["error"] > 0
+
+
+def test_samples_to_calibrate_on_need_no_array_of_labels(snn):
+    np.savez("named.npz", x=X, right=np.arange(20) % 4)
+    evaluate = ("evaluate", snn, "--data", "named.npz", "--label-array", "right", "--early-exit")
+    np.savez("unlabelled.npz", x=X)
+    assert "20 samples of unlabelled.npz" in call(*evaluate, "--calibrate", "unlabelled.npz")
+
+
 @pytest.mark.usefixtures("folder")
 def test_convert_prints_json():
     result = json.loads(call("convert", "model.onnx", "--data", "x.npy", "--json", "--verify"))

@@ -237,6 +237,15 @@ def test_label_array_is_looked_for_in_the_labels_file_where_there_is_one(tmp_pat
     np.testing.assert_array_equal(data.labels, np.arange(6))
 
 
+def test_labels_that_are_not_wanted_are_not_read(tmp_path):
+    path = npz(tmp_path, a=rgb, b=np.array(["no", "labels", None]))
+    for names in ({"label_array": "b"}, {"array": "a", "label_array": "gone"}):
+        assert load(path, [RGB], labelled=False, **names).labels is None
+    images = idx(tmp_path / "t10k-images-idx3-ubyte", gray)
+    (tmp_path / "t10k-labels-idx1-ubyte").write_text("none")
+    assert load(images, [GRAY], labels="gone.txt", labelled=False).labels is None
+
+
 def test_labels_that_cannot_be_read_are_refused(tmp_path):
     (tmp_path / "y.txt").write_text("cat\ndog\n")
     with pytest.raises(DataError, match="labels cannot be read"):

@@ -41,6 +41,7 @@ FILE = click.Path(path_type=Path)
 
 _LOADING_OPTIONS = [
     click.option("--labels", type=FILE, help="Labels: .npy, .npz, idx(.gz), or text."),
+    click.option("--no-labels", is_flag=True, help="Leave labels out: targets are none."),
     click.option("--array", help="Name of the samples' array in an .npz."),
     click.option("--label-array", help="Name of the labels' array in an .npz."),
     click.option("--scale", help="Multiply the values, e.g. 1/255."),
@@ -179,7 +180,7 @@ def load_data(
         preprocessing=preprocessing,
         array=options["array"],
         label_array=options["label_array"],
-        labelled=labelled,
+        labelled=labelled and not options["no_labels"],
     )
     return samples.slice(0, options["limit"])
 

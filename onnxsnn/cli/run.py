@@ -55,7 +55,7 @@ def run_command(
 ) -> None:
     """Run SNN on data, and write its outputs after the last timestep."""
     network = SpikingModel.load(snn)
-    samples = load_data(data, network.inputs, options)
+    samples = load_data(data, network.inputs, options, labelled=False)
     if output is not None:
         _check_output(output, network)
     runner = Runner(network, backend, memory=memory, rates=True)
