@@ -152,7 +152,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _decode(file: Path, channels: int, sizes: list[int]) -> Array:
-    """One image, uint8 [height, width, channels]."""
+    """One image, uint8 [height, width, channels]; of 16 bits, the nearest in 8."""
     try:
         from PIL import Image
     except ImportError as error:
@@ -162,11 +162,23 @@ def _decode(file: Path, channels: int, sizes: list[int]) -> Array:
     height, width = sizes
     try:
         with Image.open(file) as image:
-            converted = image.convert("RGB" if channels == 3 else "L")
+            if image.mode in ("I", "F"):
+                raise DataError(
+                    f"{file}: is an image of 32-bit numbers, whose range is not known; "
+                    "give images of 8 or 16 bits, or an array as .npy"
+                )
+            is_wide = image.mode.startswith("I;16")  # Pillow would cut off what is above 255
+            narrow = Image.fromarray(_in_8_bits(np.asarray(image))) if is_wide else image
+            converted = narrow.convert("RGB" if channels == 3 else "L")
             resized = converted.resize((width, height), Image.Resampling.BILINEAR)
     except (OSError, Image.DecompressionBombError) as error:
         raise DataError(f"{file}: is no image that can be read") from error
     return np.asarray(resized).reshape(height, width, channels)
+
+
+def _in_8_bits(values: Array) -> Array:
+    """Values of 16 bits as the nearest of 8."""
+    return np.rint(values * (255 / 65535)).astype(np.uint8)
 
 
 def read_labels(path: Path, names: ArrayNames) -> Array:

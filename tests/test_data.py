@@ -168,6 +168,27 @@ def test_image_folders_are_classes(tmp_path, spec, mode):
     np.testing.assert_allclose(feed.mean(axis=(1, 2, 3)), [0, 40, 100, 140])
 
 
+def save_image(folder, values, name):
+    (folder / "cat").mkdir(exist_ok=True)
+    Image.fromarray(values).save(folder / "cat" / name)
+
+
+@pytest.mark.parametrize("spec", [GRAY, RGB])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_images_of_16_bits_are_scaled_to_8(tmp_path, spec, suffix):
+    eight = np.linspace(0, 255, 20).astype(int).reshape(4, 5)
+    save_image(tmp_path, np.minimum(eight * 257 + 100, 65535).astype(np.uint16), f"x.{suffix}")
+    feed = whole(load(tmp_path, [spec]))["x"][0]
+    np.testing.assert_array_equal(feed, np.broadcast_to(eight, feed.shape))
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_images_whose_range_is_not_known_are_refused(tmp_path, dtype):
+    save_image(tmp_path, np.ones((4, 5), dtype), "x.tif")
+    with pytest.raises(DataError, match=r"x\.tif: is an image of 32-bit numbers"):
+        load(tmp_path, [GRAY])
+
+
 def test_image_that_cannot_be_read_is_named(tmp_path):
     images(tmp_path, "RGB")
     (tmp_path / "cat" / "notes.txt").write_text("no image")
