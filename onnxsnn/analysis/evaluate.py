@@ -141,6 +141,8 @@ def evaluate(
     runner = Runner(snn, backend, memory=memory, rates=True)
     session = _ann_session(ann, snn) if ann is not None else None
     totals = _Totals(steps, margin)
+    if margin is not None:
+        _warm_up(runner, next(data.batches(batch_size(snn)))[0], steps, margin)
     done = 0
     for feeds, labels in data.batches(batch_size(snn)):
         expected = session.run(feeds, snn.outputs) if session is not None else None
@@ -148,6 +150,13 @@ def evaluate(
         done += len(next(iter(feeds.values())))
         progress(done, len(data))
     return _summary(totals, runner, len(data), data.labels is not None, ann is not None)
+
+
+def _warm_up(runner: Runner, feeds: dict[str, Array], timesteps: int, margin: float) -> None:
+    """Make the sessions that all steps and early exit take, before either is timed."""
+    for _ in runner.steps(feeds, timesteps):
+        pass
+    run_early(runner, feeds, margin, timesteps)
 
 
 def _ann_session(ann: Source, snn: SpikingModel) -> Session:
@@ -197,8 +206,9 @@ def _rows(
     """Outputs and spikes of a batch after each step, and then at the exits of its samples."""
     start = time.perf_counter()
     for outputs in runner.steps(feeds, totals.timesteps):
+        totals.seconds += time.perf_counter() - start
         yield outputs, sum(float(counts.sum()) for counts in runner.spikes.values())
-    totals.seconds += time.perf_counter() - start
+        start = time.perf_counter()
     if totals.margin is not None:
         spikes, start = dict(runner.spikes), time.perf_counter()
         early = run_early(runner, feeds, totals.margin, totals.timesteps)

@@ -1,12 +1,15 @@
 """evaluate: accuracy, agreement, error, rates and spikes at every timestep."""
 
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from onnxsnn import Dataset, Runner, convert, evaluate, load_source
+from onnxsnn.analysis import evaluate as evaluation
 from onnxsnn.errors import DataError, UsageError
+from onnxsnn.runtime import time_batched
 from onnxsnn.session import Session
 from tests.models import Builder, dataset, uniform
 from tests.networks import residual_network
@@ -103,3 +106,24 @@ def test_ann_of_other_outputs_is_refused(network, tmp_path):
     other = load_source(b.save(tmp_path / "other.onnx"))
     with pytest.raises(DataError, match="outputs"):
         evaluate(network[0], dataset(x=X), ann=other)
+
+
+def test_speedup_counts_runs_and_neither_sessions_nor_measures(network, monkeypatch):
+    now = [0.0]
+
+    def takes(seconds, place, name):
+        function = getattr(place, name)
+
+        def slow(*arguments, **options):
+            now[0] += seconds
+            return function(*arguments, **options)
+
+        monkeypatch.setattr(place, name, slow)
+
+    takes(1000.0, time_batched, "make_session")
+    takes(1000.0, evaluation, "_squares")
+    takes(1.0, time_batched, "run_bound")
+    monkeypatch.setattr(evaluation, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    snn, source, _ = network
+    early = evaluate(snn, dataset(x=X[:5]), ann=source, margin=np.inf).early_exit
+    assert early.speedup == pytest.approx(2 / 5)  # before the steps; all at once, or 4
