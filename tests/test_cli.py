@@ -357,6 +357,34 @@ def test_labels_that_do_not_match(snn):
     assert "give labels, or the ANN" in fails(*evaluate, code=2)
 
 
+def test_data_that_overflow_are_refused(folder):
+    b = Builder((2,))
+    b.op("MatMul", "x", b.constant(10 * np.eye(2)))
+    b.op("MatMul", b.last, b.constant([[1.0] * 3, [-1.0] * 3]))
+    b.relu()
+    b.gemm(3, inputs=3)
+    b.save(folder / "m.onnx")
+    call("convert", "m.onnx", "-T", 4)
+    np.savez("huge.npz", x=np.full((20, 2), 3e38), y=np.zeros(20, int))
+    for command in ("run", "evaluate", "fit-curve"):
+        assert "(in layer 'relu2')" in fails(command, "m.snn.onnx", "--data", "huge.npz")
+
+
+def test_json_has_no_infinity(folder):
+    b = Builder((6,))
+    b.gemm(8)
+    b.relu()
+    b.gemm(3)
+    b.relu()
+    b.op("Log")
+    b.save(folder / "log.onnx")
+    np.save("six.npy", uniform(20, 6))
+    call("convert", "log.onnx", "--data", "six.npy", "-T", 2)
+    command = ("evaluate", "log.snn.onnx", "--data", "six.npy", "--ann", "log.onnx", "--json")
+    rows = json.loads(call(*command), parse_constant=pytest.fail)["rows"]
+    assert [row["error"] for row in rows] == [None, None]
+
+
 @pytest.mark.parametrize("steps", [0, -3])
 def test_timesteps_below_one(snn, steps):
     for command in (
@@ -400,6 +428,7 @@ def test_outputs_in_a_format_that_is_none(snn):
 def test_options_that_make_no_sense(folder):
     for option, value in (("--scale", "half"), ("--mean", "a,b"), ("--std", "0"),
                           ("--threshold", "best"), ("--initial-potential", "2"),
+                          ("--initial-potential", "nan"),
                           ("--limit", "0"), ("--layout", "chwn")):  # fmt: skip
         fails("convert", "model.onnx", "--data", "x.npy", option, value, code=2)
     assert not (folder / "model.snn.onnx").exists()

@@ -19,7 +19,7 @@ from onnxsnn.runtime.runner import Runner
 from onnxsnn.session import Session
 from onnxsnn.source import Source
 
-__all__ = ["EarlyExit", "Evaluation", "Row", "evaluate"]
+__all__ = ["EarlyExit", "Evaluation", "Row", "evaluate", "squares"]
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Row:
         accuracy: share of samples whose class is the label.
         agreement: share of samples whose class is the ANN's.
         error: ||SNN - ANN||_2 / ||ANN||_2 over the samples of all outputs, the root mean
-            square of the difference relative to that of the ANN.
+            square of the difference relative to that of the ANN; None where that is infinite.
         rate: mean spikes per neuron and step, over all spiking layers.
         spikes: mean spikes per sample until here.
     """
@@ -183,7 +183,7 @@ def _add(
     if labels is not None and wanted is not None:
         totals.ann_correct += int(np.count_nonzero(wanted == labels))
     if expected is not None:
-        totals.squared_norm += sum(_squares(values) for values in expected.values())
+        totals.squared_norm += sum(map(squares, expected.values()))
     for row, (outputs, spikes) in enumerate(_rows(totals, runner, feeds)):
         found = classes(outputs[name])
         if labels is not None:
@@ -193,7 +193,7 @@ def _add(
             totals.agreeing[row] += np.count_nonzero(found == wanted)
         if expected is not None:
             totals.squared_error[row] += sum(
-                _squares(outputs[name] - values) for name, values in expected.items()
+                squares(outputs[name], values) for name, values in expected.items()
             )
         totals.spikes[row] += spikes
     for layer, counts in runner.spikes.items():
@@ -230,8 +230,10 @@ def _check_labels(labels: Array, values: Array) -> None:
         )
 
 
-def _squares(values: Array) -> float:
-    return float(np.square(values, dtype=np.float64).sum())
+def squares(values: Array, others: Array | float = 0.0) -> float:
+    """The sum of the squares of what two arrays differ by, whatever numbers or truths they hold."""
+    with np.errstate(invalid="ignore"):  # two infinities
+        return float(np.square(values.astype(np.float64) - others).sum())
 
 
 def _summary(
@@ -246,7 +248,9 @@ def _summary(
         return {
             "accuracy": float(totals.correct[row] / samples) if labelled else None,
             "agreement": float(totals.agreeing[row] / samples) if totals.has_classes else None,
-            "error": float(np.sqrt(totals.squared_error[row] / norm)) if norm else None,
+            "error": float(np.sqrt(totals.squared_error[row] / norm))
+            if 0 < norm < np.inf
+            else None,
             "rate": spikes / (neurons * timesteps),
             "spikes": spikes,
         }

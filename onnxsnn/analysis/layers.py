@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from onnxsnn.analysis.error_split import ErrorSplit, LayerResponse, SplitTotals, parts
+from onnxsnn.analysis.evaluate import squares
 from onnxsnn.analysis.exact_layer import with_exact_layer
 from onnxsnn.analysis.fit_curve import FitCurve, FitCurves
 from onnxsnn.analysis.reference import Reference
@@ -333,8 +334,8 @@ class _Scores:
         if labels is not None:
             self._correct += int(np.count_nonzero(found == labels))
         for name, values in expected.items():
-            self._error += float(np.square(outputs[name] - values, dtype=np.float64).sum())
-            self._norm += float(np.square(values, dtype=np.float64).sum())
+            self._error += squares(outputs[name], values)
+            self._norm += squares(values)
 
     def measures(self) -> Measures:
         """What came of it."""

@@ -58,7 +58,7 @@ __all__ = ["convert_command"]
     help="Spikes in a burst, or sizes of a multi-threshold neuron's spike.",
 )  # fmt: skip
 @click.option(
-    "--initial-potential", type=click.FloatRange(0.0, 1.0),
+    "--initial-potential", type=float,
     help="Membrane potential before the first step, in thresholds; as trained, or 0.5, by default.",
 )  # fmt: skip
 @click.option("--per-layer", is_flag=True, help="One threshold per layer, not one per channel.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -157,6 +158,8 @@ def neuron_of(name: str, levels: int | None, initial_potential: float | None) ->
     settings = {key: value for key, value in given.items() if value is not None}
     if name == IntegrateAndFire.name and not settings:
         return None
+    if not 0 <= settings.get("initial_potential", 0) <= 1:
+        raise UsageError(f"the initial potential is from 0 to 1 and not {initial_potential}")
     try:
         return RECTIFYING_NEURONS[name](**settings)
     except TypeError as error:
@@ -196,5 +199,14 @@ def calibration_and_test(
 
 
 def print_json(value: Any) -> None:
-    """Print what `--json` promises."""
-    click.echo(json.dumps(value, indent=2))
+    """Print what `--json` promises; numbers that are not finite are null."""
+    click.echo(json.dumps(_finite(value), indent=2, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """The value without infinities, such as the error of a logarithm of 0, and NaN."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

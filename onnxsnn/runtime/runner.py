@@ -201,6 +201,10 @@ class Runner:
             inputs: an array, or arrays by name, first axis the sample.
             timesteps: None for the number that the thresholds were chosen for.
             every_step: keep the outputs after each step too.
+
+        Raises:
+            DataError: the inputs do not fit the model, or overflow in a layer whose rates are
+                counted.
         """
         history: list[dict[str, Array]] = []
         outputs: dict[str, Array] = {}
@@ -298,6 +302,11 @@ class Runner:
         samples = self._batch or min(self._size, len(self._rows))  # of the first piece
         for layer, values in counts.items():
             fired = values[start:stop].sum(axis=0, dtype=np.float64)
+            if not np.isfinite(fired).all():
+                raise DataError(
+                    f"the network's activations overflow or are NaN on these data (in layer "
+                    f"{layer!r})"
+                )
             total = np.zeros(self._samples)
             whole = len(fired) == len(self._rows)
             total[self._rows] = fired if whole else fired.sum() / len(self._rows)

@@ -4,10 +4,12 @@ from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
 
 from onnxsnn import Dataset, Runner, convert, evaluate, load_source
 from onnxsnn.analysis import evaluate as evaluation
+from onnxsnn.analysis.layers import analyse
 from onnxsnn.errors import DataError, UsageError
 from onnxsnn.runtime import time_batched
 from onnxsnn.session import Session
@@ -121,9 +123,29 @@ def test_speedup_counts_runs_and_neither_sessions_nor_measures(network, monkeypa
         monkeypatch.setattr(place, name, slow)
 
     takes(1000.0, time_batched, "make_session")
-    takes(1000.0, evaluation, "_squares")
+    takes(1000.0, evaluation, "squares")
     takes(1.0, time_batched, "run_bound")
     monkeypatch.setattr(evaluation, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     snn, source, _ = network
     early = evaluate(snn, dataset(x=X[:5]), ann=source, margin=np.inf).early_exit
     assert early.speedup == pytest.approx(2 / 5)  # before the steps; all at once, or 4
+
+
+@pytest.mark.parametrize("to", [onnx.TensorProto.BOOL, onnx.TensorProto.UINT8])
+def test_outputs_of_truths_and_of_unsigned_numbers_have_an_error(tmp_path, to):
+    b = Builder((6,))
+    b.gemm(8)
+    b.relu()
+    b.gemm(3)
+    b.relu()
+    b.op("Cast", to=to)
+    source = load_source(b.save(tmp_path / "m.onnx"))
+    data = dataset(x=3 * uniform(20, 6))
+    snn = convert(source, data, timesteps=2).snn
+    error = evaluate(snn, data, ann=source).rows[-1].error
+    expected = Session(source.model).run(data.inputs)[snn.outputs[0]].astype(float)
+    found = Runner(snn).run(data.inputs).outputs[snn.outputs[0]].astype(float)
+    assert (found < expected).any()
+    wanted = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+    assert error == pytest.approx(wanted)
+    assert analyse(snn, data, source).plain.error == pytest.approx(wanted)

@@ -216,6 +216,21 @@ def test_inputs_on_which_the_model_fails_are_named(tmp_path, backend):
         Runner(snn, backend).run(uniform(7, 3, 9, 9))
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid")  # NumPy's own
+def test_inputs_that_overflow_in_a_layer_are_refused(tmp_path, backend):
+    b = Builder((2,))
+    b.op("MatMul", "x", b.constant(10 * np.eye(2)))
+    b.op("MatMul", b.last, b.constant([[1.0] * 3, [-1.0] * 3]))
+    b.relu()
+    b.gemm(3, inputs=3)
+    path = b.save(tmp_path / "m.onnx")
+    snn = convert(path, dataset(x=uniform(8, 2)), timesteps=4).snn
+    huge = np.full((8, 2), 3e38, np.float32)
+    with pytest.raises(DataError, match=r"overflow or are NaN on these data \(in layer 'relu2'"):
+        Runner(snn, backend, rates=True).run(huge)
+
+
 def test_another_batch_in_mid_run_is_refused(snn):
     runner = Runner(snn)
     runner.step(X)
