@@ -227,6 +227,17 @@ def test_evaluate_relates_spikes_to_a_reference(snn):
     assert itself["ratio"] == 1.0
 
 
+def test_ann_that_is_another_file_is_said_once(folder, snn):
+    residual_network(seed=1).save(folder / "other.onnx")
+    for command in ("evaluate", "report"):
+        for ann, count in (("other.onnx", 1), ("model.onnx", 0)):
+            arguments = [command, str(snn), "--data", "test.npz", "--ann", ann]
+            result = CliRunner().invoke(main, arguments)
+            assert result.exit_code == 0
+            line = "other.onnx: is not the file that the SNN was converted from"
+            assert result.stderr.count(line) == count
+
+
 def test_what_needs_more_says_so(snn):
     options = ("evaluate", snn, "--data", "test.npz")
     assert "--ann" in fails(*options, "--analyse", code=2)

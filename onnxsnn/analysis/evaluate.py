@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from onnxsnn.runtime.runner import Runner
 from onnxsnn.session import Session
 from onnxsnn.source import Source
 
-__all__ = ["EarlyExit", "Evaluation", "Row", "evaluate", "squares"]
+__all__ = ["EarlyExit", "Evaluation", "Row", "evaluate", "squared_error", "squares"]
 
 
 @dataclass
@@ -185,16 +185,14 @@ def _add(
     if expected is not None:
         totals.squared_norm += sum(map(squares, expected.values()))
     for row, (outputs, spikes) in enumerate(_rows(totals, runner, feeds)):
+        if expected is not None:
+            totals.squared_error[row] += squared_error(outputs, expected)
         found = classes(outputs[name])
         if labels is not None:
             _check_labels(labels, outputs[name])
             totals.correct[row] += np.count_nonzero(found == labels)
         if wanted is not None:
             totals.agreeing[row] += np.count_nonzero(found == wanted)
-        if expected is not None:
-            totals.squared_error[row] += sum(
-                squares(outputs[name], values) for name, values in expected.items()
-            )
         totals.spikes[row] += spikes
     for layer, counts in runner.spikes.items():
         totals.layer_spikes[layer] = totals.layer_spikes.get(layer, 0.0) + float(counts.sum())
@@ -230,10 +228,25 @@ def _check_labels(labels: Array, values: Array) -> None:
         )
 
 
-def squares(values: Array, others: Array | float = 0.0) -> float:
-    """The sum of the squares of what two arrays differ by, whatever numbers or truths they hold."""
+def squared_error(outputs: Mapping[str, Array], expected: Mapping[str, Array]) -> float:
+    """The sum of the squares of what an SNN's outputs differ from an ANN's by.
+
+    Raises:
+        DataError: they have other shapes.
+    """
+    for name, values in expected.items():
+        if outputs[name].shape != values.shape:
+            raise DataError(
+                f"output {name!r} has shape {list(outputs[name].shape)} in the SNN, and "
+                f"{list(values.shape)} in the ANN: give the ANN that it was converted from"
+            )
     with np.errstate(invalid="ignore"):  # two infinities
-        return float(np.square(values.astype(np.float64) - others).sum())
+        return sum(squares(outputs[n].astype(np.float64) - v) for n, v in expected.items())
+
+
+def squares(values: Array) -> float:
+    """The sum of the squares of numbers, or of truths."""
+    return float(np.square(values, dtype=np.float64).sum())
 
 
 def _summary(

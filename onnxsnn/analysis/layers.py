@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from onnxsnn.analysis.error_split import ErrorSplit, LayerResponse, SplitTotals, parts
-from onnxsnn.analysis.evaluate import squares
+from onnxsnn.analysis.evaluate import squared_error, squares
 from onnxsnn.analysis.exact_layer import with_exact_layer
 from onnxsnn.analysis.fit_curve import FitCurve, FitCurves
 from onnxsnn.analysis.reference import Reference
@@ -333,9 +333,8 @@ class _Scores:
             self._agreeing += int(np.count_nonzero(found == wanted))
         if labels is not None:
             self._correct += int(np.count_nonzero(found == labels))
-        for name, values in expected.items():
-            self._error += squares(outputs[name], values)
-            self._norm += squares(values)
+        self._error += squared_error(outputs, expected)
+        self._norm += sum(map(squares, expected.values()))
 
     def measures(self) -> Measures:
         """What came of it."""

@@ -13,13 +13,13 @@ from onnxsnn.analysis.bench import bench
 from onnxsnn.cli.options import (
     FILE,
     json_option,
+    load_ann,
     load_data,
     loading_options,
     memory_option,
     print_json,
 )
 from onnxsnn.model import SpikingModel
-from onnxsnn.source import load_source
 
 __all__ = ["bench_command"]
 
@@ -56,7 +56,7 @@ def bench_command(
     Times are medians; SNN and ANN take turns, so that what else the machine does is in both.
     """
     network = SpikingModel.load(snn)
-    source = load_source(ann) if ann else None
+    source = load_ann(ann, network) if ann else None
     samples = load_data(data, network.inputs, options, labelled=False) if data else None
     with display.progress("measuring") as progress:
         rows = bench(

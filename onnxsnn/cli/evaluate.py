@@ -24,6 +24,7 @@ from onnxsnn.cli.options import (
     data_option,
     energy_options,
     json_option,
+    load_ann,
     load_data,
     loading_options,
     memory_option,
@@ -35,7 +36,6 @@ from onnxsnn.files import check_writable, write_bytes
 from onnxsnn.model import SpikingModel
 from onnxsnn.runtime import BACKENDS, Runner
 from onnxsnn.runtime.early_exit import calibrate_margin
-from onnxsnn.source import load_source
 from onnxsnn.timesteps import AGREEMENT
 
 __all__ = ["evaluate_command"]
@@ -105,7 +105,7 @@ def evaluate_command(
         raise UsageError("--reference counts spikes until an SNN is as good as its ANN; give --ann")
     network = SpikingModel.load(snn)
     other = SpikingModel.load(reference) if reference is not None else None
-    source = load_source(ann) if ann else None
+    source = load_ann(ann, network) if ann else None
     if csv_file is not None:
         check_writable(csv_file)
     samples = load_data(data, network.inputs, options)

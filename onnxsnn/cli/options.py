@@ -11,11 +11,14 @@ from typing import Any, TypeVar
 
 import click
 
+from onnxsnn import display
 from onnxsnn.analysis.energy import MODELS, CostModel
 from onnxsnn.data import Dataset, Preprocessing, load, parse_numbers, parse_scale
 from onnxsnn.errors import UsageError
 from onnxsnn.inputs import InputSpec
+from onnxsnn.model import SpikingModel
 from onnxsnn.neurons import RECTIFYING_NEURONS, IntegrateAndFire, Neuron
+from onnxsnn.source import Source, load_source
 
 __all__ = [
     "FILE",
@@ -25,6 +28,7 @@ __all__ = [
     "data_option",
     "energy_options",
     "json_option",
+    "load_ann",
     "load_data",
     "loading_arguments",
     "loading_options",
@@ -164,6 +168,16 @@ def neuron_of(name: str, levels: int | None, initial_potential: float | None) ->
         return RECTIFYING_NEURONS[name](**settings)
     except TypeError as error:
         raise UsageError(f"neuron {name!r} has no levels; leave --levels out") from error
+
+
+def load_ann(path: Path, snn: SpikingModel) -> Source:
+    """The network to compare an SNN with; a warning where it is not what that was made from."""
+    source = load_source(path)
+    if snn.metadata.get("source_sha256") != source.digest:
+        display.warn(
+            [f"{path}: is not the file that the SNN was converted from; they are compared anyway"]
+        )
+    return source
 
 
 def load_data(

@@ -13,6 +13,7 @@ from onnxsnn.cli.options import (
     cost_models,
     cost_options,
     data_option,
+    load_ann,
     load_data,
     loading_options,
     timesteps_option,
@@ -20,7 +21,6 @@ from onnxsnn.cli.options import (
 from onnxsnn.files import check_writable, write_bytes
 from onnxsnn.model import SpikingModel
 from onnxsnn.report import gather, page
-from onnxsnn.source import load_source
 
 __all__ = ["report_command"]
 
@@ -44,7 +44,8 @@ def report_command(
     """
     output = output or Path(f"{snn.stem}.html")
     models = cost_models(options)
-    network, source = SpikingModel.load(snn), load_source(ann)
+    network = SpikingModel.load(snn)
+    source = load_ann(ann, network)
     check_writable(output)
     samples = load_data(data, network.inputs, options)
     with display.tasks() as progress:

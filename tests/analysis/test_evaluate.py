@@ -110,6 +110,17 @@ def test_ann_of_other_outputs_is_refused(network, tmp_path):
         evaluate(network[0], dataset(x=X), ann=other)
 
 
+def test_ann_whose_outputs_have_another_shape_is_refused(network, tmp_path):
+    b = Builder((3, 8, 8))
+    b.conv(4)
+    b.head(1)
+    while b.last != network[0].outputs[0]:
+        b.op("Identity")
+    other = load_source(b.save(tmp_path / "other.onnx"))
+    with pytest.raises(DataError, match=r"\[50, 4\] in the SNN, and \[50, 1\] in the ANN"):
+        evaluate(network[0], dataset(x=X), ann=other)
+
+
 def test_speedup_counts_runs_and_neither_sessions_nor_measures(network, monkeypatch):
     now = [0.0]
 
@@ -123,7 +134,7 @@ def test_speedup_counts_runs_and_neither_sessions_nor_measures(network, monkeypa
         monkeypatch.setattr(place, name, slow)
 
     takes(1000.0, time_batched, "make_session")
-    takes(1000.0, evaluation, "squares")
+    takes(1000.0, evaluation, "squared_error")
     takes(1.0, time_batched, "run_bound")
     monkeypatch.setattr(evaluation, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     snn, source, _ = network
