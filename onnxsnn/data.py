@@ -29,7 +29,8 @@ class Preprocessing:
         scale: a factor; None for 1.
         mean: one value, or one per channel; empty for 0.
         std: one value, or one per channel; empty for 1.
-        layout: of the arrays in the file; they are transposed where the model's differs.
+        layout: of the arrays in the file; they are transposed where the model's differs. Images
+            of a folder come in the model's.
     """
 
     scale: float | None = None
@@ -150,6 +151,8 @@ def load(
         UsageError: the preprocessing makes no sense.
     """
     path, preprocessing = Path(path), preprocessing or Preprocessing()
+    if path.is_dir():
+        preprocessing = replace(preprocessing, layout=None)
     if any(value == 0 for value in preprocessing.std):
         raise UsageError("a standard deviation of 0 cannot be divided by")
     if labels is None or not labelled:

@@ -168,6 +168,13 @@ def test_image_folders_are_classes(tmp_path, spec, mode):
     np.testing.assert_allclose(feed.mean(axis=(1, 2, 3)), [0, 40, 100, 140])
 
 
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("spec", [RGB, NHWC])
+def test_images_of_a_folder_come_in_the_model_s_layout(tmp_path, spec, layout):
+    data = load(images(tmp_path, "RGB"), [spec], preprocessing=Preprocessing(layout=layout))
+    assert whole(data)["x"].shape == (4, *spec.shape[1:])
+
+
 def save_image(folder, values, name):
     (folder / "cat").mkdir(exist_ok=True)
     Image.fromarray(values).save(folder / "cat" / name)
@@ -412,9 +419,13 @@ def test_scalar_input_is_refused(tmp_path):
         load(npy(tmp_path, np.float32(3)), [InputSpec("x", (), FLOAT)])
 
 
-def test_pickled_objects_are_refused(tmp_path):
-    with pytest.raises(DataError, match="cannot be read"):
-        load(npy(tmp_path, np.array([{}, []], object)), [RGB])
+def test_what_numpy_would_unpickle_is_refused_in_our_words(tmp_path):
+    words = np.array(["a", {}], object)
+    (tmp_path / "text.npz").write_text("no arrays at all")
+    for path in (npy(tmp_path, words), npz(tmp_path, x=words), tmp_path / "text.npz"):
+        for files in ((path, None), (npy(tmp_path, rgb, "rgb.npy"), path)):
+            with pytest.raises(DataError, match="it holds no arrays of numbers; save such with"):
+                load(files[0], [RGB], labels=files[1])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
