@@ -46,8 +46,14 @@ def read_samples(path: Path, inputs: Sequence[InputSpec], names: ArrayNames) -> 
     except DataError:
         raise
     except Exception as error:  # numpy, gzip and zipfile each have their own
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{path}: cannot be read: {reason}") from error
+        raise DataError(f"{path}: cannot be read: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """What a reader says of a file, in other words where NumPy advises to unpickle it."""
+    if any(words in str(error) for words in ("allow_pickle", "Python objects")):
+        return "it holds no arrays of numbers; save such with numpy.save or numpy.savez"
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _only(inputs: Sequence[InputSpec], path: Path) -> InputSpec:
@@ -193,8 +199,7 @@ def read_labels(path: Path, names: ArrayNames) -> Array:
     except DataError:
         raise
     except Exception as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{path}: labels cannot be read: {reason}") from error
+        raise DataError(f"{path}: labels cannot be read: {_reason(error)}") from error
 
 
 def _read_npz_labels(path: Path, names: ArrayNames) -> Array:
