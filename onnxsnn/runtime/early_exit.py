@@ -166,7 +166,12 @@ class _Certainty:
         self._recent = deque([np.zeros(samples)] * _QUIET_STEPS, _QUIET_STEPS)
 
     def __call__(self, outputs: Mapping[str, Array]) -> Array:
-        """Certainties after this step, [N]."""
+        """Certainties after this step, [N]; -inf where outputs are NaN, or all infinite."""
+        with np.errstate(invalid="ignore"):  # two infinities
+            certainty = self._certainty(outputs)
+        return np.where(np.isnan(certainty), -np.inf, certainty)
+
+    def _certainty(self, outputs: Mapping[str, Array]) -> Array:
         before, self._before = self._before, outputs
         self._step += 1
         for name, values in outputs.items():

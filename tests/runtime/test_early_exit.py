@@ -9,7 +9,13 @@ from hypothesis.extra.numpy import arrays
 from onnxsnn import Runner, convert
 from onnxsnn.errors import DataError, UsageError
 from onnxsnn.runtime import BACKENDS
-from onnxsnn.runtime.early_exit import Exits, calibrate_margin, run_early
+from onnxsnn.runtime.early_exit import (
+    Exits,
+    _Certainty,
+    _failing,
+    calibrate_margin,
+    run_early,
+)
 from tests.models import Builder, dataset, uniform
 from tests.networks import residual_network
 
@@ -184,6 +190,16 @@ def test_outputs_that_have_not_moved_yet_are_not_done():
     for _ in range(9):
         exits.see({"y": np.zeros((1, 2, 2))}, {})
     assert exits.timesteps.tolist() == [4]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("values", [(np.nan, 1.0), (-np.inf, -np.inf)])
+def test_outputs_that_are_not_finite_are_not_certain(values):
+    scores = np.array([[values], [(3.0, 1.0)]])  # [T, N, classes]
+    exits = exits_of(scores, 0.5)
+    assert exits.timesteps.tolist() == [2]
+    history = [{"y": step} for step in scores]
+    assert _failing(history, _Certainty(1, 0), 0.1) == [-np.inf]
 
 
 def test_every_output_must_have_converged():
