@@ -15,7 +15,7 @@ from onnxsnn.analysis.comparison import (
 )
 from onnxsnn.analysis.evaluate import Row
 from onnxsnn.display import show_best
-from onnxsnn.errors import UsageError
+from onnxsnn.errors import DataError, UsageError
 from onnxsnn.plot import check_plot, draw
 from onnxsnn.source import load_source
 from tests.models import Builder, dataset, uniform
@@ -108,6 +108,11 @@ def test_command_of_the_best_way_gives_data_where_it_takes_any(capsys, way, give
     rows = comparison_of([0.9, 0.9, 0.9], [0.1, 0.1, 0.1]).rows
     show_best(Comparison({way: rows[PLAIN]}, {way: 1.0}, 0.9, 100), "m.onnx", ["--data", "d.npz"])
     assert f"onnxsnn convert m.onnx{given} --timesteps 1 " in capsys.readouterr().out
+
+
+def test_outputs_that_no_error_relates_to_are_said():
+    with pytest.raises(DataError, match="all 0, or infinite"):
+        _ = Comparison({PLAIN: [Row(1)]}, {PLAIN: 1.0}, None, 100).best
 
 
 @pytest.mark.parametrize("suffix", [".svg", ".png"])
