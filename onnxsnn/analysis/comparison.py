@@ -9,7 +9,6 @@ from itertools import product
 from onnxsnn.analysis.evaluate import Evaluation, Row, evaluate
 from onnxsnn.convert import convert, takes_data
 from onnxsnn.data import Dataset
-from onnxsnn.errors import DataError
 from onnxsnn.model import SpikingModel
 from onnxsnn.neurons import RECTIFYING_NEURONS, IntegrateAndFire, Neuron
 from onnxsnn.pipeline import Pipeline, prepare
@@ -115,19 +114,8 @@ class Comparison:
 
     @property
     def measure(self) -> str:
-        """What ways are compared by: accuracy, else agreement with the ANN, else error.
-
-        Raises:
-            DataError: there is none of them.
-        """
-        row = next(iter(self.rows.values()))[0]
-        for name in ("accuracy", "agreement", "error"):
-            if getattr(row, name) is not None:
-                return name
-        raise DataError(
-            "the ANN's outputs are all 0, or infinite, on these data, so that no error relates to "
-            "them; give others"
-        )
+        """What ways are compared by; see `Row.measure`."""
+        return next(iter(self.rows.values()))[0].measure
 
     def value(self, row: Row) -> float:
         """The measure of a row."""

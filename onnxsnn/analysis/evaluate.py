@@ -42,6 +42,21 @@ class Row:
     rate: float = 0.0
     spikes: float = 0.0
 
+    @property
+    def measure(self) -> str:
+        """What an SNN is judged by: accuracy, else agreement with the ANN, else error.
+
+        Raises:
+            DataError: there is none of them.
+        """
+        for name in ("accuracy", "agreement", "error"):
+            if getattr(self, name) is not None:
+                return name
+        raise DataError(
+            "the ANN's outputs are all 0, or infinite, on these data, so that no error relates to "
+            "them; give others"
+        )
+
 
 @dataclass
 class EarlyExit:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +17,7 @@ from onnxsnn.inputs import InputSpec
 from onnxsnn.model import SpikingModel
 from onnxsnn.neurons import RECTIFYING_NEURONS, IntegrateAndFire, Neuron
 from onnxsnn.source import Source, load_source
+from onnxsnn.strict_json import to_json
 
 __all__ = [
     "FILE",
@@ -213,14 +212,5 @@ def calibration_and_test(
 
 
 def print_json(value: Any) -> None:
-    """Print what `--json` promises; numbers that are not finite are null."""
-    click.echo(json.dumps(_finite(value), indent=2, allow_nan=False))
-
-
-def _finite(value: Any) -> Any:
-    """The value without infinities, such as the error of a logarithm of 0, and NaN."""
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    """Print what `--json` promises."""
+    click.echo(to_json(value, indent=2))

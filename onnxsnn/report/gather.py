@@ -78,6 +78,7 @@ class ReportData:
         title: what is reported on.
         snn: the SNN.
         evaluation, analysis, energy: as `evaluate --analyse --energy` gives them.
+        measure: what the SNN is judged by: `accuracy`, `agreement` or `error`.
         target: when the SNN is good enough.
         inspection: of the SNN.
         raster: of the first sample.
@@ -87,6 +88,7 @@ class ReportData:
     title: str
     snn: SpikingModel
     evaluation: Evaluation
+    measure: str
     analysis: Analysis
     energy: Energy
     target: Target | None
@@ -118,7 +120,7 @@ def gather(
 
     Raises:
         UsageError: timesteps below 1.
-        DataError: the data or the ANN do not fit the SNN.
+        DataError: the data or the ANN do not fit the SNN, or no error relates to its outputs.
         ModelError: the SNN was corrected by an older onnxsnn.
     """
     steps = snn.steps(timesteps)
@@ -127,6 +129,7 @@ def gather(
         title=title,
         snn=snn,
         evaluation=evaluation,
+        measure=evaluation.rows[-1].measure,
         analysis=analyse(snn, data, ann, steps, progress=progress("analysing")),
         energy=energy(snn, data, steps, models=models, progress=progress("counting operations")),
         target=target_of(evaluation),
@@ -166,7 +169,7 @@ def _flips(snn: SpikingModel, ann: Source, data: Dataset, steps: int) -> list[Fl
 
 
 def _candidates(snn: SpikingModel, ann: Source, data: Dataset, steps: int) -> Iterator[Flip]:
-    """Samples whose class changed, or is not the ANN's."""
+    """Samples whose class changed, or is not the ANN's, and whose outputs can be drawn."""
     name, session, runner = snn.outputs[0], Session(ann.model), Runner(snn)
     start = 0
     for feeds, labels in data.batches(batch_size(snn)):
@@ -177,7 +180,8 @@ def _candidates(snn: SpikingModel, ann: Source, data: Dataset, steps: int) -> It
         guesses = history.argmax(axis=2)
         changes = guesses != guesses[-1]
         settled = np.where(changes.any(axis=0), steps - changes[::-1].argmax(axis=0) + 1, 1)
-        for i in np.flatnonzero((guesses[-1] != wanted) | (settled > 1)):
+        drawable = np.isfinite(history).all(axis=(0, 2))
+        for i in np.flatnonzero(drawable & ((guesses[-1] != wanted) | (settled > 1))):
             label = None if labels is None else int(labels[i])
             ours, its = int(guesses[-1, i]), int(wanted[i])
             yield Flip(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from html import escape
+
+from onnxsnn.strict_json import to_json
 
 __all__ = ["details", "figure", "plot", "section", "table"]
 
@@ -15,9 +16,7 @@ def figure(key: str, value: _Value, text: Callable[..., str] = str) -> str:
     """A number of the evaluation, for people and, by its key in the JSON, for programs."""
     if value is None:
         return ""
-    return (
-        f'<data data-key="{escape(key)}" value="{json.dumps(value)}">{escape(text(value))}</data>'
-    )
+    return f'<data data-key="{escape(key)}" value="{to_json(value)}">{escape(text(value))}</data>'
 
 
 def section(identity: str, heading: str, lead: str, *content: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from html import escape
 from importlib.metadata import version
 from importlib.resources import files
@@ -13,6 +12,7 @@ from onnxsnn.figures import joules, percent
 from onnxsnn.report.gather import ReportData
 from onnxsnn.report.html import figure
 from onnxsnn.report.sections import SECTIONS, measure_text
+from onnxsnn.strict_json import to_json
 
 __all__ = ["page"]
 
@@ -23,7 +23,7 @@ def page(data: ReportData) -> str:
     links = "".join(f'<li><a href="#{name}">{heading}</a></li>' for name, heading, _ in shown)
     sections = "".join(content for _, _, content in shown)
     style = (files(__package__) / "style.css").read_text(encoding="utf-8")
-    summary = json.dumps(evaluation_as_dict(data.evaluation, data.analysis, data.energy))
+    summary = to_json(evaluation_as_dict(data.evaluation, data.analysis, data.energy))
     title = escape(data.title)
     return (
         "<!doctype html>\n"
@@ -78,7 +78,7 @@ def _headline(data: ReportData) -> str:
 
 
 def _reached(data: ReportData) -> tuple[str, str, str]:
-    rows, kind = data.evaluation.rows, data.analysis.measure
+    rows, kind = data.evaluation.rows, data.measure
     index = len(rows) - 1
     name = {"accuracy": "Accuracy", "agreement": "Agreement with the ANN", "error": "Error"}[kind]
     value = figure(f"rows.{index}.{kind}", getattr(rows[-1], kind), measure_text(kind))

@@ -36,7 +36,7 @@ def measure_text(measure: str) -> Callable[[float], str]:
 
 
 def _accuracy(data: ReportData) -> Made:
-    result, measure = data.evaluation, data.analysis.measure
+    result, measure = data.evaluation, data.measure
     values = [float(getattr(row, measure)) for row in result.rows]
     target, text = data.target, measure_text(measure)
     lead = f"After {_steps(len(values))} the {measure} is {text(values[-1])}."

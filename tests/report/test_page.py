@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from onnxsnn import Dataset, convert, load_source
 from onnxsnn.analysis.evaluate import Row
 from onnxsnn.cli import main
+from onnxsnn.errors import DataError
 from onnxsnn.report import gather, page
 from onnxsnn.report.gather import RasterRow
 from onnxsnn.session import Session
@@ -169,6 +170,32 @@ def test_one_step_is_a_dot(network):
     assert len(lines) > 6
     assert all("<circle" in drawing for drawing in lines)
     assert "After 1 step the accuracy" in text or "of 1 step." in text
+
+
+def logarithms(tmp_path, outputs):
+    """A network whose outputs may be -inf, as an SNN and its source."""
+    b = Builder((6,))
+    b.gemm(8)
+    b.relu()
+    b.gemm(outputs)
+    b.relu()
+    b.op("Log")
+    source = load_source(b.save(tmp_path / "m.onnx"))
+    return convert(source, dataset(x=LOGS), timesteps=4).snn, source
+
+
+LOGS = uniform(20, 6)
+
+
+def test_outputs_that_are_infinite_are_left_out_of_plots(tmp_path):
+    found = gather("m", *logarithms(tmp_path, 3), dataset(x=LOGS))
+    assert "NaN" not in page(found)
+    assert all(np.isfinite(list(flip.outputs.values())).all() for flip in found.flips)
+
+
+def test_outputs_that_no_error_relates_to_are_refused(tmp_path):
+    with pytest.raises(DataError, match="all 0, or infinite"):
+        gather("m", *logarithms(tmp_path, 1), dataset(x=LOGS))
 
 
 def test_names_are_escaped(tmp_path):
