@@ -144,10 +144,12 @@ class _Ridge:
 
     def basis(self, rows: Floats | None = None) -> Floats:
         """What coefficients are of, for other rows, or for its own: [G, any, coefficients]."""
-        if rows is None:
-            return self._axes * self._powers[:, None] if self._dual else self._rows @ self._axes
-        centred = rows - self._mean
-        return (centred @ self._columns if self._dual else centred) @ self._axes
+        if rows is None and self._dual:
+            own: Floats = self._axes * self._powers[:, None]
+            return own
+        centred = self._rows if rows is None else rows - self._mean
+        based: Floats = (centred @ self._columns if self._dual else centred) @ self._axes
+        return based
 
     def solutions(
         self, residual: Floats, amounts: Sequence[float]
@@ -178,7 +180,7 @@ class _Ridge:
 def _regression(
     parts: Sequence[_Observations], limits: _Limits | None, shifts: bool
 ) -> tuple[Floats, Floats] | None:
-    """The change of weights and bias; None where none is better, or there is too little to tell.
+    """The change of weights and bias; None where none is better, or too little or much to tell.
 
     Args:
         parts: what is fitted to, and what is held out.
@@ -187,7 +189,8 @@ def _regression(
     """
     fitted, held_out = parts
     seen = fitted.rows.shape[1], held_out.rows.shape[1]
-    if not seen[0] or sum(seen) < _FEWEST:
+    power = sum(np.vdot(part.rows, part.rows) for part in parts)
+    if not seen[0] or sum(seen) < _FEWEST or not np.isfinite(power):
         return None
     ridge, residual = _Ridge(fitted.rows, shifts), fitted.residual(limits)
     basis, missing = ridge.basis(held_out.rows), held_out.residual(limits)

@@ -208,3 +208,8 @@ def test_few_samples(samples):
     graph, reference = prepared(two_layers(), [0.5])
     fit_last(graph, reference, uniform(samples, 3, 8, 8))
     assert np.isfinite(error(graph, reference, uniform(4, 3, 8, 8)))
+
+
+def test_from_what_overflows_nothing_is_learnt():
+    graph, reference = prepared(two_layers(), [1e20])
+    assert not fit_last(graph, reference, 1e20 * uniform(8, 3, 8, 8))
