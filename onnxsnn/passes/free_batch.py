@@ -267,9 +267,9 @@ def _same_for_each_sample(graph: Graph, freed: Graph, batch: int) -> bool:
     feeds = _random(graph, batch + 1)
     try:
         together = Session(to_model(freed)).run(feeds)
-    except Exception:  # the graph does not take so many: any reason will do
+        alone = Session(to_model(graph)).run(feeds)  # as many at a time as its batch has
+    except Exception:  # the graph does not take so many, or no such values: any reason will do
         return False
-    alone = Session(to_model(graph)).run(feeds)  # as many at a time as its batch has
     return all(
         np.allclose(values, alone[name], rtol=1e-3, atol=1e-5, equal_nan=True)
         for name, values in together.items()
