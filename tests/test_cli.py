@@ -426,10 +426,29 @@ def test_output_that_cannot_be_written(folder, snn):
     )
 
 
-def test_output_over_the_model_itself(folder):
-    before = (folder / "model.onnx").read_bytes()
-    fails("convert", "model.onnx", "-o", "model.onnx", code=2)
-    assert (folder / "model.onnx").read_bytes() == before
+def test_outputs_over_what_is_read_are_refused(folder, snn):
+    (folder / "link.onnx").symlink_to("model.onnx")
+    (folder / "y.csv").write_text("0\n" * 20)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    for command in (
+        ("convert", "model.onnx", "-o", "model.onnx"),
+        ("convert", "model.onnx", "-o", "link.onnx"),
+        ("convert", "model.onnx", "--data", "x.npy", "-o", folder / "x.npy"),
+        ("run", snn, "--data", "x.npy", "-o", "x.npy"),
+        ("run", snn, "--data", "x.npy", "--labels", "test.npz", "-o", "test.npz"),
+        ("evaluate", snn, "--data", "x.npy", "--labels", "y.csv", "--csv", "y.csv"),
+        ("report", snn, "--ann", "model.onnx", "--data", "test.npz", "-o", "model.onnx"),
+        ("export", snn, "--npz", "-o", snn),
+        ("fix-inputs", "model.onnx", "gain=2", "-o", "model.onnx"),
+    ):
+        assert "is a file that is read here" in fails(*command, code=2)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_outputs_replace_what_is_not_read(folder, snn):
+    (folder / "y.npy").write_text("old")
+    call("run", snn, "--data", "x.npy", "-o", "y.npy")
+    assert np.load("y.npy").shape == (20, 4)
 
 
 def test_outputs_in_a_format_that_is_none(snn):
@@ -615,4 +634,3 @@ def test_settings_that_make_no_sense_are_said(folder):
     settings_model(folder / "m.onnx")
     assert "'gain' is not of the form NAME=NUMBER" in fails("fix-inputs", "m.onnx", "gain", code=2)
     assert "no input 'rate'" in fails("fix-inputs", "m.onnx", "rate=3", code=2)
-    assert "is the model itself" in fails("fix-inputs", "m.onnx", "gain=2", "-o", "m.onnx", code=2)

@@ -12,7 +12,9 @@ from onnxsnn import display
 from onnxsnn.analysis.comparison import TIMESTEPS, Comparison, compare, timesteps_for, ways_for
 from onnxsnn.cli.options import (
     FILE,
+    OUTPUT,
     calibration_and_test,
+    check_output,
     data_option,
     json_option,
     load_data,
@@ -21,7 +23,7 @@ from onnxsnn.cli.options import (
     print_json,
 )
 from onnxsnn.demo import compare_demo, report_demo
-from onnxsnn.files import check_writable, write_bytes
+from onnxsnn.files import write_bytes
 from onnxsnn.plot import check_plot, draw
 from onnxsnn.report import page
 from onnxsnn.source import load_source
@@ -39,7 +41,7 @@ __all__ = ["compare_command", "demo_command"]
     help="A number of timesteps; repeat for several. A network of few levels is also run for "
     "as many, by default.",
 )  # fmt: skip
-@click.option("--plot", type=FILE, help="Write a plot: .svg, .png or .pdf.")
+@click.option("--plot", type=OUTPUT, help="Write a plot: .svg, .png or .pdf.")
 @loading_options
 @json_option
 def compare_command(
@@ -59,7 +61,7 @@ def compare_command(
     source = load_source(model)
     if plot is not None:
         check_plot(plot)
-        check_writable(plot)
+        check_output(plot)
     test = load_data(data, source.inputs, options)
     samples, test = calibration_and_test(test, calibrate, source.inputs, options)
     with display.progress("comparing") as progress:
@@ -78,7 +80,7 @@ def compare_command(
 
 @click.command("demo")
 @click.option(
-    "--report", type=FILE, default="demo-report.html", show_default=True,
+    "--report", type=OUTPUT, default="demo-report.html", show_default=True,
     help="Where to write the report.",
 )  # fmt: skip
 @json_option
@@ -87,7 +89,7 @@ def demo_command(report: Path, as_json: bool) -> None:
 
     It ends by writing a report on it: one HTML file.
     """
-    check_writable(report)
+    check_output(report)
     with display.tasks() as progress:
         comparison = compare_demo(progress("converting and running"))
         found = report_demo(progress)

@@ -13,6 +13,8 @@ import onnx
 from onnxsnn import display
 from onnxsnn.cli.options import (
     FILE,
+    OUTPUT,
+    check_output,
     json_option,
     load_data,
     loading_options,
@@ -23,7 +25,7 @@ from onnxsnn.cli.options import (
 from onnxsnn.convert import DEFAULT_TIMESTEPS, THRESHOLDS, Conversion, convert
 from onnxsnn.data import Dataset
 from onnxsnn.errors import UsageError
-from onnxsnn.files import check_writable, write_model
+from onnxsnn.files import write_model
 from onnxsnn.neurons import RECTIFYING_NEURONS
 from onnxsnn.source import Source, load_source
 from onnxsnn.timesteps import AGREEMENT, ERROR, LIMIT, fewest_timesteps
@@ -33,7 +35,7 @@ __all__ = ["convert_command"]
 
 @click.command("convert")
 @click.argument("model", type=FILE)
-@click.option("-o", "--output", type=FILE, help="Where to write; NAME.snn.onnx here by default.")
+@click.option("-o", "--output", type=OUTPUT, help="Where to write; NAME.snn.onnx here by default.")
 @click.option("--data", type=FILE, help="Samples to calibrate on; labels are not needed.")
 @click.option(
     "-T", "--timesteps", default=str(DEFAULT_TIMESTEPS), show_default=True, metavar="NUMBER|auto",
@@ -113,12 +115,10 @@ def convert_command(
     BatchNormalizations, else from random input.
     """
     output = output or Path(f"{model.stem}.snn.onnx")
-    if output.resolve() == model.resolve():
-        raise UsageError(f"{output}: is the model itself; choose another --output")
+    check_output(output)
     if timesteps is None and delay:
         raise UsageError("-T auto tries each T from 1 on, below --delay too; give --delay auto")
     source = load_source(model)
-    check_writable(output)
     samples = load_data(data, source.inputs, options, labelled=False) if data else None
     ways: dict[str, Any] = {
         "threshold": threshold,

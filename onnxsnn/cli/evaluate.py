@@ -19,7 +19,9 @@ from onnxsnn.analysis.summary import evaluation_as_dict
 from onnxsnn.analysis.target import SpikeRatio, spike_ratio
 from onnxsnn.cli.options import (
     FILE,
+    OUTPUT,
     calibration_and_test,
+    check_output,
     cost_models,
     data_option,
     energy_options,
@@ -32,7 +34,7 @@ from onnxsnn.cli.options import (
     timesteps_option,
 )
 from onnxsnn.errors import UsageError
-from onnxsnn.files import check_writable, write_bytes
+from onnxsnn.files import write_bytes
 from onnxsnn.model import SpikingModel
 from onnxsnn.runtime import BACKENDS, Runner
 from onnxsnn.runtime.early_exit import calibrate_margin
@@ -49,7 +51,7 @@ __all__ = ["evaluate_command"]
 @click.option(
     "--backend", type=click.Choice(list(BACKENDS)), default="onnxruntime", show_default=True
 )
-@click.option("--csv", "csv_file", type=FILE, help="Write the table as CSV.")
+@click.option("--csv", "csv_file", type=OUTPUT, help="Write the table as CSV.")
 @click.option("--early-exit", is_flag=True, help="Also stop each sample once it is certain.")
 @click.option(
     "--calibrate", type=FILE,
@@ -107,7 +109,7 @@ def evaluate_command(
     other = SpikingModel.load(reference) if reference is not None else None
     source = load_ann(ann, network) if ann else None
     if csv_file is not None:
-        check_writable(csv_file)
+        check_output(csv_file)
     samples = load_data(data, network.inputs, options)
     margin, calibrated_on = None, ""
     if early_exit:

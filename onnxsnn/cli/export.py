@@ -8,10 +8,9 @@ from pathlib import Path
 import click
 
 from onnxsnn import display
-from onnxsnn.cli.options import FILE
+from onnxsnn.cli.options import FILE, OUTPUT, check_output
 from onnxsnn.errors import UsageError
 from onnxsnn.export import NIR_NOTES, export_loop, export_nir, export_npz
-from onnxsnn.files import check_writable
 from onnxsnn.model import SpikingModel
 
 __all__ = ["export_command"]
@@ -23,7 +22,7 @@ __all__ = ["export_command"]
 @click.option("--nir", is_flag=True, help="NIR, for other simulators and chips.")
 @click.option("--npz", is_flag=True, help="Arrays, for FPGA and simulators of your own.")
 @click.option(
-    "-o", "--output", type=FILE, help="Where to write; NAME.loop.onnx, .nir or .npz here."
+    "-o", "--output", type=OUTPUT, help="Where to write; NAME.loop.onnx, .nir or .npz here."
 )
 @click.option("--allow-loss", is_flag=True, help="Leave out what the format cannot say.")
 def export_command(
@@ -37,10 +36,8 @@ def export_command(
         raise UsageError("--loop loses nothing; leave out --allow-loss")
     suffix, write, notes = _KINDS[asked[0]]
     output = output or Path(snn.name.removesuffix(".onnx").removesuffix(".snn") + suffix)
-    if output.resolve() == snn.resolve():
-        raise UsageError(f"{output}: is the SNN itself; choose another --output")
+    check_output(output)
     network = SpikingModel.load(snn)
-    check_writable(output)
     losses = write(network, output, allow_loss)
     display.warn([f"lost: {loss}" for loss in losses])
     display.show_export(str(output), notes)

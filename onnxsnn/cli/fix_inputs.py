@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from onnxsnn.cli.options import FILE
+from onnxsnn.cli.options import FILE, OUTPUT, check_output
 from onnxsnn.errors import UsageError
-from onnxsnn.files import check_writable, read_model, write_model
+from onnxsnn.files import read_model, write_model
 from onnxsnn.fixed_inputs import fix_inputs
 
 __all__ = ["fix_inputs_command"]
@@ -17,7 +17,9 @@ __all__ = ["fix_inputs_command"]
 @click.command("fix-inputs")
 @click.argument("model", type=FILE)
 @click.argument("settings", nargs=-1, required=True, metavar="NAME=NUMBER...")
-@click.option("-o", "--output", type=FILE, help="Where to write; NAME.fixed.onnx here by default.")
+@click.option(
+    "-o", "--output", type=OUTPUT, help="Where to write; NAME.fixed.onnx here by default."
+)
 def fix_inputs_command(model: Path, settings: tuple[str, ...], output: Path | None) -> None:
     """Make constants of inputs of MODEL that are settings, and no samples.
 
@@ -25,11 +27,9 @@ def fix_inputs_command(model: Path, settings: tuple[str, ...], output: Path | No
     `fix-inputs vad.onnx sr=16000 state=0`. Convert, and compare with, what this writes.
     """
     output = output or Path(f"{model.stem}.fixed.onnx")
-    if output.resolve() == model.resolve():
-        raise UsageError(f"{output}: is the model itself; choose another --output")
+    check_output(output)
     values = dict(map(_setting, settings))
     fixed = fix_inputs(read_model(model), values)
-    check_writable(output)
     write_model(fixed, output)
     click.echo(f"{output}: constants: {', '.join(values)}")
 

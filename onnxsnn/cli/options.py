@@ -13,6 +13,7 @@ from onnxsnn import display
 from onnxsnn.analysis.energy import MODELS, CostModel
 from onnxsnn.data import Dataset, Preprocessing, load, parse_numbers, parse_scale
 from onnxsnn.errors import UsageError
+from onnxsnn.files import check_writable
 from onnxsnn.inputs import InputSpec
 from onnxsnn.model import SpikingModel
 from onnxsnn.neurons import RECTIFYING_NEURONS, IntegrateAndFire, Neuron
@@ -21,7 +22,9 @@ from onnxsnn.strict_json import to_json
 
 __all__ = [
     "FILE",
+    "OUTPUT",
     "calibration_and_test",
+    "check_output",
     "cost_models",
     "cost_options",
     "data_option",
@@ -41,7 +44,23 @@ __all__ = [
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-FILE = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path)  # that a command reads
+OUTPUT = click.Path(path_type=Path)  # that it writes
+
+
+def check_output(path: Path) -> None:
+    """Fail before the work where a command cannot write a file, or reads it.
+
+    Raises:
+        UsageError: it is one of the files that the command was given to read.
+        OutputError: a file cannot be written there.
+    """
+    context = click.get_current_context()
+    read = [context.params[str(p.name)] for p in context.command.params if p.type is FILE]
+    if path.exists() and any(file and file.exists() and file.samefile(path) for file in read):
+        raise UsageError(f"{path}: is a file that is read here; choose another to write to")
+    check_writable(path)
+
 
 _LOADING_OPTIONS = [
     click.option("--labels", type=FILE, help="Labels: .npy, .npz, idx(.gz), or text."),

@@ -10,6 +10,8 @@ import click
 from onnxsnn import display
 from onnxsnn.cli.options import (
     FILE,
+    OUTPUT,
+    check_output,
     cost_models,
     cost_options,
     data_option,
@@ -18,7 +20,7 @@ from onnxsnn.cli.options import (
     loading_options,
     timesteps_option,
 )
-from onnxsnn.files import check_writable, write_bytes
+from onnxsnn.files import write_bytes
 from onnxsnn.model import SpikingModel
 from onnxsnn.report import gather, page
 
@@ -29,7 +31,7 @@ __all__ = ["report_command"]
 @click.argument("snn", type=FILE)
 @click.option("--ann", type=FILE, required=True, help="The trained network, to compare with.")
 @data_option
-@click.option("-o", "--output", type=FILE, help="Where to write; NAME.html here by default.")
+@click.option("-o", "--output", type=OUTPUT, help="Where to write; NAME.html here by default.")
 @timesteps_option
 @cost_options
 @loading_options
@@ -46,7 +48,7 @@ def report_command(
     models = cost_models(options)
     network = SpikingModel.load(snn)
     source = load_ann(ann, network)
-    check_writable(output)
+    check_output(output)
     samples = load_data(data, network.inputs, options)
     with display.tasks() as progress:
         found = gather(

@@ -13,6 +13,8 @@ from onnxsnn import display
 from onnxsnn.arrays import Array
 from onnxsnn.cli.options import (
     FILE,
+    OUTPUT,
+    check_output,
     data_option,
     json_option,
     load_data,
@@ -22,7 +24,7 @@ from onnxsnn.cli.options import (
     timesteps_option,
 )
 from onnxsnn.errors import UsageError
-from onnxsnn.files import check_writable, write_bytes
+from onnxsnn.files import write_bytes
 from onnxsnn.model import SpikingModel
 from onnxsnn.runtime import BACKENDS, Runner
 from onnxsnn.runtime.dataset import run_dataset
@@ -34,7 +36,9 @@ __all__ = ["run_command"]
 @click.argument("snn", type=FILE)
 @data_option
 @timesteps_option
-@click.option("-o", "--output", type=FILE, help="Write the outputs: .npz, or .npy for one output.")
+@click.option(
+    "-o", "--output", type=OUTPUT, help="Write the outputs: .npz, or .npy for one output."
+)
 @click.option("--every-step", is_flag=True, help="Write the outputs after each step, [T, N, ...].")
 @click.option(
     "--backend", type=click.Choice(list(BACKENDS)), default="onnxruntime", show_default=True
@@ -57,7 +61,8 @@ def run_command(
     network = SpikingModel.load(snn)
     samples = load_data(data, network.inputs, options, labelled=False)
     if output is not None:
-        _check_output(output, network)
+        _check_format(output, network)
+        check_output(output)
     runner = Runner(network, backend, memory=memory, rates=True)
     with display.progress("running") as progress:
         result = run_dataset(
@@ -77,12 +82,11 @@ def run_command(
         display.show_run(result)
 
 
-def _check_output(output: Path, network: SpikingModel) -> None:
+def _check_format(output: Path, network: SpikingModel) -> None:
     if output.suffix not in (".npy", ".npz"):
         raise UsageError(f"{output}: the outputs are written as .npy or .npz")
     if output.suffix == ".npy" and len(network.outputs) > 1:
         raise UsageError(f"{output}: the SNN has {len(network.outputs)} outputs; write an .npz")
-    check_writable(output)
 
 
 def _write_arrays(outputs: dict[str, Array], path: Path) -> None:
