@@ -118,21 +118,32 @@ def write_model(model: onnx.ModelProto, path: str | Path) -> None:
 def write_bytes(content: bytes, path: str | Path) -> None:
     """Write a file whole or not at all: to a temporary file beside it, then renamed.
 
+    A link stays, and what it leads to is written; a device or a pipe is written as it is.
+
     Raises:
         OutputError: the file cannot be written.
     """
-    path = Path(path)
-    temporary = None
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        if _is_special(path):
+            Path(path).write_bytes(content)
+        else:
+            _replace(Path(os.path.realpath(path)), content)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Put a new file in the place of what may be there."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
-    except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def check_writable(path: str | Path) -> None:
@@ -141,14 +152,24 @@ def check_writable(path: str | Path) -> None:
     Raises:
         OutputError: a file cannot be written there.
     """
-    path = Path(path)
-    if path.is_dir():
+    if Path(path).is_dir():
         raise OutputError(f"{path}: cannot be written: it is a folder")
+    if _is_special(path):
+        return  # to open a pipe is to wait for its reader
     try:
-        with tempfile.TemporaryFile(dir=path.parent):
+        with tempfile.TemporaryFile(dir=Path(os.path.realpath(path)).parent):
             pass
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise _unwritable(path, error) from error
+
+
+def _is_special(path: str | Path) -> bool:
+    """Whether a device, a pipe or a folder is there: no file that another may replace."""
+    return Path(path).exists() and not Path(path).is_file()
+
+
+def _unwritable(path: str | Path, error: OSError) -> OutputError:
+    return OutputError(f"{path}: cannot be written: {error.strerror or error}")
 
 
 def _umask() -> int:

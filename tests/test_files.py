@@ -1,5 +1,7 @@
 """Files: written whole or not at all."""
 
+import os
+
 import onnx
 import pytest
 
@@ -21,6 +23,29 @@ def test_file_is_readable_like_any_other(tmp_path):
     (tmp_path / "plain").touch()
     write_bytes(b"", tmp_path / "file")
     assert (tmp_path / "file").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_links_stay_and_what_they_lead_to_is_written(tmp_path):
+    (tmp_path / "there").mkdir()
+    link, target = tmp_path / "link", tmp_path / "there" / "file"
+    link.symlink_to(target)
+    for content in (b"first", b"then"):
+        check_writable(link)
+        write_bytes(content, link)
+        assert link.is_symlink()
+        assert target.read_bytes() == content
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_pipes_are_written_and_stay(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    check_writable(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    write_bytes(b"new", path)
+    assert os.read(reader, 9) == b"new"
+    os.close(reader)
+    assert path.is_fifo()
 
 
 def test_sizes_of_minus_one_are_read_as_unknown(tmp_path):
