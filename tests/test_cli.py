@@ -1,6 +1,7 @@
 """The command line: what it prints and writes, and one line for every mistake."""
 
 import csv
+import io
 import json
 import shlex
 from pathlib import Path
@@ -449,6 +450,26 @@ def test_outputs_replace_what_is_not_read(folder, snn):
     (folder / "y.npy").write_text("old")
     call("run", snn, "--data", "x.npy", "-o", "y.npy")
     assert np.load("y.npy").shape == (20, 4)
+
+
+class Full(io.StringIO):
+    """A standard output on a disk without space."""
+
+    def write(self, _):
+        raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_standard_output_that_is_full_or_closed(snn, options, monkeypatch, capsys):
+    for output, code, message in (
+        (Full(), 1, "Error: standard output: No space left on device\n"),
+        (None, 0, ""),
+    ):
+        monkeypatch.setattr("sys.stdout", output)
+        with pytest.raises(SystemExit) as ended:
+            main(["inspect", str(snn), *options])
+        assert ended.value.code == code
+        assert capsys.readouterr().err == message
 
 
 def test_outputs_in_a_format_that_is_none(snn):

@@ -16,7 +16,7 @@ from onnxsnn.cli.fix_inputs import fix_inputs_command
 from onnxsnn.cli.inspect import inspect_command
 from onnxsnn.cli.report import report_command
 from onnxsnn.cli.run import run_command
-from onnxsnn.errors import OnnxSnnError
+from onnxsnn.errors import OnnxSnnError, OutputError
 
 __all__ = ["main"]
 
@@ -29,6 +29,11 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except OnnxSnnError as error:
             raise _Failure(error) from error
+        except BrokenPipeError:
+            raise  # click ends quietly: whoever reads has read enough
+        except OSError as error:
+            where = error.filename or "standard output"
+            raise _Failure(OutputError(f"{where}: {error.strerror or error}")) from error
 
 
 class _Failure(click.ClickException):

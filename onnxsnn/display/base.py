@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -47,7 +46,10 @@ _LEFT = {  # columns of words, not numbers
 
 def stdout() -> Console:
     """Where tables go."""
-    return Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False)
+    console = Console(highlight=False)
+    if not console.file.isatty():
+        console.width = _WIDE
+    return console
 
 
 def warn(warnings: Sequence[str]) -> None:
