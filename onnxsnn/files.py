@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
 from onnx.external_data_helper import load_external_data_for_model
 
+from onnxsnn.arrays import Array
 from onnxsnn.errors import ModelError, OutputError
 from onnxsnn.fused import take_apart
 from onnxsnn.qonnx import without_qonnx
 
-__all__ = ["check_writable", "read_model", "write_bytes", "write_model"]
+__all__ = ["check_writable", "read_model", "write_arrays", "write_bytes", "write_model"]
 
 _CONSTANTS_ALONE = 4  # the IR version since when they need not be inputs
 
@@ -113,6 +117,16 @@ def write_model(model: onnx.ModelProto, path: str | Path) -> None:
     except Exception as error:
         raise OutputError(f"{path}: the model is over protobuf's limit of 2 GiB") from error
     write_bytes(content, path)
+
+
+def write_arrays(arrays: Mapping[str, Array], path: str | Path) -> None:
+    """Write an .npz, as `np.savez` does, whose own arguments take some names; see `write_bytes`."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name, values in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.save(file, values)
+    write_bytes(content.getvalue(), path)
 
 
 def write_bytes(content: bytes, path: str | Path) -> None:

@@ -2,11 +2,12 @@
 
 import os
 
+import numpy as np
 import onnx
 import pytest
 
 from onnxsnn.errors import ModelError, OutputError
-from onnxsnn.files import check_writable, read_model, write_bytes
+from onnxsnn.files import check_writable, read_model, write_arrays, write_bytes
 from onnxsnn.session import Session
 from tests.models import Builder, assert_same, uniform
 
@@ -46,6 +47,13 @@ def test_pipes_are_written_and_stay(tmp_path):
     assert os.read(reader, 9) == b"new"
     os.close(reader)
     assert path.is_fifo()
+
+
+def test_arrays_of_any_name_are_written(tmp_path):
+    arrays = {name: uniform(2, len(name)) for name in ("file", "allow_pickle", "a/b")}
+    write_arrays(arrays, tmp_path / "a.npz")
+    with np.load(tmp_path / "a.npz") as read:
+        assert_same(arrays, dict(read), 0)
 
 
 def test_sizes_of_minus_one_are_read_as_unknown(tmp_path):

@@ -22,6 +22,7 @@ from onnxsnn.arrays import Array
 from onnxsnn.calibration.synthetic import noise
 from onnxsnn.data import Dataset
 from onnxsnn.errors import UsageError
+from onnxsnn.files import write_arrays
 from onnxsnn.model import SpikingModel
 from onnxsnn.runtime.runner import Runner
 from onnxsnn.session import Session
@@ -184,7 +185,7 @@ def peak_memory(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "snn.onnx"
         snn.save(path)
-        np.savez(path.with_suffix(".npz"), **feeds)  # type: ignore[arg-type]
+        write_arrays(feeds, path.with_suffix(".npz"))
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, mp_context=context) as pool:
             return pool.submit(_run_alone, path, timesteps, threads, memory).result()

@@ -24,7 +24,7 @@ from onnxsnn.cli.options import (
     timesteps_option,
 )
 from onnxsnn.errors import UsageError
-from onnxsnn.files import write_bytes
+from onnxsnn.files import write_arrays, write_bytes
 from onnxsnn.model import SpikingModel
 from onnxsnn.runtime import BACKENDS, Runner
 from onnxsnn.runtime.dataset import run_dataset
@@ -74,7 +74,7 @@ def run_command(
         )
     display.warn(runner.warnings)
     if output is not None:
-        _write_arrays(result.outputs, output)
+        _write_outputs(result.outputs, output)
     if as_json:
         shapes = {name: list(values.shape) for name, values in result.outputs.items()}
         print_json({**vars(result), "outputs": shapes})
@@ -89,10 +89,10 @@ def _check_format(output: Path, network: SpikingModel) -> None:
         raise UsageError(f"{output}: the SNN has {len(network.outputs)} outputs; write an .npz")
 
 
-def _write_arrays(outputs: dict[str, Array], path: Path) -> None:
-    buffer = io.BytesIO()
-    if path.suffix == ".npy":
-        np.save(buffer, next(iter(outputs.values())))
-    else:
-        np.savez(buffer, **outputs)  # type: ignore[arg-type]
-    write_bytes(buffer.getvalue(), path)
+def _write_outputs(outputs: dict[str, Array], path: Path) -> None:
+    if path.suffix == ".npz":
+        write_arrays(outputs, path)
+        return
+    content = io.BytesIO()
+    np.save(content, next(iter(outputs.values())))
+    write_bytes(content.getvalue(), path)
