@@ -19,7 +19,7 @@ from onnxsnn.calibration.synthetic import SAMPLES, cut_at_normalized, noise
 from onnxsnn.data import Dataset
 from onnxsnn.errors import UnsupportedError, UsageError
 from onnxsnn.graph import Graph
-from onnxsnn.model import Layer, SpikingModel
+from onnxsnn.model import Layer, SpikingModel, checked_timesteps
 from onnxsnn.neurons import IntegrateAndFire, Neuron
 from onnxsnn.passes.absorb_scales import absorb_scales
 from onnxsnn.passes.fold_normalization import Moments
@@ -304,8 +304,7 @@ def _check_arguments(
     correct: bool | None,
     delay: int | None,
 ) -> None:
-    if timesteps < 1 or timesteps != int(timesteps):
-        raise UsageError(f"timesteps must be a whole number, 1 or more, and is {timesteps}")
+    checked_timesteps(timesteps)
     if threshold is not None and threshold not in THRESHOLDS:
         raise UsageError(f"threshold {threshold!r} is none of {', '.join(THRESHOLDS)}")
     if data is not None and not takes_data(threshold, correct):

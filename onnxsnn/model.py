@@ -30,9 +30,11 @@ from onnxsnn.passes.unrounded import unrounded
 __all__ = [
     "FORMAT",
     "LOOP",
+    "MOST_TIMESTEPS",
     "NO_SNN",
     "Layer",
     "SpikingModel",
+    "checked_timesteps",
     "input_specs",
     "is_spiking",
     "kind_of",
@@ -42,6 +44,7 @@ __all__ = [
 
 FORMAT = 1
 LOOP = "loop"  # metadata of an SNN over all its timesteps: the input that takes their number
+MOST_TIMESTEPS = 2**24  # what float32, in which an SNN counts its steps, still counts one by one
 _PREFIX = "onnxsnn."
 NO_SNN = {  # by kind: why a file is not taken for an SNN
     "source": "is no SNN but an ANN; convert it first: onnxsnn convert",
@@ -185,12 +188,9 @@ class SpikingModel:
         """The number of timesteps to run: as given, or for None that of `timesteps`.
 
         Raises:
-            UsageError: it is below 1, or not whole.
+            UsageError: it is below 1, not whole, or over MOST_TIMESTEPS.
         """
-        steps = self.timesteps if timesteps is None else timesteps
-        if steps < 1 or steps != int(steps):
-            raise UsageError(f"timesteps must be a whole number, 1 or more, and is {steps}")
-        return int(steps)
+        return checked_timesteps(self.timesteps if timesteps is None else timesteps)
 
     @property
     def inputs(self) -> list[InputSpec]:
@@ -303,6 +303,20 @@ class SpikingModel:
     def graph(self) -> Graph:
         """The step graph for the passes: the states are plain inputs there."""
         return step_graph(self.model, self.states)
+
+
+def checked_timesteps(timesteps: float) -> int:
+    """A number of timesteps that can be run.
+
+    Raises:
+        UsageError: it is below 1, not whole, or over MOST_TIMESTEPS.
+    """
+    if not 1 <= timesteps <= MOST_TIMESTEPS or timesteps != int(timesteps):
+        raise UsageError(
+            f"timesteps must be a whole number, 1 or more, {MOST_TIMESTEPS} at most, "
+            f"and is {timesteps}"
+        )
+    return int(timesteps)
 
 
 def step_graph(model: onnx.ModelProto, states: Sequence[State]) -> Graph:

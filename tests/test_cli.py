@@ -397,14 +397,15 @@ def test_json_has_no_infinity(folder):
     assert [row["error"] for row in rows] == [None, None]
 
 
-@pytest.mark.parametrize("steps", [0, -3])
-def test_timesteps_below_one(snn, steps):
+@pytest.mark.parametrize("steps", [0, -3, 10**9, 10**30])
+def test_timesteps_that_cannot_be_run(snn, steps):
     for command in (
         ("convert", "model.onnx"),
         ("run", snn, "--data", "x.npy"),
         ("evaluate", snn, "--data", "test.npz"),
+        ("fit-curve", snn, "--data", "x.npy"),
     ):
-        assert "1 or more" in fails(*command, "--timesteps", steps, code=2)
+        assert "1 or more, 16777216 at most" in fails(*command, "--timesteps", steps, code=2)
 
 
 def test_snn_given_to_convert_and_ann_to_run(snn):
@@ -453,6 +454,15 @@ def test_outputs_replace_what_is_not_read(folder, snn):
     (folder / "y.npy").write_text("old")
     call("run", snn, "--data", "x.npy", "-o", "y.npy")
     assert np.load("y.npy").shape == (20, 4)
+
+
+def test_memory_that_does_not_suffice_is_said(snn, monkeypatch):
+    def starve(*_, **__):
+        raise MemoryError("Unable to allocate 1 TiB")
+
+    monkeypatch.setattr("onnxsnn.cli.run.run_dataset", starve)
+    line = fails("run", snn, "--data", "x.npy")
+    assert line.startswith("Error: out of memory: Unable to allocate 1 TiB; give fewer")
 
 
 class Full(io.StringIO):

@@ -29,6 +29,9 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except OnnxSnnError as error:
             raise _Failure(error) from error
+        except MemoryError as error:
+            what = f"out of memory: {error}; give fewer samples with --limit, or timesteps with -T"
+            raise _Failure(OnnxSnnError(what)) from error
         except BrokenPipeError:
             raise  # click ends quietly: whoever reads has read enough
         except OSError as error:
