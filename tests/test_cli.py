@@ -76,9 +76,9 @@ def test_convert_takes_every_option(folder):
     assert metadata["neuron"]["initial_potential"] == 0
     names = sorted(path.name for path in (folder / "mine.passes").iterdir())
     assert names == [
-        "1-clean.onnx", "2-free_batch.onnx", "3-fold_normalization.onnx",
-        "4-relu_to_ratenorm.onnx", "5-encode.onnx", "6-set_thresholds.onnx",
-        "7-absorb_scales.onnx",
+        "1-clean.onnx", "2-free_batch.onnx", "3-unflatten.onnx", "4-fold_normalization.onnx",
+        "5-relu_to_ratenorm.onnx", "6-encode.onnx", "7-set_thresholds.onnx",
+        "8-absorb_scales.onnx",
     ]  # fmt: skip
     for name in names:
         onnx.checker.check_model(folder / "mine.passes" / name, full_check=True)
@@ -154,7 +154,7 @@ def test_inspect_prints_every_kind_of_file(folder, which):
     call("convert", "model.onnx", "--data", "x.npy", "--keep-intermediate")
     path = folder / which
     if which == "passes":
-        path = folder / "model.snn.passes" / "6-set_thresholds.onnx"
+        path = folder / "model.snn.passes" / "7-set_thresholds.onnx"
     text, parsed = call("inspect", path), json.loads(call("inspect", path, "--json"))
     assert "neurons per sample" in text
     assert all(row["name"] in text for row in parsed["rows"])

@@ -130,8 +130,8 @@ def test_every_intermediate_model_runs(source):
     kept = {}
     convert(source, dataset(x=X), keep=kept.__setitem__)
     assert list(kept) == [
-        "clean", "free_batch", "fold_normalization", "relu_to_ratenorm", "encode",
-        "set_thresholds", "correct", "absorb_scales",
+        "clean", "free_batch", "unflatten", "fold_normalization", "relu_to_ratenorm",
+        "encode", "set_thresholds", "correct", "absorb_scales",
     ]  # fmt: skip
     for model in kept.values():
         assert Session(model).run({"x": X})
