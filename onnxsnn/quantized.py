@@ -66,11 +66,19 @@ def _levels_of(
     if len(bounds) == 2:
         least, most = (float(to_array(bound).reshape(-1)[0]) for bound in bounds)
         return most - least
-    if len(node.input) < 3:
-        return float(np.iinfo(np.uint8).max)
-    zero = held.get(node.input[2])
-    least, most = (-np.inf, np.inf) if zero is None else _limits(to_array(zero).dtype)
+    if len(node.input) > 2 and node.input[2]:
+        zero = held.get(node.input[2])
+        least, most = (-np.inf, np.inf) if zero is None else _limits(to_array(zero).dtype)
+    else:
+        said = {attribute.name: attribute.i for attribute in node.attribute}
+        least, most = _limits(_kind_given(said))
     return most - least
+
+
+def _kind_given(attributes: Mapping[str, Any]) -> np.dtype[Any]:
+    """The type that a QuantizeLinear without a zero point gives."""
+    kind = attributes.get("output_dtype", 0) or onnx.TensorProto.UINT8
+    return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind))
 
 
 def dequantize(graph: Graph) -> None:
@@ -136,10 +144,21 @@ class _Dequantizer:
     def real(self, tensor: Tensor, scale: Tensor, zero: Tensor | None, axis: int = 0) -> Tensor:
         """The real numbers that a tensor stands for; `axis` has a scale each, if there are many."""
         values = constant(tensor)
-        if values is None:
+        axes = len(tensor.shape or ()) if values is None else values.ndim
+        worth, nothing = _levels(scale, zero, axes, axis)
+        if values is not None:
+            return self.number((values.astype(np.float32) - nothing) * worth)
+        if id(tensor) not in self.levels:
+            whole = self.made("Cast", tensor, to=onnx.TensorProto.FLOAT)
+            return self.made(
+                "Mul", self.made("Sub", whole, self.number(nothing)), self.number(worth)
+            )
+        own_worth, own_nothing = self.levels[id(tensor)]
+        shift = own_nothing.astype(np.float32) - nothing
+        if np.array_equal(own_worth, worth) and not np.any(shift):
             return tensor
-        worth, nothing = _levels(scale, zero, values.ndim, axis)
-        return self.number((values.astype(np.float32) - nothing) * worth)
+        whole = self.made("Div", tensor, self.number(own_worth))
+        return self.made("Mul", self.made("Add", whole, self.number(shift)), self.number(worth))
 
     def number(self, values: Array | float) -> Tensor:
         """A constant of float32."""
@@ -177,17 +196,17 @@ class _Dequantizer:
         """Let a real tensor be another, cut off as its whole numbers are, if that is at 0."""
         scale, zero = self.levels[id(output)]
         limit = float(np.max((most - zero.astype(np.float32)) * scale))
-        if np.any(zero != least):
-            insert(self.graph, "Identity", [source], output)
-            return
         rectifier = self._rectifier_of(source)
+        positive = rectifier is not None or self._is_positive(source)
         if rectifier is not None:
             _lower(rectifier, self.number(0), self.number(limit))
-        if rectifier is not None or self._is_positive(source):
+        rectifies = bool(np.all(zero == least))
+        if positive or not rectifies:
             insert(self.graph, "Identity", [source], output)
         else:
             insert(self.graph, "Clip", [source, self.number(0), self.number(limit)], output)
-        self.not_negative.add(id(output))
+        if positive or rectifies:
+            self.not_negative.add(id(output))
 
     def _rectifier_of(self, tensor: Tensor) -> Node | None:
         """The Relu, or Clip from 0, that makes a tensor which nothing reads, or no longer does."""
@@ -259,7 +278,9 @@ def _quantize(work: _Dequantizer, node: Node) -> None:
     values, scale, *zero = node.inputs
     if not _known(scale, *zero) or node.attrs.get("block_size", 0):
         return
-    held, point = constant(values), zero[0] if zero else None
+    held, point = constant(values), zero[0] if zero and not zero[0].is_empty() else None
+    if point is None:
+        point = gs.Constant("onnxsnn.zero", np.zeros((), _kind_given(node.attrs)))
     if held is None:
         output = node.outputs[0]
         remove(work.graph, node)
@@ -279,17 +300,10 @@ def _dequantize(work: _Dequantizer, node: Node) -> None:
         real = work.real(values, scale, point, axis)
         node.outputs[0].to_constant(real.values).inputs.clear()
         return
-    if id(values) in work.levels:
-        if all(map(np.array_equal, work.levels[id(values)], _levels(scale, point, 0, axis))):
-            node.attrs.clear()
-            work.become(node, "Identity", values)
-        return
     if values.shape is None and scale.values.size > 1:
         return
     node.attrs.clear()
-    worth, nothing = _levels(scale, point, len(values.shape or ()), axis)
-    whole = work.made("Cast", values, to=onnx.TensorProto.FLOAT)
-    work.become(node, "Mul", work.made("Sub", whole, work.number(nothing)), work.number(worth))
+    work.become(node, "Identity", work.real(values, scale, point, axis))
 
 
 def _dynamic(work: _Dequantizer, node: Node) -> None:
@@ -305,11 +319,13 @@ def _dynamic(work: _Dequantizer, node: Node) -> None:
 
 
 def _convolution(work: _Dequantizer, node: Node) -> None:
-    x, x_scale, _, weight, scale, zero, given_scale, given_zero, *bias = node.inputs
-    if not _known(x_scale, scale, zero, given_scale, given_zero):
+    x, x_scale, x_zero, weight, scale, zero, given_scale, given_zero, *bias = node.inputs
+    if not _known(x_scale, x_zero, scale, zero, given_scale, given_zero):
         return
-    biases = [work.number(b.values * x_scale.values * scale.values) for b in bias]
-    work.become(node, "Conv", x, work.real(weight, scale, zero), *biases)
+    worth = x_scale.values * scale.values
+    biases = [work.number(held.values * worth) for held in bias if not held.is_empty()]
+    read = work.real(x, x_scale, x_zero), work.real(weight, scale, zero)
+    work.become(node, "Conv", *read, *biases)
     work.round_output(node, given_scale, given_zero)
 
 
@@ -323,14 +339,15 @@ def _product(work: _Dequantizer, node: Node) -> None:
 
 
 def _gemm(work: _Dequantizer, node: Node) -> None:
-    left, left_scale, _, right, scale, zero, *more = node.inputs
-    if not _known(left_scale, scale, zero, *more):
+    left, left_scale, left_zero, right, scale, zero, *more = node.inputs
+    if not _known(left_scale, left_zero, scale, zero, *more):
         return
     held = constant(more[0]) if more else None
     worth = node.attrs.get("alpha", 1.0) * left_scale.values * scale.values
     axis = 0 if node.attrs.get("transB", 0) else 1
     bias = [] if held is None else [work.number(held * worth)]
-    work.become(node, "Gemm", left, work.real(right, scale, zero, axis), *bias)
+    factors = work.real(left, left_scale, left_zero), work.real(right, scale, zero, axis)
+    work.become(node, "Gemm", *factors, *bias)
     if len(more) > 1 and not more[1].is_empty():
         work.round_output(node, *more[1:3])
 
@@ -393,11 +410,13 @@ def _add(work: _Dequantizer, node: Node) -> None:
 
 def _whole(work: _Dequantizer, tensor: Tensor, zero: Tensor | None) -> Tensor:
     """The whole numbers that a tensor holds or stands for, less their zero point, in float32."""
-    if id(tensor) in work.levels:
-        scale, _ = work.levels[id(tensor)]
-        return tensor if np.all(scale == 1) else work.made("Div", tensor, work.number(scale))
     held = constant(tensor)
     nothing = 0 if zero is None or zero.is_empty() else zero.values.astype(np.float32)
+    if id(tensor) in work.levels:
+        scale, own = work.levels[id(tensor)]
+        whole = tensor if np.all(scale == 1) else work.made("Div", tensor, work.number(scale))
+        shift = own.astype(np.float32) - nothing
+        return work.made("Add", whole, work.number(shift)) if np.any(shift) else whole
     if held is not None:
         return work.number(held.astype(np.float32) - nothing)
     return work.made(
@@ -419,6 +438,17 @@ def _clip(work: _Dequantizer, node: Node) -> None:
         remove(work.graph, node)
         work.stands_for(output, *work.levels[id(values)])
         work.clip(values, output, float(least), float(most))
+
+
+def _relu(work: _Dequantizer, node: Node) -> None:
+    """Of whole numbers: below 0 they are cut off, whatever that stands for."""
+    values = node.inputs[0]
+    if id(values) not in work.levels:
+        return
+    scale, zero = work.levels[id(values)]
+    if np.any(zero):
+        work.become(node, "Max", values, work.number(-zero.astype(np.float32) * scale))
+    work.move(node)
 
 
 def _pad(work: _Dequantizer, node: Node) -> None:
@@ -452,4 +482,4 @@ _QUANTIZED: dict[str, Callable[[_Dequantizer, Node], None]] = {
     "QLinearWhere": _where,
     "QuantizeLinear": _quantize,
 }
-_RULES = {**_QUANTIZED, "Add": _add, "Clip": _clip, "Pad": _pad}
+_RULES = {**_QUANTIZED, "Add": _add, "Clip": _clip, "Pad": _pad, "Relu": _relu}

@@ -131,6 +131,15 @@ def test_a_rectifier_in_front_takes_the_limit(tmp_path):
     assert clips(b, tmp_path) == pytest.approx([7.5, 3.0])
 
 
+def test_so_does_one_in_front_of_whole_numbers_of_both_signs(tmp_path):
+    b = Builder((4,))
+    b.gemm(4, inputs=4)
+    b.relu()
+    rounded(b, b.last, 0.02, 0, np.int8)
+    b.gemm(4, inputs=4)
+    assert clips(b, tmp_path) == pytest.approx([127 * 0.02])
+
+
 def test_a_rectifier_that_others_read_takes_no_limit(tmp_path):
     b = Builder((4,))
     b.gemm(4, inputs=4)
@@ -264,3 +273,62 @@ def test_scales_that_are_computed_are_refused_by_name(tmp_path):
     b.op("DequantizeLinear", b.op("QuantizeLinear", rectified, scale), scale)
     with pytest.raises(UnsupportedError, match=r"QuantizeLinear.*scales are no constants"):
         convert(b.save(tmp_path / "m.onnx"), dataset(x=uniform(4, 4)))
+
+
+def said_in_an_attribute(b):
+    whole = b.op("QuantizeLinear", "x", b.constant(0.01), output_dtype=TensorProto.INT8)
+    b.op("DequantizeLinear", whole, b.constant(0.01))
+
+
+def rectified_whole(b, zero=0):
+    levels = b.constant(0.01), b.constant(zero, np.int8)
+    b.op("Relu", b.op("QuantizeLinear", "x", *levels))
+    b.op("DequantizeLinear", b.last, *levels)
+
+
+def rectified_whole_above_zero(b):
+    rectified_whole(b, 10)
+
+
+def read_by_another_scale(b):
+    b.op("QuantizeLinear", "x", b.constant(0.01), b.constant(0, np.int8))
+    b.op("DequantizeLinear", b.last, b.constant(0.02), b.constant(-3, np.int8))
+
+
+def read_by_another_zero(b):
+    b.op("QuantizeLinear", "x", b.constant(0.01), b.constant(128, np.uint8))
+    weights = b.constant(b.random.integers(-9, 9, (4, 3)), np.int8)
+    b.op("MatMulInteger", b.last, weights, b.constant(100, np.uint8))
+    b.op("Cast", to=TensorProto.FLOAT)
+    b.op("Mul", b.last, b.constant(0.01))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        said_in_an_attribute,
+        rectified_whole,
+        rectified_whole_above_zero,
+        read_by_another_scale,
+        read_by_another_zero,
+    ],
+)
+def test_other_ways_to_say_whole_numbers_stand_for_the_same(tmp_path, build):
+    b, x = Builder((4,), opset=21), uniform(40, 4)
+    build(b)
+    source = load_source(b.save(tmp_path / "m.onnx"))
+    assert error(run(to_model(source.graph()), x), run(b.model(), x)) < 0.02
+    assert source.levels == 255
+
+
+def test_bytes_that_come_in_reach_a_convolution_of_whole_numbers(tmp_path):
+    b = Builder((2, 5, 5))
+    b.inputs[0].type.tensor_type.elem_type = TensorProto.UINT8
+    weights = b.constant(b.random.integers(-9, 9, (3, 2, 3, 3)), np.int8)
+    own, given = ((b.constant(s), b.constant(z, np.uint8)) for s, z in ((0.01, 128), (0.02, 128)))
+    scale = b.constant(0.01), b.constant(0, np.int8)
+    b.op("QLinearConv", "x", *own, weights, *scale, *given, "")
+    b.op("DequantizeLinear", b.last, *given)
+    x = np.random.default_rng(0).integers(0, 256, (8, 2, 5, 5)).astype(np.uint8)
+    source = load_source(b.save(tmp_path / "m.onnx"))
+    assert error(run(to_model(source.graph()), x), run(b.model(), x)) < 0.06
