@@ -194,11 +194,18 @@ def _embedding(parts: _Parts) -> str:
     total = parts.add("Add", parts.add("Gather", parts.read(2), words), rows)
     if segments:
         total = parts.add("Add", total, parts.add("Gather", parts.read(4), segments))
-    shown = parts.floats(mask or parts.add("Equal", words, words))
-    lengths = parts.add("Einsum", shown, equation="nl->n")
+    shown = mask or parts.add("Sub", words, words)  # without a mask, ONNX Runtime gives zeros
+    lengths = _row_sums(parts, parts.floats(shown))
     parts.give(1, parts.add("Cast", lengths, to=onnx.TensorProto.INT32))
     parts.give(2, total)
     return _normalized(parts, total, 5)
+
+
+def _row_sums(parts: _Parts, tensor: str) -> str:
+    """Of a matrix; the axis was an attribute before opset 13."""
+    if parts.opset < 13:
+        return parts.add("ReduceSum", tensor, axes=[1], keepdims=0)
+    return parts.add("ReduceSum", tensor, parts.whole(1), keepdims=0)
 
 
 def _attention(parts: _Parts) -> str | None:

@@ -143,7 +143,7 @@ def to_model(graph: Graph) -> onnx.ModelProto:
     if called:
         opsets.append(onnx.helper.make_opsetid(functions.DOMAIN, functions.VERSION))
     model: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False, opset_imports=opsets)
-    model.ir_version = max(model.ir_version, functions.IR_VERSION)
+    model.ir_version = max(graph.ir_version or 0, functions.IR_VERSION)
     model.functions.extend(functions.body(name, graph.opset) for name in called)
     return model
 

@@ -55,11 +55,11 @@ class Parts:
 
     def whole(self, *values: int) -> str:
         """A constant vector of whole numbers."""
-        return self.add("Constant", value_ints=list(values))
+        return self.array(np.array(values, np.int64))
 
     def scalar(self, value: int) -> str:
         """A constant whole number."""
-        return self.add("Constant", value_int=value)
+        return self.array(np.array(value, np.int64))
 
     def floats(self, tensor: str) -> str:
         """The same values, as float32."""

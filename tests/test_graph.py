@@ -6,6 +6,7 @@ import onnx_graphsurgeon as gs
 import pytest
 from onnx.numpy_helper import from_array, to_array
 
+from onnxsnn.functions import IR_VERSION
 from onnxsnn.graph import constant, from_model, to_model
 from tests.models import Builder
 
@@ -84,3 +85,9 @@ def test_nodes_know_the_shape_of_an_output_better_than_its_declaration():
     """
     graph = from_model(onnx.parser.parse_model(text))
     assert [tensor.shape for tensor in graph.outputs] == [["N", 1, 6], ["N", 6]]
+
+
+def test_a_new_graph_is_of_a_version_that_older_runtimes_take():
+    x, y = gs.Variable("x", np.float32, [1]), gs.Variable("y", np.float32, [1])
+    graph = gs.Graph([gs.Node("Neg", inputs=[x], outputs=[y])], [x], [y], opset=17)
+    assert to_model(graph).ir_version == IR_VERSION

@@ -69,8 +69,17 @@ def _einsum(node: Node) -> int:
     terms = node.attrs["equation"].replace(" ", "").split("->")[0].split(",")
     sizes: dict[str, int | str | None] = {}
     for term, tensor in zip(terms, node.inputs, strict=True):
-        sizes.update(zip(term, tensor.shape, strict=True))
+        for index, size in zip(_indices(term, len(tensor.shape)), tensor.shape, strict=True):
+            if size != 1 or index not in sizes:  # a 1 meets any size beside it
+                sizes[index] = size
     return _volume(list(sizes.values()))
+
+
+def _indices(term: str, axes: int) -> list[str]:
+    """The index of each axis; those that dots stand for are known by their places from the end."""
+    before, dots, behind = term.partition("...")
+    others = range(axes - len(before) - len(behind) if dots else 0)
+    return [*before, *(str(len(others) - place) for place in others), *behind]
 
 
 def _recurrent(node: Node) -> int:

@@ -27,7 +27,6 @@ from onnxsnn.model import LOOP, SpikingModel, read_metadata, write_metadata
 
 __all__ = ["export_loop", "loop_model"]
 
-_FIRST, _BODY = "first/", "loop/"
 
 
 def export_loop(snn: SpikingModel, path: str | Path) -> None:
@@ -58,8 +57,8 @@ def loop_model(snn: SpikingModel) -> onnx.ModelProto:
     states = [state.input for state in snn.states]
     timesteps = _free_name(graph, "timesteps")
     counting, constants = _steps_left(timesteps, snn.timesteps)
-    starts = _open(states, counting[0].output[0])
-    first = _renamed(parts.stepped, _prefixed([*parts.made, *states], _FIRST), _FIRST)
+    starts = _open(states, counting[0].output[0], parts.first)
+    first = _renamed(parts.stepped, _prefixed([*parts.made, *states], parts.first), parts.first)
     loop = _loop(parts, _types(graph), [counting[-1].output[0], constants[-1].name])
     looped = helper.make_graph(
         [*parts.static, *counting, *starts, *first, loop, *parts.readout],
@@ -86,8 +85,11 @@ class _Parts:
     Attributes:
         carried: what the Loop carries: by name of what a step gives, the name of what it reads
             of the step before; None for what only the read-out needs.
+        first, body: what names begin with in the first step, and in the Loop.
     """
 
+    first: str
+    body: str
     static: list[onnx.NodeProto] = field(default_factory=list)
     stepped: list[onnx.NodeProto] = field(default_factory=list)
     readout: list[onnx.NodeProto] = field(default_factory=list)
@@ -111,7 +113,8 @@ def _split(snn: SpikingModel) -> _Parts:
         if needed.intersection(node.output) or states.intersection(node.input):
             needed.update(filter(None, [*node.input, *node.output]))
 
-    parts = _Parts(carried={state.output: state.input for state in snn.states})
+    first, body = (_free_name(snn.model.graph, base) for base in ("first/", "loop/"))
+    parts = _Parts(first, body, carried={state.output: state.input for state in snn.states})
     wanted = set(snn.outputs)
     for node in nodes:
         if not moving.intersection(node.output):
@@ -145,14 +148,14 @@ def _steps_left(
     return nodes, constants
 
 
-def _open(states: Sequence[str], condition: str) -> list[onnx.NodeProto]:
+def _open(states: Sequence[str], condition: str, prefix: str) -> list[onnx.NodeProto]:
     """Nodes that give what states start as, which is then no constant to an optimizer.
 
     ONNX Runtime would leave out sums that add to constant zeros, and where that makes a GELU whole
     (FastGeluFusion of 1.32) it fuses it and loses what the Loop reads of its parts.
     """
     return [
-        helper.make_node("Where", [condition, state, state], [f"{_FIRST}{state}"], f"open/{state}")
+        helper.make_node("Where", [condition, state, state], [f"{prefix}{state}"], f"open/{state}")
         for state in states
     ]
 
@@ -164,16 +167,17 @@ def _loop(
 
     `bounds` name the number of iterations, and the condition to begin.
     """
-    names = _prefixed(parts.made, _BODY)
+    names = _prefixed(parts.made, parts.body)
     before = {
-        after: f"{_BODY}{state}" if state else f"{names[after]}.last"
+        after: f"{parts.body}{state}" if state else f"{names[after]}.last"
         for after, state in parts.carried.items()
     }
     names |= {state: before[after] for after, state in parts.carried.items() if state}
-    count, condition, goes_on = (f"{_BODY}{name}" for name in ("iteration", "condition", "goes_on"))
+    own = ("iteration", "condition", "goes_on")
+    count, condition, goes_on = (f"{parts.body}{name}" for name in own)
     body = helper.make_graph(
         [
-            *_renamed(parts.stepped, names, _BODY),
+            *_renamed(parts.stepped, names, parts.body),
             helper.make_node("Identity", [condition], [goes_on]),
         ],
         "timestep",
@@ -187,7 +191,7 @@ def _loop(
             *(helper.make_value_info(names[after], types[after]) for after in before),
         ],
     )
-    initial = _prefixed(parts.carried, _FIRST).values()
+    initial = _prefixed(parts.carried, parts.first).values()
     return helper.make_node("Loop", [*bounds, *initial], [*parts.carried], "timesteps", body=body)
 
 

@@ -6,7 +6,7 @@
    and a computed shape, as far as `passes/sizes.py` knows it. An If of a constant condition
    becomes its branch.
 3. x + (f(x) - x), as straight-through estimators write it, becomes f(x).
-4. Identity, and Dropout, Cast and Gather where they change nothing, go.
+4. Identity, and Dropout, Cast, Transpose and Gather where they change nothing, go.
 5. Shapes are put together along axis 0, not -1.
 6. Gemm has alpha = beta = 1, no transposed left operand and a bias vector; a MatMul of two
    axes by a constant is a Gemm. (The Add behind it is folded with the normalizations.)
@@ -171,6 +171,9 @@ def _same_shape(node: Node) -> bool:
 def _does_nothing(node: Node) -> bool:
     if node.op == "Identity":
         return True
+    if node.op == "Transpose":
+        order = list(node.attrs.get("perm", ()))
+        return bool(order) and order == sorted(order)
     if node.op == "Cast":
         before, after = node.inputs[0].dtype, node.outputs[0].dtype
         return None not in (before, after) and np.dtype(before) == np.dtype(after)

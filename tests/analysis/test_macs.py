@@ -40,6 +40,13 @@ def test_product_of_two_tensors_does_the_common_axis_per_output_value():
     assert last_macs(b) == 5 * 5 * 6
 
 
+@pytest.mark.parametrize("equation", ["...i,io->...o", "n...i,io->n...o", "...li,io->...lo"])
+def test_einsum_s_dots_stand_for_axes(equation):
+    b = Builder((5, 6))
+    b.op("Einsum", "x", b.normal(6, 7), equation=equation)
+    assert last_macs(b) == 5 * 6 * 7
+
+
 def test_einsum_does_one_for_all_indices_together():
     b = Builder((5, 6))
     b.op("Einsum", "x", b.normal(6, 7), equation="nld,dk->nlk")

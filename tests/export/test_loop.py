@@ -153,6 +153,17 @@ def test_source_that_has_an_input_named_timesteps_keeps_it(tmp_path):
     assert_equal({b.last: values[0]}, Runner(snn).run(x, 5).outputs)
 
 
+def test_tensors_may_have_names_that_the_loop_would_give(tmp_path):
+    b = residual_network()
+    new = {"t1": "h", "t2": "first/h", "t3": "loop/iteration", "t4": "loop/h"}
+    for node in b.nodes:
+        for names in (node.input, node.output):
+            names[:] = [new.get(name, name) for name in names]
+    x = uniform(3, 3, 8, 8)
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x), timesteps=3).snn
+    assert_equal(looped(snn, x, 3), Runner(snn).run(x, 3).outputs, 1e-5)
+
+
 def test_open_sizes_stay_open(tmp_path):
     b = Builder((2, "H", "W"))
     b.conv(3)

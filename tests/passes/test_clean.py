@@ -200,6 +200,15 @@ def test_reshape_to_a_computed_shape_gets_a_constant_one(axis):
     assert_same(before, outputs_of(graph, x=uniform(2, 3, 4, 4)))
 
 
+def test_a_transpose_that_moves_nothing_goes():
+    b = Builder((3, 4))
+    b.op("Transpose", perm=[0, 1, 2])
+    b.op("Transpose", perm=[0, 2, 1])
+    b.op("Transpose")
+    graph, _ = clean(b.graph())
+    assert [node.attrs.get("perm") for node in graph.nodes] == [[0, 2, 1], None]
+
+
 def test_straight_through_rounding_is_the_rounding():
     b = Builder((3,))
     x = b.op("Mul", "x", b.constant(4.0))
