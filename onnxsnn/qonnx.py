@@ -19,6 +19,8 @@ from onnx.numpy_helper import from_array, to_array
 
 from onnxsnn.arrays import Array
 from onnxsnn.errors import ModelError
+from onnxsnn.functions import MINIMUM_OPSET
+from onnxsnn.opsets import to_opset
 from onnxsnn.parts import Parts, constants_of
 
 __all__ = ["without_qonnx"]
@@ -36,10 +38,12 @@ def without_qonnx(model: onnx.ModelProto) -> onnx.ModelProto:
     """A model in ONNX's own operators; the model itself where it has no other.
 
     Raises:
-        ModelError: such an operator is not known, or its scale or number of bits is no constant.
+        ModelError: such an operator is not known, its scale or number of bits is no constant, or
+            onnx cannot bring the model to an opset that has what stands for it.
     """
     if not any(node.domain in _DOMAINS for node in model.graph.node):
         return model
+    model = to_opset(model, MINIMUM_OPSET)  # older ones have not all that is written here
     plain = onnx.ModelProto()
     plain.CopyFrom(model)
     constants = constants_of(model.graph)

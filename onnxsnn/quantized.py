@@ -293,9 +293,13 @@ def _quantize(work: _Dequantizer, node: Node) -> None:
 
 def _dequantize(work: _Dequantizer, node: Node) -> None:
     values, scale, *zero = node.inputs
-    if not _known(scale, *zero) or node.attrs.get("block_size", 0):
+    block = node.attrs.get("block_size", 0)
+    if not _known(scale, *zero) or (block and constant(values) is None):
         return
     point, axis = zero[0] if zero else None, node.attrs.get("axis", 1)
+    if block:
+        node.outputs[0].to_constant(_by_block(values, scale, point, axis, block)).inputs.clear()
+        return
     if constant(values) is not None:
         real = work.real(values, scale, point, axis)
         node.outputs[0].to_constant(real.values).inputs.clear()
@@ -304,6 +308,18 @@ def _dequantize(work: _Dequantizer, node: Node) -> None:
         return
     node.attrs.clear()
     work.become(node, "Identity", work.real(values, scale, point, axis))
+
+
+def _by_block(values: Tensor, scale: Tensor, zero: Tensor | None, axis: int, block: int) -> Array:
+    """The real numbers of a constant that has a scale for each so many along an axis."""
+    held = values.values.astype(np.float32)
+    size = np.arange(held.shape[axis])
+    worth, nothing = (
+        0 if each is None or each.is_empty() else each.values.repeat(block, axis).take(size, axis)
+        for each in (scale, zero)
+    )
+    real: Array = (held - np.asarray(nothing, np.float32)) * worth
+    return real
 
 
 def _dynamic(work: _Dequantizer, node: Node) -> None:

@@ -17,7 +17,7 @@ DOMAIN = "qonnx.custom_op.general"
 ROUND = {"ROUND": np.round, "FLOOR": np.floor, "CEIL": np.ceil}
 
 
-def model_of(nodes, constants, shape):
+def model_of(nodes, constants, shape, opset=17):
     """x [N, *shape] through nodes, of which the last gives y."""
     held = [numpy_helper.from_array(np.asarray(v, np.float32), n) for n, v in constants.items()]
     graph = helper.make_graph(
@@ -27,7 +27,7 @@ def model_of(nodes, constants, shape):
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None] * (1 + len(shape)))],
         held,
     )
-    opsets = [helper.make_opsetid("", 17), helper.make_opsetid(DOMAIN, 1)]
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid(DOMAIN, 1)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
 
@@ -77,6 +77,18 @@ def test_values_and_weights_are_the_whole_numbers_of_the_definition(
     wrong = np.abs(values - expected) > 1e-4  # a value half-way between falls either way
     assert np.all(np.abs(values - expected)[wrong] < 1.001 * scale.max())
     assert wrong.mean() < 0.05
+
+
+@pytest.mark.parametrize("opset", [9, 11])
+@pytest.mark.parametrize("operator", ["Quant", "BipolarQuant"])
+def test_old_opsets_which_have_not_what_stands_for_it(opset, operator):
+    constants = {"scale": [0.25], "zero": 0, "bits": 4}
+    x = uniform(9, 6)
+    old, new = (
+        outputs(model_of([quant("x", "y", operator)], constants, [6], version), x)
+        for version in (opset, 17)
+    )
+    np.testing.assert_array_equal(old, new)
 
 
 def test_two_values_are_the_scale_and_its_negative():

@@ -332,3 +332,15 @@ def test_bytes_that_come_in_reach_a_convolution_of_whole_numbers(tmp_path):
     x = np.random.default_rng(0).integers(0, 256, (8, 2, 5, 5)).astype(np.uint8)
     source = load_source(b.save(tmp_path / "m.onnx"))
     assert error(run(to_model(source.graph()), x), run(b.model(), x)) < 0.06
+
+
+@pytest.mark.parametrize("zero", [False, True])
+def test_weights_with_a_scale_for_each_block(tmp_path, zero):
+    b, x = Builder((5,), opset=21), uniform(9, 5)
+    weights = b.constant(b.random.integers(-99, 99, (5, 3)), np.int8)
+    more = [b.constant(b.random.integers(-9, 9, (3, 3)), np.int8)] if zero else []
+    scales = b.constant(b.random.uniform(0.01, 0.02, (3, 3)))
+    held = b.op("DequantizeLinear", weights, scales, *more, axis=0, block_size=2)
+    b.op("MatMul", "x", held)
+    source = load_source(b.save(tmp_path / "m.onnx"))
+    assert error(run(to_model(source.graph()), x), run(b.model(), x)) < 1e-6

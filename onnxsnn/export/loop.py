@@ -28,7 +28,6 @@ from onnxsnn.model import LOOP, SpikingModel, read_metadata, write_metadata
 __all__ = ["export_loop", "loop_model"]
 
 
-
 def export_loop(snn: SpikingModel, path: str | Path) -> None:
     """Write the loop graph of an SNN; see `loop_model`.
 
