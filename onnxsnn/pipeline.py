@@ -30,6 +30,7 @@ from onnxsnn.source import Source
 __all__ = ["Keep", "Pipeline", "Prepared", "prepare"]
 
 _TOLERANCE = 1e-3
+_PRECISION = 0.1  # of other precisions, whole numbers among them, which the SNN does not round to
 _ROUNDING = 1e-3  # below this, outputs that come from values of order one are mostly rounding
 
 Keep = Callable[[str, onnx.ModelProto], None]
@@ -72,7 +73,7 @@ def prepare(
     graph = line.did(*free_batch(graph))
     graph = line.did(graph, unflatten(graph))
     if verify:
-        line.verify_on(next(data.batches(1))[0] if data else _random_feeds(graph), graph)
+        line.verify_on(next(data.batches(1))[0] if data else _random_feeds(graph), graph, source)
     folded = fold_normalization(graph)
     graph = line.did(graph, folded)
     rectified = relu_to_ratenorm(graph)
@@ -105,10 +106,18 @@ class Pipeline:
         self._feeds: Mapping[str, Array] | None = None
         self._outputs: dict[str, Array] = {}
 
-    def verify_on(self, feeds: Mapping[str, Array], graph: Graph) -> None:
-        """From here on, compare the outputs for these feeds."""
+    def verify_on(self, feeds: Mapping[str, Array], graph: Graph, source: Source) -> None:
+        """From here on, compare the outputs for these feeds; those of the file to begin with."""
         self._feeds = feeds
         self._outputs = Session(to_model(graph)).run(feeds)
+        given = Session(source.model).run(feeds)
+        floats = [n for n in self._outputs if np.issubdtype(given[n].dtype, np.floating)]
+        read = max((_difference(given[n], self._outputs[n]) for n in floats), default=0.0)
+        if not read <= (_PRECISION if source.precisions else _TOLERANCE):
+            self.warnings.append(
+                f"the outputs of the network as it is read differ from those of the file by "
+                f"{read:.2g} of their greatest value"
+            )
 
     def did(self, graph: Graph, report: Report) -> Graph:
         """Note what a pass did to the graph, which is given back."""

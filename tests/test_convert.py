@@ -111,6 +111,19 @@ def test_verify_reports_every_pass_that_keeps_values(source):
     assert max(differences.values()) < 1e-5
 
 
+def test_verify_says_where_a_network_is_read_otherwise_than_the_runtime_does(tmp_path):
+    """Whole numbers that are cut off on both sides are not cut off in the SNN."""
+    b = Builder((4,))
+    levels = b.constant(0.001), b.constant(0, np.int8)
+    b.op("DequantizeLinear", b.op("QuantizeLinear", "x", *levels), *levels)
+    b.gemm(5, inputs=4)
+    b.relu()
+    b.gemm(3, inputs=5)
+    path, x = b.save(tmp_path / "m.onnx"), uniform(9, 4)
+    said = [convert(path, dataset(x=each), verify=True).warnings for each in (x, x * 0.05)]
+    assert ["differ from those of the file" in " ".join(each) for each in said] == [True, False]
+
+
 def test_verify_names_the_pass_that_does_not(source, monkeypatch):
     pipeline = importlib.import_module("onnxsnn.convert")
     absorb_scales = pipeline.absorb_scales
