@@ -308,7 +308,11 @@ def _check_arguments(
     if threshold is not None and threshold not in THRESHOLDS:
         raise UsageError(f"threshold {threshold!r} is none of {', '.join(THRESHOLDS)}")
     if data is not None and not takes_data(threshold, correct):
-        raise UsageError(f"threshold {threshold!r} takes no data; leave the data out")
+        wants = "data for --correct alone" if threshold == "trained" else "no data"
+        raise UsageError(
+            f"threshold {threshold!r} takes {wants}; leave the data out, or choose another "
+            "threshold"
+        )
     if threshold == "ril" and data is None:
         raise UsageError("threshold 'ril' compares outputs on data; give some with --data")
     if correct and data is None:
@@ -331,14 +335,14 @@ def _method(
     if threshold == "gaussian" and not moments:
         raise UnsupportedError(
             "threshold 'gaussian' needs a BatchNormalization, and the model has none; "
-            "give data with --data, or choose another threshold"
+            "choose another threshold"
         )
     if threshold == "trained":
         unset = [node.name for node in untrained(graph)]
         if unset:
             raise UnsupportedError(
                 f"threshold 'trained' needs every rectifier clipped, and node {unset[0]!r} and "
-                f"{len(unset) - 1} more are not; give data with --data, or choose another threshold"
+                f"{len(unset) - 1} more are not; choose another threshold"
             )
         return "fit"
     if threshold is not None:

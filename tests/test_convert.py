@@ -179,14 +179,15 @@ def test_without_data_trained_thresholds_are_kept_and_nothing_is_warned_of(tmp_p
 
 
 def test_trained_is_refused_where_a_rectifier_is_not_clipped(source):
-    with pytest.raises(UnsupportedError, match="'trained' needs every rectifier clipped"):
+    with pytest.raises(UnsupportedError, match="'trained' needs every rectifier clipped") as caught:
         convert(source, threshold="trained")
+    assert "give data" not in str(caught.value)  # with which it would be refused too
 
 
 def test_gaussian_is_refused_without_batchnorm(tmp_path):
     b = Builder((3,))
     b.relu()
-    with pytest.raises(UnsupportedError, match="BatchNormalization"):
+    with pytest.raises(UnsupportedError, match="has none; choose another threshold"):
         convert(b.save(tmp_path / "m.onnx"), threshold="gaussian")
 
 
@@ -203,9 +204,12 @@ def test_trained_thresholds_are_where_correction_starts(tmp_path):
     assert errors[True] < 0.9 * errors[False]
 
 
-@pytest.mark.parametrize("method", ["gaussian", "trained"])
-def test_methods_without_data_refuse_data(source, method):
-    with pytest.raises(UsageError, match="takes no data"):
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [("gaussian", "takes no data"), ("trained", "takes data for --correct alone")],
+)
+def test_methods_without_data_refuse_data(source, method, message):
+    with pytest.raises(UsageError, match=f"{message}; leave the data out, or choose another"):
         convert(source, dataset(x=X), threshold=method)
 
 
