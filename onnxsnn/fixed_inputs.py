@@ -65,9 +65,18 @@ def _decided(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _filled(spec: InputSpec, number: float) -> Array:
     """An array of an input's shape and type."""
-    filled = np.full([size or 1 for size in spec.shape], number)
-    with np.errstate(all="ignore"):  # what does not fit is refused below
-        held: Array = filled.astype(spec.dtype)
-    if not spec.takes_floats and not np.array_equal(held, filled):
+    if not _holds(spec, number):
         raise UsageError(f"input {spec.name!r} is of {spec.dtype}, which cannot hold {number}")
-    return held
+    return np.full([size or 1 for size in spec.shape], number, spec.dtype)
+
+
+def _holds(spec: InputSpec, number: float) -> bool:
+    """Whether an input's type has a number, or for one of floats, a finite one near to it."""
+    if spec.dtype.hasobject:  # text
+        return False
+    try:
+        with np.errstate(over="ignore"):
+            held = spec.dtype.type(number)
+    except (OverflowError, ValueError):  # of NumPy's whole numbers
+        return False
+    return bool(np.isfinite(held) if spec.takes_floats else held.item() == number)

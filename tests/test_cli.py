@@ -668,3 +668,5 @@ def test_settings_that_make_no_sense_are_said(folder):
     settings_model(folder / "m.onnx")
     assert "'gain' is not of the form NAME=NUMBER" in fails("fix-inputs", "m.onnx", "gain", code=2)
     assert "no input 'rate'" in fails("fix-inputs", "m.onnx", "rate=3", code=2)
+    assert "more than once" in fails("fix-inputs", "m.onnx", "gain=2", "gain=3", code=2)
+    assert "cannot hold 1e+300" in fails("fix-inputs", "m.onnx", "gain=1e300", code=2)

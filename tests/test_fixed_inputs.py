@@ -59,12 +59,36 @@ def test_a_network_with_a_first_state_converts(tmp_path):
     [
         ({"rate": 1.0}, "no input 'rate'; there are x, state, steps"),
         ({"steps": 0.5}, "'steps' is of int64, which cannot hold 0.5"),
+        ({"steps": float("nan")}, "'steps' is of int64, which cannot hold nan"),
+        ({"steps": 2**63}, f"'steps' is of int64, which cannot hold {2**63}"),
+        ({"steps": float(2**63)}, "'steps' is of int64, which cannot hold 9.2"),
+        ({"state": float("nan")}, "'state' is of float32, which cannot hold nan"),
+        ({"state": float("-inf")}, "'state' is of float32, which cannot hold -inf"),
+        ({"state": 1e300}, r"'state' is of float32, which cannot hold 1e\+300"),
+        ({"state": 10**400}, "'state' is of float32, which cannot hold 1000"),
         ({"x": 0.0, "state": 0.0, "steps": 1.0}, "no input is left"),
     ],
 )
 def test_what_makes_no_sense_is_said(values, message):
     with pytest.raises(UsageError, match=message):
         fix_inputs(recurrent(), values)
+
+
+def test_text_is_no_number():
+    model = onnx.parser.parse_model("""
+    <ir_version: 8, opset_import: ["": 17]>
+    g (float[N,4] x, string word) => (float[N,4] y) { y = Relu(x) }""")
+    with pytest.raises(UsageError, match="'word' is of object, which cannot hold 1"):
+        fix_inputs(model, {"word": 1})
+
+
+def test_large_whole_numbers_are_kept_exactly():
+    (steps,) = (
+        t
+        for t in fix_inputs(recurrent(), {"steps": 2**53 + 1}).graph.initializer
+        if t.name == "steps"
+    )
+    assert onnx.numpy_helper.to_array(steps) == 2**53 + 1
 
 
 @pytest.mark.parametrize(("number", "factor"), [(1, 2), (0, 3)])

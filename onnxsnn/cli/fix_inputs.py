@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -28,7 +29,10 @@ def fix_inputs_command(model: Path, settings: tuple[str, ...], output: Path | No
     """
     output = output or Path(f"{model.stem}.fixed.onnx")
     check_output(output)
-    values = dict(map(_setting, settings))
+    pairs = list(map(_setting, settings))
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise UsageError("an input is named more than once; give one number for each")
     fixed = fix_inputs(read_model(model), values)
     write_model(fixed, output)
     click.echo(f"{output}: constants: {', '.join(values)}")
@@ -37,7 +41,7 @@ def fix_inputs_command(model: Path, settings: tuple[str, ...], output: Path | No
 def _setting(text: str) -> tuple[str, float]:
     """NAME=NUMBER; a name may hold = itself."""
     name, _, number = text.rpartition("=")
-    try:
-        return name, float(number)
-    except ValueError as error:
-        raise UsageError(f"{text!r} is not of the form NAME=NUMBER") from error
+    for kind in (int, float):  # a float would round large whole numbers
+        with suppress(ValueError):
+            return name, kind(number)
+    raise UsageError(f"{text!r} is not of the form NAME=NUMBER")
