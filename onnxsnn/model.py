@@ -7,7 +7,6 @@ first call feeds the source model's inputs alone; each later call feeds back the
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,6 +22,7 @@ from onnxsnn.errors import ModelError, UsageError
 from onnxsnn.files import read_model, write_model
 from onnxsnn.graph import Graph, from_model, to_model
 from onnxsnn.inputs import InputSpec
+from onnxsnn.metadata import PREFIX, damaged, fits, read_metadata, write_metadata
 from onnxsnn.neurons import NEURONS, RECTIFYING_NEURONS, Neuron
 from onnxsnn.passes.spike import State
 from onnxsnn.passes.unrounded import unrounded
@@ -45,7 +45,6 @@ __all__ = [
 FORMAT = 1
 LOOP = "loop"  # metadata of an SNN over all its timesteps: the input that takes their number
 MOST_TIMESTEPS = 2**24  # what float32, in which an SNN counts its steps, still counts one by one
-_PREFIX = "onnxsnn."
 NO_SNN = {  # by kind: why a file is not taken for an SNN
     "source": "is no SNN but an ANN; convert it first: onnxsnn convert",
     "intermediate": "is not spiking yet; give what onnxsnn convert wrote",
@@ -95,6 +94,18 @@ class Layer:
         return {k: v for k, v in asdict(self).items() if k not in ("scale", "bias", "grid")}
 
 
+_ENTRIES = {  # of the metadata that are relied on, and their types
+    "timesteps": int,
+    "threshold": str,
+    "correction": str,
+    "delay": int,
+    "bits_per_spike": float,
+    "neuron": dict,
+    "states": list,
+    "layers": list[Layer],
+}
+
+
 @dataclass
 class SpikingModel:
     """An SNN.
@@ -142,29 +153,80 @@ class SpikingModel:
         """Read an SNN that `save` wrote.
 
         Raises:
-            ModelError: the file cannot be read, or holds no SNN of this format.
+            ModelError: the file cannot be read, holds no SNN of this format, or is damaged.
         """
         model = read_model(path)
+        try:
+            return cls.of(model)
+        except ModelError as error:
+            raise ModelError(f"{path}: {error}") from error
+
+    @classmethod
+    def of(cls, model: onnx.ModelProto) -> SpikingModel:
+        """The SNN that a model holds.
+
+        Raises:
+            ModelError: it holds no SNN of this format, or its metadata are damaged.
+        """
         if not is_spiking(model):
-            raise ModelError(f"{path}: {NO_SNN[kind_of(model)]}")
+            raise ModelError(NO_SNN[kind_of(model)])
         metadata = read_metadata(model)
         version = metadata.pop("format")
         if version != FORMAT:
             raise ModelError(
-                f"{path}: is an SNN of format {version}, and this onnxsnn reads {FORMAT}; "
+                f"is an SNN of format {version}, and this onnxsnn reads {FORMAT}; "
                 "convert the model again"
             )
+        for entry, kind in _ENTRIES.items():
+            if not fits(metadata.get(entry), kind):
+                raise damaged(entry)
         defaults = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
         try:
             states = [
                 State(**pair, default=defaults[pair["input"]]) for pair in metadata.pop("states")
             ]
-            layers = [Layer(**layer) for layer in metadata.pop("layers")]
         except (KeyError, TypeError) as error:
-            raise ModelError(
-                f"{path}: its metadata are damaged; convert the model again"
-            ) from error
-        return cls(model, states, metadata, layers)
+            raise damaged("states") from error
+        layers = [Layer(**layer) for layer in metadata.pop("layers")]
+        snn = cls(model, states, metadata, layers)
+        snn._check()
+        return snn
+
+    def _check(self) -> None:
+        """Refuse metadata that do not fit the graph, or each other."""
+        settings = dict(self.metadata["neuron"])
+        neuron = RECTIFYING_NEURONS.get(str(settings.pop("model", None)))
+        sound = {
+            "timesteps": 1 <= self.timesteps <= MOST_TIMESTEPS,
+            "delay": 0 <= self.delay < self.timesteps,
+            "neuron": fits(settings, neuron),
+            "states": self._has_all_states(),
+            "layers": self._has_all_layers(),
+        }
+        for entry, is_sound in sound.items():
+            if not is_sound:
+                raise damaged(entry)
+
+    def _has_all_states(self) -> bool:
+        """Whether every state of the graph is known, and no other."""
+        graph = self.model.graph
+        defaults = {tensor.name for tensor in graph.initializer}
+        inputs = [tensor.name for tensor in graph.input if tensor.name in defaults]
+        outputs = {tensor.name for tensor in graph.output}
+        found = {state.output for state in self.states} & outputs
+        return sorted(s.input for s in self.states) == sorted(inputs) and len(found) == len(inputs)
+
+    def _has_all_layers(self) -> bool:
+        """Whether every layer of neurons is known, and as many channels as it has."""
+        layers = {layer.name: layer for layer in self.layers}
+        return all(
+            name in layers
+            and all(
+                values is None or len(values) == theta.size
+                for values in (layers[name].scale, layers[name].bias)
+            )
+            for name, theta in self.thresholds.items()
+        )
 
     def save(self, path: str | Path) -> None:
         """Write the SNN, whole or not at all.
@@ -344,27 +406,11 @@ def is_spiking(model: onnx.ModelProto) -> bool:
 def kind_of(model: onnx.ModelProto) -> str:
     """`snn`, `loop` (an SNN over all its timesteps), `intermediate` or `source`."""
     keys = {entry.key for entry in model.metadata_props}
-    for key, kind in ((f"{_PREFIX}format", "snn"), (f"{_PREFIX}{LOOP}", "loop")):
+    for key, kind in ((f"{PREFIX}format", "snn"), (f"{PREFIX}{LOOP}", "loop")):
         if key in keys:
             return kind
     ours = any(node.domain == functions.DOMAIN for node in model.graph.node)
     return "intermediate" if ours else "source"
-
-
-def write_metadata(model: onnx.ModelProto, values: Mapping[str, Any]) -> None:
-    """Set `metadata_props`: each value as JSON, under our prefix."""
-    kept = {e.key: e.value for e in model.metadata_props if not e.key.startswith(_PREFIX)}
-    own = {f"{_PREFIX}{key}": json.dumps(value) for key, value in values.items()}
-    onnx.helper.set_model_props(model, {**kept, **own})
-
-
-def read_metadata(model: onnx.ModelProto) -> dict[str, Any]:
-    """What `write_metadata` wrote."""
-    return {
-        entry.key.removeprefix(_PREFIX): json.loads(entry.value)
-        for entry in model.metadata_props
-        if entry.key.startswith(_PREFIX)
-    }
 
 
 def _neurons(model: onnx.ModelProto) -> list[onnx.NodeProto]:

@@ -13,7 +13,8 @@ from onnxsnn.calibration.synthetic import noise
 from onnxsnn.data import Dataset
 from onnxsnn.errors import ModelError, UnsupportedError
 from onnxsnn.graph import Graph, to_model
-from onnxsnn.model import Layer, write_metadata
+from onnxsnn.metadata import write_metadata
+from onnxsnn.model import Layer
 from onnxsnn.operators import refuse_unsupported
 from onnxsnn.passes.choose_branches import choose_branches
 from onnxsnn.passes.clean import clean

@@ -5,9 +5,12 @@ import onnx
 import pytest
 
 from onnxsnn import Runner, SpikingModel, convert
+from onnxsnn.analysis.inspection import inspect
 from onnxsnn.errors import ModelError
 from onnxsnn.graph import to_model
+from onnxsnn.metadata import read_metadata, write_metadata
 from onnxsnn.model import is_spiking, kind_of
+from onnxsnn.neurons import RECTIFYING_NEURONS
 from tests.models import dataset, uniform
 from tests.networks import residual_network
 
@@ -63,11 +66,87 @@ def test_other_format_is_refused(path, tmp_path):
         SpikingModel.load(tmp_path / "snn.onnx")
 
 
-def test_damaged_metadata_are_refused(path, tmp_path):
-    snn = convert(path, dataset(x=X)).snn
-    for entry in snn.model.metadata_props:
-        if entry.key == "onnxsnn.states":
-            entry.value = '[{"input": "gone", "output": "x", "role": "sum"}]'
-    snn.save(tmp_path / "snn.onnx")
-    with pytest.raises(ModelError, match="metadata are damaged"):
-        SpikingModel.load(tmp_path / "snn.onnx")
+def test_every_kind_of_neuron_is_read(path, tmp_path):
+    for kind in RECTIFYING_NEURONS.values():
+        snn = convert(path, dataset(x=X), timesteps=4, neuron=kind()).snn
+        snn.save(tmp_path / "snn.onnx")
+        assert SpikingModel.load(tmp_path / "snn.onnx").neurons == snn.neurons
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    path = residual_network().save(tmp_path_factory.mktemp("damaged") / "model.onnx")
+    return convert(path, dataset(x=X), timesteps=4).snn
+
+
+def first(**changes):
+    """A change of the first of several records."""
+    return lambda records: [{**records[0], **changes}, *records[1:]]
+
+
+@pytest.mark.parametrize(
+    ("entry", "change"),
+    [
+        ("timesteps", lambda _: 0),
+        ("timesteps", lambda _: "4"),
+        ("timesteps", lambda _: None),
+        ("threshold", lambda _: 5),
+        ("correction", lambda _: []),
+        ("delay", lambda _: 4),
+        ("bits_per_spike", lambda _: {}),
+        ("neuron", lambda _: []),
+        ("neuron", lambda _: {"model": ["if"]}),
+        ("neuron", lambda neuron: neuron | {"model": "nix"}),
+        ("neuron", lambda neuron: neuron | {"initial_potential": "x"}),
+        ("states", lambda _: {}),
+        ("states", lambda _: [5]),
+        ("states", lambda states: states[1:]),
+        ("states", first(input="nix")),
+        ("states", first(output="nix")),
+        ("states", first(more=1)),
+        ("layers", lambda _: [[]]),
+        ("layers", lambda layers: layers[1:]),
+        ("layers", first(name="nix")),
+        ("layers", first(scale=[1.0])),
+        ("layers", first(bias="x")),
+        ("layers", first(more=1)),
+    ],
+)
+def test_damaged_metadata_are_refused(converted, tmp_path, entry, change):
+    model = onnx.ModelProto()
+    model.CopyFrom(converted.model)
+    metadata = read_metadata(model)
+    write_metadata(model, metadata | {entry: change(metadata[entry])})
+    refuses(model, tmp_path / "snn.onnx", entry)
+
+
+@pytest.mark.parametrize("entry", ["timesteps", "neuron", "states", "layers"])
+def test_missing_metadata_are_refused(converted, tmp_path, entry):
+    model = onnx.ModelProto()
+    model.CopyFrom(converted.model)
+    write_metadata(model, {k: v for k, v in read_metadata(model).items() if k != entry})
+    refuses(model, tmp_path / "snn.onnx", entry)
+
+
+def test_metadata_that_are_no_json_are_refused(converted, tmp_path):
+    model = onnx.ModelProto()
+    model.CopyFrom(converted.model)
+    onnx.helper.set_model_props(model, {"onnxsnn.format": "1", "onnxsnn.warnings": "["})
+    refuses(model, tmp_path / "snn.onnx", "warnings")
+
+
+def refuses(model, path, entry):
+    """Reading and inspecting name the file, and what in it is damaged."""
+    onnx.save(model, path)
+    for read in (SpikingModel.load, inspect):
+        with pytest.raises(ModelError, match=f"snn.onnx: .* damaged, in entry '{entry}'; convert"):
+            read(path)
+
+
+def test_damaged_layers_of_an_intermediate_are_refused(path, tmp_path):
+    kept = {}
+    convert(path, dataset(x=X), keep=kept.__setitem__)
+    write_metadata(kept["set_thresholds"], {"layers": [{"name": "nix"}]})
+    onnx.save(kept["set_thresholds"], tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match="damaged, in entry 'layers'"):
+        inspect(tmp_path / "m.onnx")

@@ -16,7 +16,8 @@ from onnxsnn import functions
 from onnxsnn.errors import ModelError
 from onnxsnn.files import read_model
 from onnxsnn.graph import Graph, Node, constant, from_model
-from onnxsnn.model import NO_SNN, kind_of, read_metadata
+from onnxsnn.metadata import damaged, fits, read_metadata
+from onnxsnn.model import NO_SNN, Layer, SpikingModel, kind_of
 from onnxsnn.operators import QUANTIZED, RECTIFIER, Role, fate, varying_tensors
 from onnxsnn.ratenorm import UNSET_THRESHOLD
 from onnxsnn.source import Source
@@ -74,21 +75,30 @@ def inspect(path: str | Path) -> Inspection:
     """Read an ONNX file and say what is in it.
 
     Raises:
-        ModelError: the file cannot be read or is not valid ONNX.
+        ModelError: the file cannot be read, is not valid ONNX, or is damaged.
     """
     model = read_model(path)
-    kind = kind_of(model)
-    if kind == "loop":
-        raise ModelError(f"{path}: {NO_SNN[kind]}")
-    return inspect_model(model)
+    try:
+        return inspect_model(model)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
 
 
 def inspect_model(model: onnx.ModelProto) -> Inspection:
-    """Say what is in a model."""
+    """Say what is in a model.
+
+    Raises:
+        ModelError: it holds all timesteps at once, or its metadata are damaged.
+    """
     kind = kind_of(model)
+    if kind == "loop":
+        raise ModelError(NO_SNN[kind])
+    states = {state.input for state in SpikingModel.of(model).states} if kind == "snn" else set()
     metadata = read_metadata(model)
-    layers = {layer["name"]: layer for layer in metadata.pop("layers", [])}
-    states = {pair["input"] for pair in metadata.get("states", [])}
+    described = metadata.pop("layers", [])
+    if not fits(described, list[Layer]):
+        raise damaged("layers")
+    layers = {layer["name"]: layer for layer in described}
     graph = _graph(model, kind, states)
     graph.toposort()
     varying = varying_tensors(graph)

@@ -23,7 +23,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxsnn.files import write_model
-from onnxsnn.model import LOOP, SpikingModel, read_metadata, write_metadata
+from onnxsnn.metadata import read_metadata, write_metadata
+from onnxsnn.model import LOOP, SpikingModel
 
 __all__ = ["export_loop", "loop_model"]
 
