@@ -64,24 +64,26 @@ class Dataset:
         labels: int64 [samples], or None.
         specs: the model's inputs; empty where `inputs` are ready to be fed.
         preprocessing: applied batch by batch.
+        path: of the file that they come from, which errors name; None for none.
     """
 
     inputs: dict[str, Array]
     labels: Array | None = None
     specs: tuple[InputSpec, ...] = ()
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    path: Path | None = None
 
     def __post_init__(self) -> None:
         for name, values in self.inputs.items():
             if not np.ndim(values):
-                raise DataError(f"input {name!r} is a single number; give it an axis of samples")
+                raise self.error(f"input {name!r} is a single number; give it an axis of samples")
         sizes = {name: len(values) for name, values in self.inputs.items()}
         if len(set(sizes.values())) != 1:
-            raise DataError(f"the inputs hold different numbers of samples: {sizes}")
+            raise self.error(f"the inputs hold different numbers of samples: {sizes}")
         if not len(self):
-            raise DataError("the data hold no samples")
+            raise self.error("the data hold no samples")
         if self.labels is not None and len(self.labels) != len(self):
-            raise DataError(f"there are {len(self)} samples and {len(self.labels)} labels")
+            raise self.error(f"there are {len(self)} samples and {len(self.labels)} labels")
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
@@ -120,8 +122,12 @@ class Dataset:
         with np.errstate(all="ignore"):  # what overflows is refused below
             feed = values if spec is None else self.preprocessing.apply(values, spec)
         if feed.dtype.kind == "f" and not np.isfinite(feed).all():
-            raise DataError(f"the samples for input {name!r} hold NaN or infinity as {feed.dtype}")
+            raise self.error(f"the samples for input {name!r} hold NaN or infinity as {feed.dtype}")
         return feed
+
+    def error(self, message: str) -> DataError:
+        """An error in these data, which names their file."""
+        return DataError(message if self.path is None else f"{self.path}: {message}")
 
 
 def load(
@@ -168,10 +174,7 @@ def load(
     checked = None
     if labelled and found is not None:
         checked = _check_labels(found, Path(labels or path))
-    try:
-        return Dataset(fitted, checked, tuple(inputs), preprocessing)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+    return Dataset(fitted, checked, tuple(inputs), preprocessing, path)
 
 
 def parse_scale(text: str) -> float:
@@ -253,7 +256,7 @@ def _fit(values: Array, spec: InputSpec, preprocessing: Preprocessing, path: Pat
             f"{path}: samples have shape {list(values.shape)}, and input {spec.name!r} takes "
             f"[{', '.join(map(str, wanted))}]{_hint(values, spec)}"
         )
-    _check_channels(preprocessing, values, spec)
+    _check_channels(preprocessing, values, spec, path)
     return values
 
 
@@ -286,14 +289,17 @@ def _check_dtype(values: Array, spec: InputSpec, path: Path) -> None:
         )
 
 
-def _check_channels(preprocessing: Preprocessing, values: Array, spec: InputSpec) -> None:
+def _check_channels(
+    preprocessing: Preprocessing, values: Array, spec: InputSpec, path: Path
+) -> None:
     if not spec.takes_floats:
         return
     channels = values.shape[spec.channel_axis] if values.ndim > 1 else 1
     for name, numbers in (("mean", preprocessing.mean), ("std", preprocessing.std)):
         if len(numbers) not in (0, 1, channels):
             raise DataError(
-                f"{name} has {len(numbers)} values, and input {spec.name!r} {channels} channels"
+                f"{path}: {name} has {len(numbers)} values, and input {spec.name!r} {channels} "
+                "channels"
             )
 
 

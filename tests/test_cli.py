@@ -644,6 +644,12 @@ def test_options_of_early_exit_that_make_no_sense(snn):
     assert "shares" in fails(*options, "--early-exit", code=2)
 
 
+def test_one_sample_is_too_few_to_calibrate_and_to_run(snn):
+    options = ("--data", "test.npz", "--limit", 1)
+    for command in (("evaluate", snn, "--early-exit"), ("compare", "model.onnx")):
+        assert "test.npz: one sample cannot calibrate and be run too" in fails(*command, *options)
+
+
 def settings_model(path):
     b = Builder((6,))
     b.inputs.append(onnx.helper.make_tensor_value_info("gain", onnx.TensorProto.FLOAT, []))

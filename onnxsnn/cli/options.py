@@ -226,6 +226,8 @@ def calibration_and_test(
     """Samples to calibrate on, from a file or the first quarter of the data, and those to run."""
     if calibrate is not None:
         return load_data(calibrate, inputs, options | {"labels": None}, labelled=False), data
+    if len(data) < 2:
+        raise data.error("one sample cannot calibrate and be run too; give more, or --calibrate")
     count = min(256, -(-len(data) // 4))
     return data.slice(0, count), data.slice(count, None)
 
