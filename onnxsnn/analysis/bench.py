@@ -8,11 +8,13 @@ time is in both. Memory is the peak of a process of its own that does nothing bu
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +42,7 @@ __all__ = [
 
 _REPEATS = 5
 _PASSES = 8  # of the ANN in a row, at most
+_HOLDS_SIGNALS = hasattr(signal, "pthread_sigmask")  # Windows does not
 _PAUSE = 0.06  # seconds; ONNX Runtime's threads spin for a while, in the way of other sessions
 
 
@@ -187,8 +190,29 @@ def peak_memory(
         snn.save(path)
         write_arrays(feeds, path.with_suffix(".npz"))
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(1, mp_context=context) as pool:
-            return pool.submit(_run_alone, path, timesteps, threads, memory).result()
+        with ProcessPoolExecutor(1, mp_context=context, initializer=_end_quietly) as pool:
+            with _interrupts_held():
+                peak = pool.submit(_run_alone, path, timesteps, threads, memory)
+            return peak.result()
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Keep Ctrl-C back, here and in processes that are started, which let it in when they can."""
+    if _HOLDS_SIGNALS:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        if _HOLDS_SIGNALS:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_quietly() -> None:
+    """Let Ctrl-C end this process without a traceback: the one that started it says so."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if _HOLDS_SIGNALS:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _run_alone(path: Path, timesteps: int, threads: int | None, memory: int | None) -> int | None:

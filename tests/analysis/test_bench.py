@@ -1,12 +1,21 @@
 """What `bench` measures, and that its numbers hang together."""
 
 import json
+import signal
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
 
 from onnxsnn import convert
-from onnxsnn.analysis.bench import bench, feeds_of, interleaved, median_ratio
+from onnxsnn.analysis.bench import (
+    _interrupts_held,
+    bench,
+    feeds_of,
+    interleaved,
+    median_ratio,
+)
 from onnxsnn.cli import main
 from onnxsnn.errors import UsageError
 from onnxsnn.source import load_source
@@ -80,3 +89,14 @@ def test_command_prints_a_table(files):
     result = CliRunner().invoke(main, ["bench", str(files[1]), "-B", "2", "-T", "2"])
     assert result.exit_code == 0, result.output
     assert "Samples/s" in result.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it holds no signals back")
+def test_ctrl_c_ends_the_process_that_is_measured_quietly():
+    """While it still imports, too."""
+    code = "from onnxsnn.analysis.bench import _end_quietly; _end_quietly()"
+    with _interrupts_held():
+        process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert (process.returncode, said) == (-signal.SIGINT, b"")
