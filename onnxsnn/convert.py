@@ -341,8 +341,8 @@ def _method(
         unset = [node.name for node in untrained(graph)]
         if unset:
             raise UnsupportedError(
-                f"threshold 'trained' needs every rectifier clipped, and node {unset[0]!r} and "
-                f"{len(unset) - 1} more are not; choose another threshold"
+                f"threshold 'trained' needs every rectifier clipped, and {len(unset)} are not, "
+                f"node {unset[0]!r} the first; choose another threshold"
             )
         return "fit"
     if threshold is not None:
