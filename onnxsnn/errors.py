@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 __all__ = [
+    "OVERFLOW",
     "DataError",
     "ModelError",
     "OnnxSnnError",
     "OutputError",
     "UnsupportedError",
     "UsageError",
+    "in_file",
 ]
+
+OVERFLOW = "the network's activations overflow or are NaN on these data"
 
 
 class OnnxSnnError(Exception):
@@ -41,3 +49,12 @@ class DataError(OnnxSnnError):
 
 class OutputError(OnnxSnnError):
     """A result cannot be written."""
+
+
+@contextmanager
+def in_file(path: str | Path) -> Iterator[None]:
+    """Name the file in errors of the model that it holds."""
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error

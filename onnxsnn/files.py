@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError, EncodeError  # type: ignore[imp
 from onnx.external_data_helper import load_external_data_for_model
 
 from onnxsnn.arrays import Array
-from onnxsnn.errors import ModelError, OutputError
+from onnxsnn.errors import ModelError, OutputError, in_file
 from onnxsnn.fused import take_apart
 from onnxsnn.qonnx import without_qonnx
 
@@ -50,10 +50,8 @@ def read_model(path: str | Path) -> onnx.ModelProto:
     _clear_unknown_sizes(model.graph)
     _sort_nodes(model.graph)
     _leave_constants_out(model)
-    try:
+    with in_file(path):
         model = without_qonnx(model)
-    except ModelError as error:
-        raise ModelError(f"{path}: {error}") from error
     try:  # the checker knows no operator that was ONNX Runtime's before it was ONNX's
         onnx.checker.check_model(take_apart(model))
     except EncodeError as error:

@@ -18,7 +18,7 @@ import onnx
 
 from onnxsnn import functions
 from onnxsnn.arrays import Array
-from onnxsnn.errors import ModelError, UsageError
+from onnxsnn.errors import ModelError, UsageError, in_file
 from onnxsnn.files import read_model, write_model
 from onnxsnn.graph import Graph, from_model, to_model
 from onnxsnn.inputs import InputSpec
@@ -156,10 +156,8 @@ class SpikingModel:
             ModelError: the file cannot be read, holds no SNN of this format, or is damaged.
         """
         model = read_model(path)
-        try:
+        with in_file(path):
             return cls.of(model)
-        except ModelError as error:
-            raise ModelError(f"{path}: {error}") from error
 
     @classmethod
     def of(cls, model: onnx.ModelProto) -> SpikingModel:

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 import onnx.inliner
 
-from onnxsnn.errors import ModelError
+from onnxsnn.errors import ModelError, in_file
 from onnxsnn.files import read_model
 from onnxsnn.functions import MINIMUM_OPSET
 from onnxsnn.fused import take_apart
@@ -98,8 +98,6 @@ def _runnable(model: onnx.ModelProto, path: str | Path) -> onnx.ModelProto:
         if not others:
             raise ModelError(f"{path}: {error}") from error
     single = to_single_precision(onnx.inliner.inline_local_functions(model))
-    try:
+    with in_file(path):
         make_session(single)
-    except ModelError as error:
-        raise ModelError(f"{path}: {error}") from error
     return single

@@ -18,7 +18,7 @@ import onnx
 
 from onnxsnn.arrays import Array, Floats
 from onnxsnn.data import Dataset
-from onnxsnn.errors import DataError
+from onnxsnn.errors import OVERFLOW, DataError
 from onnxsnn.model import SpikingModel
 from onnxsnn.neurons import Neuron
 from onnxsnn.runtime.dataset import batch_size
@@ -103,10 +103,7 @@ class FitCurves:
         self._limits, self._counts, self._steps = self._rates.run(feeds), {}, 0
         for layer, name in self._spikes.items():
             if np.isnan(self._limits[name]).any():
-                raise DataError(
-                    f"the network's activations overflow or are NaN on these data (in layer "
-                    f"{layer!r})"
-                )
+                raise DataError(f"{OVERFLOW} (in layer {layer!r})")
             self._totals[layer].add_limit(self._limits[name])
 
     def add(self, values: Mapping[str, Array]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 from onnxsnn import functions
-from onnxsnn.errors import ModelError
+from onnxsnn.errors import ModelError, in_file
 from onnxsnn.files import read_model
 from onnxsnn.graph import Graph, Node, constant, from_model
 from onnxsnn.metadata import damaged, fits, read_metadata
@@ -78,10 +78,8 @@ def inspect(path: str | Path) -> Inspection:
         ModelError: the file cannot be read, is not valid ONNX, or is damaged.
     """
     model = read_model(path)
-    try:
+    with in_file(path):
         return inspect_model(model)
-    except ModelError as error:
-        raise ModelError(f"{path}: {error}") from error
 
 
 def inspect_model(model: onnx.ModelProto) -> Inspection:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxsnn.arrays import Array, Floats
-from onnxsnn.errors import DataError
+from onnxsnn.errors import OVERFLOW, DataError
 from onnxsnn.parallel import over_channels
 
 __all__ = ["BINS", "ChannelStatistics"]
@@ -94,7 +94,7 @@ class ChannelStatistics:
         highest = values.max(axis=1, initial=0.0)
         lowest = values.min(axis=1, initial=0.0)
         if not (np.isfinite(highest).all() and np.isfinite(lowest).all()):
-            raise DataError("the network's activations overflow or are NaN on these data")
+            raise DataError(OVERFLOW)
         highest = np.maximum(highest, -lowest) if self.signed else highest
         self.maximum[rows] = np.maximum(self.maximum[rows], highest)
         self.sum[rows] += values.sum(axis=1, dtype=np.float64)

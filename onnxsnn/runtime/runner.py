@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from onnxsnn.arrays import Array
-from onnxsnn.errors import DataError, UsageError
+from onnxsnn.errors import OVERFLOW, DataError, UsageError
 from onnxsnn.functions import INTEGER
 from onnxsnn.inputs import InputSpec
 from onnxsnn.model import SpikingModel
@@ -303,10 +303,7 @@ class Runner:
         for layer, values in counts.items():
             fired = values[start:stop].sum(axis=0, dtype=np.float64)
             if not np.isfinite(fired).all():
-                raise DataError(
-                    f"the network's activations overflow or are NaN on these data (in layer "
-                    f"{layer!r})"
-                )
+                raise DataError(f"{OVERFLOW} (in layer {layer!r})")
             total = np.zeros(self._samples)
             whole = len(fired) == len(self._rows)
             total[self._rows] = fired if whole else fired.sum() / len(self._rows)
