@@ -148,17 +148,23 @@ class _Dequantizer:
         worth, nothing = _levels(scale, zero, axes, axis)
         if values is not None:
             return self.number((values.astype(np.float32) - nothing) * worth)
-        if id(tensor) not in self.levels:
-            whole = self.made("Cast", tensor, to=onnx.TensorProto.FLOAT)
-            return self.made(
-                "Mul", self.made("Sub", whole, self.number(nothing)), self.number(worth)
-            )
-        own_worth, own_nothing = self.levels[id(tensor)]
-        shift = own_nothing.astype(np.float32) - nothing
-        if np.array_equal(own_worth, worth) and not np.any(shift):
+        known = self.levels.get(id(tensor))
+        if known is not None and all(map(np.array_equal, known, (worth, nothing))):
             return tensor
-        whole = self.made("Div", tensor, self.number(own_worth))
-        return self.made("Mul", self.made("Add", whole, self.number(shift)), self.number(worth))
+        return self.made("Mul", self.whole(tensor, nothing), self.number(worth))
+
+    def whole(self, tensor: Tensor, zero: Array) -> Tensor:
+        """The whole numbers that a tensor holds or stands for, less a zero point, in float32."""
+        held, nothing = constant(tensor), zero.astype(np.float32)
+        if id(tensor) in self.levels:
+            scale, own = self.levels[id(tensor)]
+            whole = tensor if np.all(scale == 1) else self.made("Div", tensor, self.number(scale))
+            shift = own.astype(np.float32) - nothing
+            return self.made("Add", whole, self.number(shift)) if np.any(shift) else whole
+        if held is not None:
+            return self.number(held.astype(np.float32) - nothing)
+        cast = self.made("Cast", tensor, to=onnx.TensorProto.FLOAT)
+        return self.made("Sub", cast, self.number(nothing))
 
     def number(self, values: Array | float) -> Tensor:
         """A constant of float32."""
@@ -237,12 +243,15 @@ class _Dequantizer:
 def _levels(scale: Tensor, zero: Tensor | None, axes: int, axis: int) -> tuple[Array, Array]:
     """Scale and zero point, broadcastable to a tensor of so many axes."""
     worth: Array = scale.values
-    nothing = None if zero is None or zero.is_empty() else constant(zero)
-    if nothing is None:
-        nothing = np.zeros(worth.shape, np.uint8)
+    nothing = _zero_point(zero)
     many = [-1 if place == axis % axes else 1 for place in range(axes)] or [-1]
     shape = many if worth.size > 1 else ()
     return worth.reshape(shape), np.broadcast_to(nothing.reshape(-1), worth.size).reshape(shape)
+
+
+def _zero_point(zero: Tensor | None) -> Array:
+    """Its values, 0 where it is left out."""
+    return np.zeros((), np.uint8) if zero is None or zero.is_empty() else np.asarray(zero.values)
 
 
 def _limits(kind: np.dtype[Any]) -> tuple[float, float]:
@@ -410,7 +419,7 @@ def _of_whole_numbers(operator: str) -> Callable[[_Dequantizer, Node], None]:
         zeros: Sequence[Tensor | None] = [*node.inputs[2:4], None, None]
         if _known(*node.inputs[2:4]):
             pairs = zip(node.inputs[:2], zeros, strict=False)
-            work.become(node, operator, *(_whole(work, *pair) for pair in pairs))
+            work.become(node, operator, *(work.whole(t, _zero_point(zero)) for t, zero in pairs))
             work.sums.add(id(node.outputs[0]))
 
     return rule
@@ -422,22 +431,6 @@ def _add(work: _Dequantizer, node: Node) -> None:
         kind = onnx.TensorProto.FLOAT
         terms = [t if id(t) in work.sums else work.made("Cast", t, to=kind) for t in node.inputs]
         work.become(node, "Add", *terms)
-
-
-def _whole(work: _Dequantizer, tensor: Tensor, zero: Tensor | None) -> Tensor:
-    """The whole numbers that a tensor holds or stands for, less their zero point, in float32."""
-    held = constant(tensor)
-    nothing = 0 if zero is None or zero.is_empty() else zero.values.astype(np.float32)
-    if id(tensor) in work.levels:
-        scale, own = work.levels[id(tensor)]
-        whole = tensor if np.all(scale == 1) else work.made("Div", tensor, work.number(scale))
-        shift = own.astype(np.float32) - nothing
-        return work.made("Add", whole, work.number(shift)) if np.any(shift) else whole
-    if held is not None:
-        return work.number(held.astype(np.float32) - nothing)
-    return work.made(
-        "Sub", work.made("Cast", tensor, to=onnx.TensorProto.FLOAT), work.number(nothing)
-    )
 
 
 def _clip(work: _Dequantizer, node: Node) -> None:

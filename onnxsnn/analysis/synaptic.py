@@ -261,11 +261,14 @@ def _window(events: _Events, node: Node) -> Tensor | None:
     if arriving is None:
         return None
     attrs = {**node.attrs, "count_include_pad": 1}
-    if attrs.pop("ceil_mode", 0):
+    overhangs = attrs.pop("ceil_mode", 0)
+    if overhangs:
         arriving = _filled(events, arriving, attrs)
     mean = events.make("AveragePool", [arriving], attrs)
     volume = np.float32(math.prod(node.attrs["kernel_shape"]))
     total = events.make("Mul", [mean, events.constant(volume)])
+    if not overhangs:
+        return total
     none = events.constant(np.zeros(2 + len(node.attrs["kernel_shape"]), np.int64))
     return events.make("Slice", [total, none, events.shape(node.outputs[0])])
 
