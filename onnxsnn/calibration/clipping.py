@@ -23,7 +23,7 @@ from onnxsnn.calibration.statistics import BINS, ChannelStatistics
 
 __all__ = ["Clipping", "unseen"]
 
-_WEIGHT = 0.3  # of the value that was not seen, as most tails end sooner; 36 networks, T of 4 to 64
+_WEIGHT = 0.3  # of the value that was not seen, as most tails end sooner
 _LEAST = 1e-6  # of beta, in thresholds: a tail of nothing has an error of nothing
 
 
