@@ -17,7 +17,7 @@ from onnxsnn.errors import UnsupportedError
 from onnxsnn.graph import constant, to_model
 from onnxsnn.passes.clean import clean
 from onnxsnn.session import Session
-from tests.models import Builder, dataset, uniform
+from tests.models import Builder, dataset, kernels_of_today, uniform
 from tests.networks import STRUCTURES
 
 
@@ -42,7 +42,8 @@ def quantized(path, x, way):
         quantize_static(
             path, result, Samples(x), quant_format=form, activation_type=kind, per_channel=True
         )
-    return load_source(result)
+    with kernels_of_today():
+        return load_source(result)
 
 
 def error(found, expected):
@@ -65,9 +66,11 @@ def test_real_numbers_are_near_and_neurons_the_same(tmp_path, structure, way):
     (spec,) = plain.inputs
     x = uniform(32, *spec.shape[1:])
     source = quantized(tmp_path / "m.onnx", x, way)
-    real = run(to_model(source.graph()), x)
-    assert error(real, run(source.model, x)) < 0.06
-    assert error(real, run(plain.model, x)) < 0.03
+    real, whole, exact = (
+        run(model, x) for model in (to_model(source.graph()), source.model, plain.model)
+    )
+    assert error(real, exact) < 0.03
+    assert error(real, whole) < max(0.06, 1.1 * error(whole, exact))  # some kernels are rough
     layers = [
         [layer.neuron for layer in convert(each, dataset(x=x), timesteps=4).snn.layers]
         for each in (plain, source)
@@ -208,7 +211,9 @@ def test_a_bias_of_whole_numbers_is_added_as_before(tmp_path):
     total = b.op("Add", sums, b.op("Cast", steps, to=TensorProto.INT32))
     b.op("Mul", b.op("Cast", total, to=TensorProto.FLOAT), worth)
     b.relu()
-    source, x = load_source(b.save(tmp_path / "m.onnx")), uniform(5, 3, 6, 6)
+    with kernels_of_today():
+        source = load_source(b.save(tmp_path / "m.onnx"))
+    x = uniform(5, 3, 6, 6)
     assert error(run(to_model(source.graph()), x), run(source.model, x)) < 0.02
     assert len(convert(source, dataset(x=x), timesteps=4).snn.layers) == 1
 

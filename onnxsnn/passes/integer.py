@@ -8,8 +8,9 @@
    scale per output channel, and become QLinearConv and MatMulInteger. What QLinearConv gives
    are bytes again: sums in whole steps (`onnxsnn.eight_bits`). Means become sums by a
    QLinearConv of ones, without a bias.
-4. What reads such a layer reads its sums as the currents that they stand for, by
-   DequantizeLinear; the bias is added there, in full precision.
+4. What reads such a layer reads its sums as the currents that they stand for: bytes by
+   DequantizeLinear, sums of 32 bits by Cast and Mul, as versions of ONNX Runtime before 1.24 move
+   Transposes wrongly past a DequantizeLinear of these. The bias is added there, in full precision.
 5. Everything else stays as it was.
 
 Bytes are unsigned, and spikes below zero have a zero point: ONNX Runtime has fast kernels for
@@ -25,6 +26,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
 
 from onnxsnn.arrays import Array
@@ -299,11 +301,19 @@ class _Integer:
         """Let `output` be the currents that sums stand for; channels lie along `axis`."""
         output.inputs.clear()
         name = output.name
-        inputs = [sums, self._constant(f"{name}.worth", worth)]
-        if zeros is not None:
-            inputs.append(self._constant(f"{name}.zeros", zeros, np.uint8))
         target = self._like(output, "unbiased") if np.any(bias) else output
-        insert(self.graph, "DequantizeLinear", inputs, target, attrs={"axis": axis})
+        if zeros is None:
+            numbers = self._like(sums, "numbers")
+            insert(self.graph, "Cast", [sums], numbers, attrs={"to": onnx.TensorProto.FLOAT})
+            shaped = self._constant(f"{name}.worth", _along(output, axis, worth))
+            insert(self.graph, "Mul", [numbers, shaped], target)
+        else:
+            inputs = [
+                sums,
+                self._constant(f"{name}.worth", worth),
+                self._constant(f"{name}.zeros", zeros, np.uint8),
+            ]
+            insert(self.graph, "DequantizeLinear", inputs, target, attrs={"axis": axis})
         if target is not output:
             shaped = self._constant(f"{name}.bias", _along(output, axis, bias))
             insert(self.graph, "Add", [target, shaped], output)

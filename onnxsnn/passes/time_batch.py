@@ -58,7 +58,7 @@ __all__ = ["TIME", "TimeBatched", "is_drawn_in", "time_batch"]
 
 TIME = "onnxsnn.time"
 _FEW = 64  # values per constant that are quicker to read than to repeat
-_VALUE_BY_VALUE = {"Add", "DequantizeLinear", "Mul", "Sub"}
+_VALUE_BY_VALUE = {"Add", "Cast", "DequantizeLinear", "Mul", "Sub"}
 _SUMS = {"RunningSum", "RunningMean"}
 _SIZES = {
     "Add", "Cast", "Concat", "Div", "Equal", "Gather", "Identity", "Mul", "Reshape", "Shape",

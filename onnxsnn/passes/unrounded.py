@@ -108,17 +108,6 @@ class _Unrounder:
         node.inputs[1] = self._constant(f"{node.name}.theta", theta * worth)
         self.defaults[potential] = (self.defaults[potential] * worth).astype(np.float32)
 
-    def _currents(self, node: Node) -> tuple[Array, Array]:
-        """Of a layer's channels: what 1 of its sums is worth, and which of them is no current.
-
-        The DequantizeLinear that says so is taken out.
-        """
-        (reader,) = node.outputs[0].outputs
-        worth = _values(reader, 1)
-        zeros = _values(reader, 2) if len(reader.inputs) > 2 else np.zeros(1)
-        self._skip(reader)
-        return worth, zeros.astype(np.float64)
-
     def _mean(self, node: Node) -> None:
         """A convolution of ones is the mean over windows that it stands for."""
         unit = self.units[id(node.inputs[0])] / _values(node, 3)[0].size
@@ -128,7 +117,9 @@ class _Unrounder:
         self._numbers(node.outputs[0], unit)
 
     def _convolution(self, node: Node) -> None:
-        worth, zeros = self._currents(node)
+        (numbers,) = node.outputs[0].outputs  # a DequantizeLinear
+        worth, zeros = _values(numbers, 1), _values(numbers, 2).astype(np.float64)
+        self._skip(numbers)
         whole, scale = _values(node, 3).astype(np.float64), _values(node, 4).astype(np.float64)
         middle, shift = float(_values(node, 7)), _values(node, 8)
         factor = worth * scale / self.units[id(node.inputs[0])]
@@ -137,7 +128,11 @@ class _Unrounder:
         self._set(node, weights, worth * (middle + scale * shift - zeros))
 
     def _product(self, node: Node) -> None:
-        worth, _ = self._currents(node)
+        (numbers,) = node.outputs[0].outputs  # a Cast
+        (currents,) = numbers.outputs[0].outputs  # a Mul
+        worth = _values(currents, 1).reshape(-1)
+        self._skip(numbers)
+        self._skip(currents)
         weights = _values(node, 1) * (worth / self.units[id(node.inputs[0])])
         node.op = "Gemm" if len(node.inputs[0].shape) == 2 else "MatMul"
         self._set(node, weights, np.zeros(len(worth)))
