@@ -9,8 +9,8 @@
    are bytes again: sums in whole steps (`onnxsnn.eight_bits`). Means become sums by a
    QLinearConv of ones, without a bias.
 4. What reads such a layer reads its sums as the currents that they stand for: bytes by
-   DequantizeLinear, sums of 32 bits by Cast and Mul, as versions of ONNX Runtime before 1.24 move
-   Transposes wrongly past a DequantizeLinear of these. The bias is added there, in full precision.
+   DequantizeLinear, sums of 32 bits by Cast and Mul, as ONNX Runtime 1.23 moves Transposes wrongly
+   past a DequantizeLinear of these. The bias is added there, in full precision.
 5. Everything else stays as it was.
 
 Bytes are unsigned, and spikes below zero have a zero point: ONNX Runtime has fast kernels for
