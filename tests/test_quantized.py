@@ -17,7 +17,7 @@ from onnxsnn.errors import UnsupportedError
 from onnxsnn.graph import constant, to_model
 from onnxsnn.passes.clean import clean
 from onnxsnn.session import Session
-from tests.models import Builder, dataset, kernels_of_today, uniform
+from tests.models import OLD_RUNTIME, Builder, dataset, kernels_of_today, uniform
 from tests.networks import STRUCTURES
 
 
@@ -66,11 +66,10 @@ def test_real_numbers_are_near_and_neurons_the_same(tmp_path, structure, way):
     (spec,) = plain.inputs
     x = uniform(32, *spec.shape[1:])
     source = quantized(tmp_path / "m.onnx", x, way)
-    real, whole, exact = (
-        run(model, x) for model in (to_model(source.graph()), source.model, plain.model)
-    )
-    assert error(real, exact) < 0.03
-    assert error(real, whole) < max(0.06, 1.1 * error(whole, exact))  # some kernels are rough
+    real = run(to_model(source.graph()), x)
+    if not OLD_RUNTIME:  # whose kernels of whole numbers are rough
+        assert error(real, run(source.model, x)) < 0.06
+    assert error(real, run(plain.model, x)) < 0.03
     layers = [
         [layer.neuron for layer in convert(each, dataset(x=x), timesteps=4).snn.layers]
         for each in (plain, source)
