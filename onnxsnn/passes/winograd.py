@@ -5,10 +5,12 @@ by p products, after the inputs and the kernel have each been taken through a ma
 
     y = A [(G g) * (B d)],    A [m, p],  B [p, m + 2],  G [p, 3]
 
-F(2, 3) takes 4 products instead of 6; F(4, 3), taken modulo x (x - 1) (x + 1) (x^2 + 1) and at
-infinity, 7 instead of 12. A and B hold 0, 1 and -1, and G fractions of 4: whole weights and
-spikes give the convolution's numbers exactly. Others are rounded otherwise than there, about as
-much, so that a spike whose potential is at its threshold may come in another step.
+F(2, 3) takes 4 products instead of 6; F(4, 3), taken at 0, 1, -1, 2, -1/2 and infinity, 6 instead
+of 12. B is whole, so that spikes are read exactly; sums are rounded otherwise than those of the
+convolution, and some times as much, so that a spike whose potential is at its threshold may come
+in another step. Of whole weights, F(2, 3) gives the convolution's numbers exactly, and so does an
+F(4, 3) of 7 products, taken modulo x (x - 1) (x + 1) (x^2 + 1) and at infinity: A and B of these
+hold 0, 1 and -1, and G fractions of 4.
 
 Along both axes of a map, for all its tiles at once, t rows and u columns of them:
 
@@ -23,12 +25,14 @@ B of an axis is repeated for each tile along it; padding is what it does not rea
 1. Only convolutions of 3x3, in steps of 1, without groups and dilations, whose weights are
    constant and whose maps have a known size.
 2. Only where the products saved are worth the values that are moved: see `_cost`.
-3. Of the two algorithms, the one that costs less.
+3. Of the two algorithms, the one that costs less; of whole weights, and such as are whole multiples
+   of one number in each channel, the two that are exact.
 
 Winograd, "Arithmetic Complexity of Computations", 1980; as products of matrices over tiles:
 Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, section 4; with
-x^2 + 1 in the place of fractions: Meng and Brothers, "Efficient Winograd Convolution via
-Integer Arithmetic", 2019.
+points c and -1/c: Alam et al., "Winograd Convolution for Deep Neural Networks: Efficient Point
+Selection", 2022; with x^2 + 1 in the place of fractions: Meng and Brothers, "Efficient Winograd
+Convolution via Integer Arithmetic", 2019.
 """
 
 from __future__ import annotations
@@ -40,6 +44,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxsnn.arrays import Array
+from onnxsnn.eight_bits import are_whole
 from onnxsnn.graph import (
     Graph,
     Node,
@@ -87,8 +92,31 @@ _F2 = _Algorithm(
     weigh=np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]]) / 2,
     give=np.array([[1, 1, 1, 0], [0, 1, -1, -1]]),
 )
-# Modulo x, x - 1, x + 1; three for x^2 + 1, as of a complex product; infinity.
+# At 0, 1, -1, 2, -1/2 and infinity.
 _F4 = _Algorithm(
+    read=np.array(
+        [
+            [2, 3, -4, -3, 2, 0],
+            [0, 2, 5, 1, -2, 0],
+            [0, 2, 1, -5, 2, 0],
+            [0, -1, -2, 1, 2, 0],
+            [0, -2, 1, 2, -1, 0],
+            [0, 2, 3, -4, -3, 2],
+        ]
+    ),
+    weigh=np.array([[15, 0, 0], [5, 5, 5], [5, -5, 5], [1, 2, 4], [32, -16, 8], [0, 0, 15]]) / 30,
+    give=np.array(
+        [
+            [8, 8, 8, 8, 8, 0],
+            [0, 8, -8, 16, -4, 0],
+            [0, 8, 8, 32, 2, 0],
+            [0, 8, -8, 64, -1, 8],
+        ]
+    )
+    / 8,
+)
+# Modulo x, x - 1, x + 1; three for x^2 + 1, as of a complex product; infinity.
+_EXACT_F4 = _Algorithm(
     read=np.array(
         [
             [1, 0, 0, 0, -1, 0],
@@ -112,6 +140,7 @@ _F4 = _Algorithm(
     ),
 )
 _ALGORITHMS = (_F2, _F4)
+_EXACT = (_F2, _EXACT_F4)
 
 
 @dataclass
@@ -146,7 +175,8 @@ def _saving(node: Node) -> _Algorithm | None:
     """The algorithm by which a node is less work; None where there is none."""
     if node.op != "Conv" or not _fits(node):
         return None
-    algorithm = min(_ALGORITHMS, key=lambda one: _cost(one, node))
+    algorithms = _EXACT if _is_whole(node) else _ALGORITHMS
+    algorithm = min(algorithms, key=lambda one: _cost(one, node))
     return algorithm if _cost(algorithm, node) < _direct_cost(node) else None
 
 
@@ -164,6 +194,12 @@ def _fits(node: Node) -> bool:
         and all(step == 1 for name in ("strides", "dilations") for step in attrs.get(name, ()))
         and attrs.get("auto_pad", "NOTSET") == "NOTSET"
     )
+
+
+def _is_whole(node: Node) -> bool:
+    """Whether each channel's weights are whole multiples of one number."""
+    weights = node.inputs[1].values
+    return are_whole(weights.reshape(len(weights), -1))
 
 
 def _biases(node: Node) -> list[Tensor]:
