@@ -5,12 +5,12 @@ by p products, after the inputs and the kernel have each been taken through a ma
 
     y = A [(G g) * (B d)],    A [m, p],  B [p, m + 2],  G [p, 3]
 
-F(2, 3) takes 4 products instead of 6; F(4, 3), taken at 0, 1, -1, 2, -1/2 and infinity, 6 instead
-of 12. B is whole, so that spikes are read exactly; sums are rounded otherwise than those of the
-convolution, and some times as much, so that a spike whose potential is at its threshold may come
-in another step. Of whole weights, F(2, 3) gives the convolution's numbers exactly, and so does an
-F(4, 3) of 7 products, taken modulo x (x - 1) (x + 1) (x^2 + 1) and at infinity: A and B of these
-hold 0, 1 and -1, and G fractions of 4.
+F(2, 3) takes 4 products instead of 6; F(4, 3), taken at 0, 2/3, -2/3, 3/2, -3/2 and infinity, 6
+instead of 12. A and B are whole, so that spikes are read exactly; sums are rounded otherwise than
+those of the convolution, and some times as much, so that a spike whose potential is at its
+threshold may come in another step. Of whole weights, F(2, 3) gives the convolution's numbers
+exactly, and so does an F(4, 3) of 7 products, taken modulo x (x - 1) (x + 1) (x^2 + 1) and at
+infinity: A and B of these hold 0, 1 and -1, and G fractions of 4.
 
 Along both axes of a map, for all its tiles at once, t rows and u columns of them:
 
@@ -30,9 +30,9 @@ B of an axis is repeated for each tile along it; padding is what it does not rea
 
 Winograd, "Arithmetic Complexity of Computations", 1980; as products of matrices over tiles:
 Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, section 4; with
-points c and -1/c: Alam et al., "Winograd Convolution for Deep Neural Networks: Efficient Point
-Selection", 2022; with x^2 + 1 in the place of fractions: Meng and Brothers, "Efficient Winograd
-Convolution via Integer Arithmetic", 2019.
+points c, -c, 1/c and -1/c: Alam et al., "Winograd Convolution for Deep Neural Networks: Efficient
+Point Selection", 2022; with x^2 + 1 in the place of fractions: Meng and Brothers, "Efficient
+Winograd Convolution via Integer Arithmetic", 2019.
 """
 
 from __future__ import annotations
@@ -92,28 +92,27 @@ _F2 = _Algorithm(
     weigh=np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]]) / 2,
     give=np.array([[1, 1, 1, 0], [0, 1, -1, -1]]),
 )
-# At 0, 1, -1, 2, -1/2 and infinity.
+# At 0, 2/3, -2/3, 3/2, -3/2 and infinity.
 _F4 = _Algorithm(
     read=np.array(
         [
-            [2, 3, -4, -3, 2, 0],
-            [0, 2, 5, 1, -2, 0],
-            [0, 2, 1, -5, 2, 0],
-            [0, -1, -2, 1, 2, 0],
-            [0, -2, 1, 2, -1, 0],
-            [0, 2, 3, -4, -3, 2],
+            [36, 0, -97, 0, 36, 0],
+            [0, 18, 27, -8, -12, 0],
+            [0, -18, 27, 8, -12, 0],
+            [0, -12, -8, 27, 18, 0],
+            [0, 12, -8, -27, 18, 0],
+            [0, 36, 0, -97, 0, 36],
         ]
     ),
-    weigh=np.array([[15, 0, 0], [5, 5, 5], [5, -5, 5], [1, 2, 4], [32, -16, 8], [0, 0, 15]]) / 30,
+    weigh=np.array([[130, 0, 0], [9, 6, 4], [9, -6, 4], [4, 6, 9], [4, -6, 9], [0, 0, 130]]) / 4680,
     give=np.array(
         [
-            [8, 8, 8, 8, 8, 0],
-            [0, 8, -8, 16, -4, 0],
-            [0, 8, 8, 32, 2, 0],
-            [0, 8, -8, 64, -1, 8],
+            [1, 27, 27, 8, 8, 0],
+            [0, 18, -18, 12, -12, 0],
+            [0, 12, 12, 18, 18, 0],
+            [0, 8, -8, 27, -27, 1],
         ]
-    )
-    / 8,
+    ),
 )
 # Modulo x, x - 1, x + 1; three for x^2 + 1, as of a complex product; infinity.
 _EXACT_F4 = _Algorithm(
