@@ -25,8 +25,8 @@ B of an axis is repeated for each tile along it; padding is what it does not rea
 1. Only convolutions of 3x3, in steps of 1, without groups and dilations, whose weights are
    constant and whose maps have a known size.
 2. Only where the products saved are worth the values that are moved: see `_cost`.
-3. Of the two algorithms, the one that costs less; of whole weights, and such as are whole multiples
-   of one number in each channel, the two that are exact.
+3. Of the two algorithms, the one that costs less; of whole weights, and of such times a power of
+   two, the two that are exact.
 
 Winograd, "Arithmetic Complexity of Computations", 1980; as products of matrices over tiles:
 Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, section 4; with
@@ -44,7 +44,6 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxsnn.arrays import Array
-from onnxsnn.eight_bits import are_whole
 from onnxsnn.graph import (
     Graph,
     Node,
@@ -196,9 +195,10 @@ def _fits(node: Node) -> bool:
 
 
 def _is_whole(node: Node) -> bool:
-    """Whether each channel's weights are whole multiples of one number."""
+    """Whether each channel's weights are whole numbers of 16 bits, times a power of two."""
     weights = node.inputs[1].values
-    return are_whole(weights.reshape(len(weights), -1))
+    _, exponents = np.frexp(np.abs(weights).max(axis=(1, 2, 3), keepdims=True))
+    return bool(np.all(np.ldexp(weights, 16 - exponents) % 1 == 0))
 
 
 def _biases(node: Node) -> list[Tensor]:

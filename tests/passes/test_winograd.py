@@ -101,10 +101,10 @@ def test_many_channels_are_turned(b):
         assert_same(outputs_of(b.model(), x=x), outputs_of(graph, x=x))
 
 
-@pytest.mark.parametrize("size", [4, 8])
-def test_whole_weights_and_spikes_give_the_same_numbers(size):
+@pytest.mark.parametrize(("size", "most", "unit"), [(4, 127, 1), (8, 127, 1 / 4), (8, 2000, 1)])
+def test_whole_weights_and_spikes_give_the_same_numbers(size, most, unit):
     b = Builder((512, size, size))
-    weights = b.constant(b.random.integers(-127, 128, (512, 512, 3, 3)))
+    weights = b.constant(unit * b.random.integers(-most, most + 1, (512, 512, 3, 3)))
     b.op("Conv", "x", weights, b.constant(b.random.integers(-999, 999, 512)), pads=[1] * 4)
     graph, count = turned(b)
     assert count == 1
