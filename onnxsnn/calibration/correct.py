@@ -32,7 +32,17 @@ from onnxsnn.calibration.patches import fan_in
 from onnxsnn.calibration.reconstruct import fitted_tensor, reconstruct_weights
 from onnxsnn.calibration.statistics import ChannelStatistics
 from onnxsnn.data import Dataset
-from onnxsnn.graph import Graph, Node, insert, is_float, per_channel, sole_producer, unique_name
+from onnxsnn.graph import (
+    Graph,
+    Node,
+    Tensor,
+    constant,
+    insert,
+    is_float,
+    per_channel,
+    sole_producer,
+    unique_name,
+)
 from onnxsnn.neurons import Neuron
 from onnxsnn.operators import varying_tensors
 from onnxsnn.passes.report import Report
@@ -317,17 +327,46 @@ def _alternates(node: Node) -> bool:
 
 
 def _add_bias(bench: Bench, node: Node, bias: Array) -> None:
-    """Add a current to what a layer reads: by the weights in front, or an Add."""
+    """Add a current to what a layer reads: in the constants that make it, or by an Add."""
     graph, source = bench.graph, node.inputs[0]
-    layer = weight_layer(graph, sole_producer(graph, source))
-    if layer is not None and layer.takes_bias:
-        axis = layer.output_axis(bias.ndim)
-        vector = per_channel(bias, bias.ndim, axis, layer.outputs)
-        if vector is not None:
-            layer.shift_output(vector)
-            bench.shift(source.name, bias)
-            return
+    if _takes_bias(bench, source, bias):
+        return
     shift = gs.Constant(unique_name(graph, f"{node.name}.bias"), bias)
     current = gs.Variable(unique_name(graph, f"{source.name}.biased"), source.dtype, source.shape)
     node.inputs[0] = current
     insert(graph, "Add", [source, shift], current)
+
+
+def _takes_bias(bench: Bench, tensor: Tensor, bias: Array) -> bool:
+    """Add a current to a tensor, where a layer of weights gives it, or an Add of what takes it."""
+    graph = bench.graph
+    producer = sole_producer(graph, tensor)
+    if producer is None:
+        return False
+    taken = _weights_take(graph, producer, bias)
+    if not taken and producer.op == "Add":
+        alike = [t for t in producer.inputs if t.shape and len(t.shape) == len(tensor.shape or ())]
+        taken = _constant_takes(graph, producer, bias) or any(
+            _takes_bias(bench, given, bias) for given in alike
+        )
+    if taken:
+        bench.shift(tensor.name, bias)
+    return taken
+
+
+def _weights_take(graph: Graph, node: Node, bias: Array) -> bool:
+    layer = weight_layer(graph, node)
+    if layer is None or not layer.takes_bias:
+        return False
+    vector = per_channel(bias, bias.ndim, layer.output_axis(bias.ndim), layer.outputs)
+    if vector is not None:
+        layer.shift_output(vector)
+    return vector is not None
+
+
+def _constant_takes(graph: Graph, node: Node, bias: Array) -> bool:
+    held = [at for at, given in enumerate(node.inputs) if constant(given) is not None]
+    for at in held[:1]:
+        name = unique_name(graph, f"{node.name}.shift")
+        node.inputs[at] = gs.Constant(name, node.inputs[at].values + bias)
+    return bool(held)
