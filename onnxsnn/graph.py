@@ -43,6 +43,7 @@ __all__ = [
     "replace_everywhere",
     "replace_reads",
     "resized",
+    "same_rank",
     "sole_consumer",
     "sole_producer",
     "to_model",
@@ -273,7 +274,7 @@ def channel_axis(tensor: Tensor) -> int:
     if axes <= 2 or node.op in _LAST_AXIS:
         return axes - 1
     varying = [source for source in node.inputs if constant(source) is None]
-    if node.op in _SECOND_AXIS or not varying or not _same_rank(varying[0], tensor):
+    if node.op in _SECOND_AXIS or not varying or not same_rank(varying[0], tensor):
         return 1
     axis = channel_axis(varying[0])
     if node.op != "Transpose":
@@ -286,7 +287,8 @@ _LAST_AXIS = {"MatMul", "Gemm", "LayerNormalization", "RMSNormalization", "Gathe
 _SECOND_AXIS = {"Conv", "ConvTranspose", "BatchNormalization", "Reshape"}
 
 
-def _same_rank(left: Tensor, right: Tensor) -> bool:
+def same_rank(left: Tensor, right: Tensor) -> bool:
+    """Whether two tensors are known to have as many axes."""
     return (
         left.shape is not None and right.shape is not None and len(left.shape) == len(right.shape)
     )

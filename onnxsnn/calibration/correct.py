@@ -36,15 +36,16 @@ from onnxsnn.graph import (
     Graph,
     Node,
     Tensor,
-    constant,
+    data_input,
     insert,
     is_float,
     per_channel,
+    same_rank,
     sole_producer,
     unique_name,
 )
 from onnxsnn.neurons import Neuron
-from onnxsnn.operators import varying_tensors
+from onnxsnn.operators import constant_operand, varying_tensors
 from onnxsnn.passes.report import Report
 from onnxsnn.ratenorm import RECTIFYING, SIGNED, is_rate_norm, limits_of, rate_norms, set_threshold
 from onnxsnn.weights import weight_layer
@@ -339,16 +340,14 @@ def _add_bias(bench: Bench, node: Node, bias: Array) -> None:
 
 def _takes_bias(bench: Bench, tensor: Tensor, bias: Array) -> bool:
     """Add a current to a tensor, where a layer of weights gives it, or an Add of what takes it."""
-    graph = bench.graph
-    producer = sole_producer(graph, tensor)
+    producer = sole_producer(bench.graph, tensor)
     if producer is None:
         return False
-    taken = _weights_take(graph, producer, bias)
-    if not taken and producer.op == "Add":
-        alike = [t for t in producer.inputs if t.shape and len(t.shape) == len(tensor.shape or ())]
-        taken = _constant_takes(graph, producer, bias) or any(
-            _takes_bias(bench, given, bias) for given in alike
-        )
+    taken = (
+        _weights_take(bench.graph, producer, bias)
+        or _constant_takes(bench.graph, producer, bias)
+        or _side_takes(bench, producer, bias)
+    )
     if taken:
         bench.shift(tensor.name, bias)
     return taken
@@ -365,8 +364,17 @@ def _weights_take(graph: Graph, node: Node, bias: Array) -> bool:
 
 
 def _constant_takes(graph: Graph, node: Node, bias: Array) -> bool:
-    held = [at for at, given in enumerate(node.inputs) if constant(given) is not None]
-    for at in held[:1]:
-        name = unique_name(graph, f"{node.name}.shift")
-        node.inputs[at] = gs.Constant(name, node.inputs[at].values + bias)
-    return bool(held)
+    shift = constant_operand(node) if node.op == "Add" else None
+    if shift is None:
+        return False
+    name = unique_name(graph, f"{node.name}.shift")
+    node.inputs = [data_input(node), gs.Constant(name, shift + bias)]
+    return True
+
+
+def _side_takes(bench: Bench, node: Node, bias: Array) -> bool:
+    """One side of an Add takes it, be it of the sum's rank."""
+    return node.op == "Add" and any(
+        same_rank(given, node.outputs[0]) and _takes_bias(bench, given, bias)
+        for given in node.inputs
+    )

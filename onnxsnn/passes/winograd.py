@@ -198,7 +198,8 @@ def _is_whole(node: Node) -> bool:
     """Whether each channel's weights are whole numbers of 16 bits, times a power of two."""
     weights = node.inputs[1].values
     _, exponents = np.frexp(np.abs(weights).max(axis=(1, 2, 3), keepdims=True))
-    return bool(np.all(np.ldexp(weights, 16 - exponents) % 1 == 0))
+    scaled = np.ldexp(weights, 16 - exponents)
+    return np.array_equal(scaled, np.rint(scaled))
 
 
 def _biases(node: Node) -> list[Tensor]:
