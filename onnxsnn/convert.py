@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from onnxsnn.analysis.omega import omega, threshold_ratio
 from onnxsnn.arrays import Array
@@ -15,10 +13,10 @@ from onnxsnn.calibration.correct import CorrectionReport, correct_network
 from onnxsnn.calibration.delay import read_out_delay
 from onnxsnn.calibration.integer import integer_network
 from onnxsnn.calibration.observe import Statistics, calibrate
-from onnxsnn.calibration.synthetic import SAMPLES, cut_at_normalized, noise
+from onnxsnn.calibration.synthetic import cut_at_normalized, noise, noise_samples
 from onnxsnn.data import Dataset
 from onnxsnn.errors import UnsupportedError, UsageError
-from onnxsnn.graph import Graph
+from onnxsnn.graph import Graph, values_per_sample
 from onnxsnn.model import Layer, SpikingModel, checked_timesteps
 from onnxsnn.neurons import IntegrateAndFire, Neuron
 from onnxsnn.passes.absorb_scales import absorb_scales
@@ -370,7 +368,8 @@ def _observe(
             f"thresholds come from random input ({', '.join(sorted(names))}), which says little "
             "of real data; accuracy wants data: give some with --data"
         )
-    statistics = calibrate(cut, noise(cut, moments), progress=_counter(progress, SAMPLES))
+    count = _counter(progress, noise_samples(cut))
+    statistics = calibrate(cut, noise(cut, moments), progress=count)
     return statistics, "batchnorm" if moments else "random input"
 
 
@@ -387,8 +386,7 @@ def _counter(progress: Progress, total: int) -> Callable[[int], None]:
 
 def _batch_size(graph: Graph) -> int:
     """As many samples as keep the activations of a batch within bounds."""
-    shapes: Iterable[list[object]] = (n.inputs[0].shape for n in rate_norms(graph))
-    values = sum(int(np.prod([s for s in shape[1:] if isinstance(s, int)])) for shape in shapes)
+    values = sum(values_per_sample(node.inputs[0]) for node in rate_norms(graph))
     return max(1, min(_LARGEST_BATCH, _ACTIVATIONS // max(values, 1)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -227,6 +228,12 @@ def rank(tensor: Tensor, node: Node) -> int:
 def is_static_shape(shape: Sequence[int | str | None] | None) -> bool:
     """Whether every axis but the first, the batch, has a known size."""
     return shape is not None and all(isinstance(size, int) for size in shape[1:])
+
+
+def values_per_sample(tensor: Tensor) -> int:
+    """How many values a tensor holds of each sample; an axis of unknown size counts as 1."""
+    sizes = (tensor.shape or [])[1:]
+    return math.prod([size for size in sizes if isinstance(size, int)])
 
 
 def describe(node: Node) -> str:

@@ -15,7 +15,6 @@ A quick correction does the same on few samples, with few values of each channel
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -43,6 +42,7 @@ from onnxsnn.graph import (
     same_rank,
     sole_producer,
     unique_name,
+    values_per_sample,
 )
 from onnxsnn.neurons import Neuron
 from onnxsnn.operators import constant_operand, varying_tensors
@@ -225,7 +225,7 @@ def _few(graph: Graph, timesteps: int) -> int:
     usual = max(min(max(_STEPS // timesteps, least), most), min(cheap, _CHEAP_SAMPLES))
     widest, fewest = 1, _QUICK.samples
     for layer in layers:
-        values = _values_per_sample(layer)
+        values = values_per_sample(layer.outputs[0])
         widest = max(widest, values)
         fewest = min(fewest, values // layer.inputs[1].values.size)
     enough = -(-_QUICK.samples // max(fewest, 1))
@@ -235,13 +235,7 @@ def _few(graph: Graph, timesteps: int) -> int:
 def _products(graph: Graph) -> int:
     """Multiply-accumulates of the layers of weights, of one sample in one step."""
     layers = filter(None, (weight_layer(graph, node) for node in graph.nodes))
-    return sum(_values_per_sample(layer.node) * fan_in(layer) for layer in layers)
-
-
-def _values_per_sample(node: Node) -> int:
-    """Of what a node gives; an axis of unknown size counts as 1."""
-    sizes = (node.outputs[0].shape or [])[1:]
-    return math.prod([size for size in sizes if isinstance(size, int)])
+    return sum(values_per_sample(layer.node.outputs[0]) * fan_in(layer) for layer in layers)
 
 
 def _stages(graph: Graph) -> list[Node]:

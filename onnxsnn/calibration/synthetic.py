@@ -16,14 +16,22 @@ import numpy as np
 
 from onnxsnn.arrays import Array
 from onnxsnn.errors import UnsupportedError
-from onnxsnn.graph import Graph, Tensor, drop_unused, is_float, is_static_shape
+from onnxsnn.graph import (
+    Graph,
+    Tensor,
+    drop_unused,
+    is_float,
+    is_static_shape,
+    values_per_sample,
+)
 from onnxsnn.passes.fold_normalization import Moments
-from onnxsnn.ratenorm import is_rate_norm
+from onnxsnn.ratenorm import is_rate_norm, rate_norms
 
-__all__ = ["SAMPLES", "cut_at_normalized", "noise"]
+__all__ = ["cut_at_normalized", "noise", "noise_samples"]
 
-SAMPLES = 256
 _BATCH = 16
+_SAMPLES = 256  # a multiple of the batch, at most,
+_VALUES = 2**27  # or as many as the widest layer has so many values in: wide maps show much
 
 
 def cut_at_normalized(graph: Graph, moments: Mapping[str, Moments]) -> Graph:
@@ -36,6 +44,13 @@ def cut_at_normalized(graph: Graph, moments: Mapping[str, Moments]) -> Graph:
     cut.outputs = [node.outputs[0] for node in cut.nodes if is_rate_norm(node)]
     drop_unused(cut)
     return cut
+
+
+def noise_samples(graph: Graph) -> int:
+    """How many samples `noise` gives in all."""
+    widest = max((values_per_sample(node.inputs[0]) for node in rate_norms(graph)), default=1)
+    batches = _VALUES // (max(widest, 1) * _BATCH)
+    return _BATCH * min(max(batches, 1), _SAMPLES // _BATCH)
 
 
 def noise(graph: Graph, moments: Mapping[str, Moments]) -> Iterator[dict[str, Array]]:
@@ -53,7 +68,7 @@ def noise(graph: Graph, moments: Mapping[str, Moments]) -> Iterator[dict[str, Ar
                 f"input {tensor.name!r} has shape {tensor.shape}, which cannot be resolved "
                 "without data; give some with --data"
             )
-    for _ in range(SAMPLES // _BATCH):
+    for _ in range(noise_samples(graph) // _BATCH):
         yield {t.name: _sample(generator, t, moments.get(t.name)) for t in graph.inputs}
 
 

@@ -5,7 +5,7 @@ import onnx
 import pytest
 
 from onnxsnn.calibration.observe import calibrate
-from onnxsnn.calibration.synthetic import cut_at_normalized, noise
+from onnxsnn.calibration.synthetic import cut_at_normalized, noise, noise_samples
 from onnxsnn.errors import UnsupportedError
 from onnxsnn.passes.clean import clean
 from onnxsnn.passes.fold_normalization import fold_normalization
@@ -60,6 +60,18 @@ def relu():
     b = Builder((3,))
     b.relu()
     return b
+
+
+def test_wide_maps_take_fewer_samples():
+    counts = []
+    for size in (8, 1000, 5000):
+        b = Builder((1, size, size))
+        b.relu()
+        graph, moments = prepared(b)
+        counts.append(noise_samples(graph))
+        if size < 1000:
+            assert sum(len(feeds["x"]) for feeds in noise(graph, moments)) == counts[0]
+    assert counts == [256, 128, 16]
 
 
 def test_input_of_unknown_size_needs_data():
