@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -254,6 +256,13 @@ def test_version_and_help_are_there():
     for command in ("convert", "inspect", "run", "evaluate", "demo"):
         assert command in call("--help")
         assert call(command, "--help")
+
+
+def test_the_package_is_a_command():
+    asked = subprocess.run(
+        [sys.executable, "-m", "onnxsnn", "--help"], capture_output=True, text=True, check=True
+    )
+    assert asked.stdout.startswith("Usage: onnxsnn ")
 
 
 def test_file_that_is_not_onnx(folder):
