@@ -19,6 +19,7 @@ from onnxsnn.arrays import Array
 from onnxsnn.errors import ModelError, OutputError, in_file
 from onnxsnn.fused import take_apart
 from onnxsnn.qonnx import without_qonnx
+from onnxsnn.squeezes import name_squeezed
 
 __all__ = ["check_writable", "read_model", "write_arrays", "write_bytes", "write_model"]
 
@@ -51,7 +52,8 @@ def read_model(path: str | Path) -> onnx.ModelProto:
     _sort_nodes(model.graph)
     _leave_constants_out(model)
     with in_file(path):
-        model = without_qonnx(model)
+        model = name_squeezed(without_qonnx(model))
+    _complete_outputs(model)
     try:  # the checker knows no operator that was ONNX Runtime's before it was ONNX's
         onnx.checker.check_model(take_apart(model))
     except EncodeError as error:
@@ -69,6 +71,26 @@ def _clear_unknown_sizes(graph: onnx.GraphProto) -> None:
         for size in tensor.type.tensor_type.shape.dim:
             if size.HasField("dim_value") and size.dim_value < 0:
                 size.ClearField("dim_value")
+
+
+def _complete_outputs(model: onnx.ModelProto) -> None:
+    """Some exporters leave an output's type or shape to ONNX Runtime; in ONNX, both are due."""
+    incomplete = [tensor for tensor in model.graph.output if not _is_complete(tensor)]
+    if not incomplete:
+        return
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model)
+    except Exception:
+        return  # the checker says what is wrong
+    found = {tensor.name: tensor for tensor in inferred.graph.output}
+    for tensor in incomplete:
+        tensor.CopyFrom(found[tensor.name])
+
+
+def _is_complete(tensor: onnx.ValueInfoProto) -> bool:
+    """Whether the type is declared, and the shape, if it is a tensor's."""
+    kind = tensor.type.WhichOneof("value")
+    return kind is not None and (kind != "tensor_type" or tensor.type.tensor_type.HasField("shape"))
 
 
 def _leave_constants_out(model: onnx.ModelProto) -> None:

@@ -260,8 +260,13 @@ class SpikingModel:
     @property
     def outputs(self) -> list[str]:
         """Names of the source model's outputs."""
+        return list(self.output_shapes)
+
+    @property
+    def output_shapes(self) -> dict[str, tuple[int | None, ...]]:
+        """Shapes of the source model's outputs, by name; None for a symbolic size."""
         states = {state.output for state in self.states}
-        return [t.name for t in self.model.graph.output if t.name not in states]
+        return {t.name: _spec(t).shape for t in self.model.graph.output if t.name not in states}
 
     @property
     def state_size(self) -> int:

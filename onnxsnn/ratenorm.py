@@ -120,10 +120,10 @@ def place(
             f"{describe(origin)} works on {source.dtype and np.dtype(source.dtype)}; "
             "only float32 can be carried by spikes"
         )
-    if rank(source, origin) == 1 and _lacks_samples(graph, source.shape[0]):
+    if rank(source, origin) < 2 and _lacks_samples(graph, source.shape):
         raise UnsupportedError(
-            f"{describe(origin)}: its {source.shape[0]} values are of one sample; export the model "
-            "for a batch, with the samples along the first axis of every input"
+            f"{describe(origin)} works on shape {source.shape}, without an axis of samples; export "
+            "the model for a batch, with the samples along the first axis of every input"
         )
     values = np.array(UNSET_THRESHOLD) if limit is None else limit
     constant = _threshold(source, axis, values, origin)
@@ -133,13 +133,10 @@ def place(
     insert(graph, "Mul", [rate, theta], output)
 
 
-def _lacks_samples(graph: Graph, size: int | str | None) -> bool:
-    """Whether values along their only axis, of this size, are not one of each sample.
-
-    Where a batch is of one sample, they may be its values.
-    """
+def _lacks_samples(graph: Graph, shape: list[int | str | None]) -> bool:
+    """Whether values of a shape with one axis, or none, are not one of each sample."""
     batches = [tensor.shape[0] for tensor in graph.inputs if tensor.shape]
-    return isinstance(size, int) and not {1, size} & set(batches)
+    return not shape or (isinstance(shape[0], int) and shape[0] not in batches)
 
 
 def _threshold(source: Tensor, axis: int, limit: Array, origin: Node) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -16,15 +16,18 @@ from onnxsnn.errors import DataError, ModelError
 from onnxsnn.light import is_large, light_model, without_values
 
 __all__ = [
+    "SampleSession",
     "Session",
     "fixed_batch",
     "is_filled",
     "join",
+    "lacking_samples",
     "make_session",
     "pieces_of",
     "quiet_onnxruntime",
     "run_failure",
     "split",
+    "with_samples",
 ]
 
 _FATAL_ONLY = 4  # errors come as exceptions; warnings, of every state's default initializer
@@ -140,6 +143,34 @@ class Session:
             raise run_failure(feeds, error) from error
 
 
+class SampleSession(Session):
+    """A network as it was given, that was maybe written for one sample.
+
+    What it gives of one without an axis of samples gets that in front. Where its batch is said to
+    be open, and it takes one sample alone, it is given one at a time.
+    """
+
+    def run(
+        self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None
+    ) -> dict[str, Array]:
+        """As of any session."""
+        try:
+            return super().run(feeds, outputs)
+        except DataError:
+            if self._batch is not None or len(next(iter(feeds.values()))) == 1:
+                raise
+        self._batch = 1
+        return super().run(feeds, outputs)
+
+    def _run(self, names: list[str], feeds: dict[str, Array]) -> dict[str, Array]:
+        samples = {tensor.shape[0] for tensor in self._session.get_inputs() if tensor.shape}
+        shapes = {  # what is said to be the samples' axis, and has another size, is not
+            tensor.name: [0 if size in samples else size for size in tensor.shape]
+            for tensor in self._session.get_outputs()
+        }
+        return with_samples(super()._run(names, feeds), lacking_samples(shapes, self._batch))
+
+
 def run_failure(feeds: Mapping[str, Array], error: Exception) -> DataError:
     """The error that says on what inputs a model failed, and why."""
     shapes = ", ".join(f"{name} {list(values.shape)}" for name, values in feeds.items())
@@ -151,6 +182,32 @@ def fixed_batch(shapes: Sequence[Sequence[int | str | None]]) -> int | None:
     sizes = {shape[0] for shape in shapes if shape}
     size = sizes.pop() if len(sizes) == 1 else None
     return size if isinstance(size, int) else None
+
+
+def lacking_samples(
+    shapes: Mapping[str, Sequence[int | str | None]], batch: int | None
+) -> set[str]:
+    """Outputs that may have no axis of samples, as all that they hold is of the only one.
+
+    Args:
+        shapes: of outputs, by name; none where the number of axes is not known.
+        batch: from `fixed_batch`; where it is not 1, no output is one of these.
+    """
+    first = {name: shape[0] if shape else 0 for name, shape in shapes.items()}
+    others = {name for name, size in first.items() if isinstance(size, int) and size != 1}
+    return others if batch == 1 else set()
+
+
+def with_samples(
+    values: Mapping[str, Array], lacking: Collection[str], axis: int = 0
+) -> dict[str, Array]:
+    """The outputs for one sample, with an axis of samples where it is lacking."""
+    return {
+        name: np.expand_dims(array, axis)
+        if name in lacking and array.shape[axis : axis + 1] != (1,)
+        else array
+        for name, array in values.items()
+    }
 
 
 def split(feeds: Mapping[str, Array], size: int | None) -> list[dict[str, Array]]:

@@ -16,9 +16,9 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxsnn.arrays import Array
-from onnxsnn.graph import Graph, Node, constant, unique_name
+from onnxsnn.graph import Graph, Node, Tensor, constant, insert, remove, unique_name
 
-__all__ = ["WeightLayer", "weight_layer"]
+__all__ = ["WeightLayer", "weight_layer", "write_as_matmul"]
 
 
 class WeightLayer:
@@ -213,3 +213,21 @@ def weight_layer(graph: Graph, node: Node | None) -> WeightLayer | None:
     if node.op == "MatMul" and node.inputs[1].values.ndim != 2:
         return None
     return _LAYERS[node.op](graph, node)
+
+
+def write_as_matmul(layer: WeightLayer, source: Tensor, output: Tensor) -> None:
+    """Write a Gemm as MatMul and Add, which take any number of axes.
+
+    Args:
+        layer: the Gemm; its graph loses it, and needs a new topological order.
+        source: what is multiplied.
+        output: what the sum is.
+    """
+    graph, node = layer.graph, layer.node
+    weight = gs.Constant(unique_name(graph, f"{node.name}.weight"), layer.rows.T.copy())
+    bias = gs.Constant(unique_name(graph, f"{node.name}.bias"), layer.bias)
+    product = gs.Variable(unique_name(graph, f"{node.name}.product"), output.dtype, output.shape)
+    name = node.name
+    remove(graph, node)
+    insert(graph, "MatMul", [source, weight], product).name = name
+    insert(graph, "Add", [product, bias], output)

@@ -120,6 +120,12 @@ class Builder:
 
     def model(self, *outputs: str) -> onnx.ModelProto:
         """The model, its outputs those named or the tensor last made; checked."""
+        inferred = onnx.shape_inference.infer_shapes(self.undeclared(*outputs))
+        onnx.checker.check_model(inferred)
+        return inferred
+
+    def undeclared(self, *outputs: str) -> onnx.ModelProto:
+        """The same, whose outputs say neither type nor shape."""
         graph = helper.make_graph(
             self.nodes,
             "test",
@@ -128,10 +134,7 @@ class Builder:
             self.constants,
         )
         opsets = [helper.make_opsetid("", self.opset)]
-        model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
-        inferred = onnx.shape_inference.infer_shapes(model)
-        onnx.checker.check_model(inferred)
-        return inferred
+        return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
     def graph(self, *outputs: str) -> Graph:
         return from_model(self.model(*outputs))

@@ -12,7 +12,7 @@ from onnx.backend.test.case.node import collect_testcases
 
 from onnxsnn import IntegrateAndFire, Runner, SpikingModel, convert, load_source
 from onnxsnn.errors import ModelError, UnsupportedError, UsageError
-from onnxsnn.session import Session
+from onnxsnn.session import SampleSession, Session
 from onnxsnn.thresholds import METHODS
 from tests.loops import BODIES, recurrent
 from tests.models import Builder, dataset, outputs_of, uniform
@@ -529,3 +529,27 @@ def test_convolutions_and_pooling_of_one_and_three_axes_converge(tmp_path, axes)
     x = uniform(8, 2, *(6,) * axes)
     snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x), timesteps=128).snn
     assert relative_error(Runner(snn).run(x).outputs[b.last], ann(b, x)) < 0.03
+
+
+@pytest.mark.parametrize("batch", [1, "N"])
+@pytest.mark.parametrize("drop", ["Squeeze", "Reshape"])
+def test_networks_that_drop_the_axis_of_one_sample_take_many(tmp_path, drop, batch):
+    """`squeeze()` and `view(-1)` before a layer, and again behind the last."""
+    b = Builder((3, 8, 8), batch=batch)
+    flat = () if drop == "Squeeze" else (b.constant([-1], np.int64),)
+    b.conv(6)
+    b.relu()
+    b.op("GlobalAveragePool")
+    b.op(drop, b.last, *flat)
+    b.op("MatMul", b.last, b.normal(6, 8))
+    b.relu()
+    b.op("MatMul", b.last, b.normal(8, 1))
+    b.op(drop, b.last, *flat)
+    onnx.save(b.undeclared(), tmp_path / "m.onnx")
+    source = load_source(tmp_path / "m.onnx")
+    conversion = convert(source, dataset(x=X), timesteps=64)
+    assert not [warning for warning in conversion.warnings if "stays" in warning]
+    expected = SampleSession(source.model).run({"x": X})[b.last]
+    found = Runner(conversion.snn).run(X).outputs[b.last]
+    assert found.shape == expected.shape == (24,)
+    assert relative_error(found, expected) < 0.02

@@ -66,6 +66,26 @@ def test_sizes_of_minus_one_are_read_as_unknown(tmp_path):
     assert not size.HasField("dim_value")
 
 
+@pytest.mark.parametrize("left_out", ["type", "shape"])
+def test_outputs_get_the_type_and_shape_that_an_exporter_left_out(tmp_path, left_out):
+    b = Builder((3,))
+    b.gemm(2)
+    model = b.model()
+    kind = model.graph.output[0].type
+    kind.Clear() if left_out == "type" else kind.tensor_type.ClearField("shape")
+    onnx.save(model, tmp_path / "m.onnx")
+    read = read_model(tmp_path / "m.onnx")
+    assert read.graph.output[0] == b.model().graph.output[0]
+
+
+def test_outputs_behind_a_squeeze_get_theirs(tmp_path):
+    b = Builder((1, 3))
+    b.op("Squeeze")
+    onnx.save(b.undeclared(), tmp_path / "m.onnx")
+    sizes = read_model(tmp_path / "m.onnx").graph.output[0].type.tensor_type.shape.dim
+    assert [size.dim_param or size.dim_value for size in sizes] == ["N", 3]
+
+
 def lstm_of_rectified_rows():
     b = Builder((3, 4))
     b.relu()

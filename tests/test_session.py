@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxsnn.errors import ModelError
-from onnxsnn.session import Session, fixed_batch, join, split
-from tests.models import Builder
+from onnxsnn.errors import DataError, ModelError
+from onnxsnn.session import SampleSession, Session, fixed_batch, join, split
+from tests.models import Builder, outputs_of, uniform
 
 
 @given(st.integers(1, 30), st.none() | st.integers(1, 8))
@@ -37,6 +37,51 @@ def test_model_of_a_fixed_batch_takes_any_number():
     for left, right in zip(Session(b.model()).run({"x": x}).values(),
                            Session(free.model()).run({"x": x}).values(), strict=True):  # fmt: skip
         np.testing.assert_allclose(left, right, atol=1e-6)
+
+
+def rows(batch):
+    """Of one sample, [3, 4], without an axis of samples."""
+    b = Builder((3, 4), batch=batch)
+    b.op("Reshape", b.last, b.constant([3, 4], np.int64))
+    b.op("MatMul", b.last, b.normal(4, 2))
+    return b.model()
+
+
+def one_number(batch):
+    b = Builder((3, 4), batch=batch)
+    b.op("ReduceMax", keepdims=0)
+    return b.model()
+
+
+@pytest.mark.parametrize("build", [rows, one_number])
+def test_networks_of_one_sample_give_each_its_own(build):
+    x = uniform(5, 3, 4)
+    (found,) = SampleSession(build(1)).run({"x": x}).values()
+    alone = [next(iter(outputs_of(build(1), x=x[i : i + 1]).values())) for i in range(5)]
+    np.testing.assert_array_equal(found, np.stack(alone))
+
+
+def test_an_open_batch_that_takes_one_sample_is_given_one_at_a_time():
+    x = uniform(5, 3, 4)
+    (found,) = SampleSession(rows("N")).run({"x": x}).values()
+    np.testing.assert_array_equal(found, SampleSession(rows(1)).run({"x": x})["t1"])
+    with pytest.raises(DataError, match=r"x \[1, 3, 5\]"):
+        SampleSession(rows("N")).run({"x": uniform(1, 3, 5)})
+
+
+def test_outputs_of_one_sample_that_are_said_to_be_those_of_any_number_get_their_axis():
+    model, x = rows("N"), uniform(5, 3, 4)
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_param = "N"
+    (found,) = SampleSession(model).run({"x": x}).values()
+    assert found.shape == (5, 3, 2)
+
+
+def test_outputs_with_samples_stay_as_they_are():
+    b = Builder((3,), batch=1)
+    b.gemm(2)
+    x = uniform(5, 3)
+    (found,), (same,) = (s(b.model()).run({"x": x}).values() for s in (SampleSession, Session))
+    np.testing.assert_array_equal(found, same)
 
 
 def test_model_that_onnxruntime_does_not_take_is_refused():

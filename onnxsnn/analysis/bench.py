@@ -27,7 +27,7 @@ from onnxsnn.errors import UsageError
 from onnxsnn.files import write_arrays
 from onnxsnn.model import SpikingModel
 from onnxsnn.runtime.runner import Runner
-from onnxsnn.session import Session
+from onnxsnn.session import SampleSession, Session
 from onnxsnn.source import Source
 
 __all__ = [
@@ -99,7 +99,7 @@ def bench(
     if min(*batches, *timesteps, 1) < 1:
         raise UsageError("a batch has 1 sample or more, and T is 1 or more")
     runner = Runner(snn, threads=threads, memory=memory)
-    session = Session(ann.model, threads) if ann is not None else None
+    session = SampleSession(ann.model, threads) if ann is not None else None
     rows = []
     for batch in batches:
         feeds = feeds_of(snn, batch, data)

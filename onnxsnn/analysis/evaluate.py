@@ -16,7 +16,7 @@ from onnxsnn.model import SpikingModel
 from onnxsnn.runtime.dataset import batch_size
 from onnxsnn.runtime.early_exit import classes, run_early
 from onnxsnn.runtime.runner import Runner
-from onnxsnn.session import Session
+from onnxsnn.session import SampleSession, Session
 from onnxsnn.source import Source
 
 __all__ = ["EarlyExit", "Evaluation", "Row", "evaluate", "squared_error", "squares"]
@@ -175,7 +175,7 @@ def _warm_up(runner: Runner, feeds: dict[str, Array], timesteps: int, margin: fl
 
 
 def _ann_session(ann: Source, snn: SpikingModel) -> Session:
-    session = Session(ann.model)
+    session = SampleSession(ann.model)
     if not set(snn.outputs) <= set(session.outputs):
         raise DataError(
             f"the SNN's outputs are {snn.outputs}, and the ANN's {session.outputs}: "

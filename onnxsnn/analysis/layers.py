@@ -20,7 +20,7 @@ from onnxsnn.neurons import Neuron
 from onnxsnn.runtime.dataset import batch_size
 from onnxsnn.runtime.early_exit import classes
 from onnxsnn.runtime.runner import Runner
-from onnxsnn.session import Session
+from onnxsnn.session import SampleSession
 from onnxsnn.source import Source
 
 __all__ = ["SAMPLES", "Analysis", "LayerAnalysis", "Measures", "RateDistribution", "analyse"]
@@ -181,7 +181,7 @@ class _Looker:
     def __init__(self, snn: SpikingModel, ann: Source, data: Dataset, timesteps: int) -> None:
         self._snn, self._timesteps = snn, timesteps
         self._reference = Reference(ann, snn, data)
-        self._ann = Session(ann.model)
+        self._ann = SampleSession(ann.model)
         self._spikes = snn.spikes
         self._currents = {layer: snn.current(layer) for layer in self._spikes}
         known = {*snn.outputs, *(spec.name for spec in snn.inputs)}

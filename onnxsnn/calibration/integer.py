@@ -18,7 +18,7 @@ from onnxsnn.passes.unit_thresholds import unit_thresholds
 from onnxsnn.runtime.dataset import batch_size
 from onnxsnn.runtime.early_exit import classes
 from onnxsnn.runtime.runner import Runner
-from onnxsnn.session import Session
+from onnxsnn.session import SampleSession
 from onnxsnn.source import Source
 
 __all__ = ["Cost", "IntegerNetwork", "integer_network"]
@@ -165,7 +165,7 @@ def _outputs(snn: SpikingModel, data: Dataset, progress: Callable[[int], None]) 
 
 
 def _ann_outputs(ann: Source, snn: SpikingModel, data: Dataset) -> dict[str, Array]:
-    session = Session(ann.model)
+    session = SampleSession(ann.model)
     return _joined([session.run(feeds, snn.outputs) for feeds, _ in data.batches(batch_size(snn))])
 
 

@@ -9,7 +9,8 @@
    a sample more, what the old one gives for those that it takes. Where it does not, the graph
    stays as it was.
 2. A graph whose batch is symbolic, and that takes one sample but not two all the same (an
-   exporter wrote the 1 into it somewhere), is one of a batch of one.
+   exporter wrote the 1 into it somewhere), is one of a batch of one. So is one that squeezes all
+   axes of size 1, and means the sample's among them: see `squeezes.py`.
 """
 
 from __future__ import annotations
@@ -32,9 +33,10 @@ from onnxsnn.graph import (
     unique_name,
 )
 from onnxsnn.passes.follow_samples import FollowedSamples, Place, place_among
+from onnxsnn.passes.keep_samples import keep_samples
 from onnxsnn.passes.loop_shapes import loop_shapes
 from onnxsnn.passes.report import Report
-from onnxsnn.session import Session, fixed_batch
+from onnxsnn.session import SampleSession, Session, fixed_batch
 
 __all__ = ["free_batch"]
 
@@ -44,16 +46,15 @@ _BATCH = "N"
 def free_batch(graph: Graph) -> tuple[Graph, Report]:
     """The graph with a symbolic batch axis, where it had one of a fixed size and that is sound."""
     report = Report("free_batch")
-    said_open = bool(graph.inputs) and all(_has_open_batch(tensor) for tensor in graph.inputs)
-    if said_open and not _runs(graph, 2) and _runs(graph, 1):
+    static = all(is_static_shape(tensor.shape) for tensor in graph.inputs)
+    said_open = _says_open(graph) and (_is_of_one(graph) or (static and _takes_one(graph)))
+    if said_open:
         graph = _fixed(graph)
     batch = fixed_batch([tensor.shape or () for tensor in graph.inputs])
-    if not batch or not all(is_static_shape(tensor.shape) for tensor in graph.inputs):
+    if not batch or not (static or said_open):
         return graph, report
-    (looped,) = loop_shapes(graph, batch)
-    graph = infer_shapes(graph, looped) if looped else graph
-    freed = _freed(graph, batch)
-    if freed is not None and _same_for_each_sample(graph, freed, batch):
+    freed = _sound(graph, batch) if static else None
+    if freed is not None:
         report.actions["batch axis made symbolic"] += 1
         return freed, report
     if said_open:
@@ -63,8 +64,20 @@ def free_batch(graph: Graph) -> tuple[Graph, Report]:
     return graph, report
 
 
-def _has_open_batch(tensor: gs.Tensor) -> bool:
-    return is_static_shape(tensor.shape) and bool(tensor.shape) and not _is_size(tensor.shape[0])
+def _says_open(graph: Graph) -> bool:
+    """Whether the number of samples is open, as inputs say."""
+    shapes = [tensor.shape for tensor in graph.inputs]
+    return bool(shapes) and all(shape and not _is_size(shape[0]) for shape in shapes)
+
+
+def _is_of_one(graph: Graph) -> bool:
+    """Whether the axis of one sample is squeezed away with others, and values go on without it."""
+    return any(node.op == "Squeeze" and len(node.inputs) == 1 for node in graph.nodes)
+
+
+def _takes_one(graph: Graph) -> bool:
+    """Whether it takes one sample, and not two."""
+    return not _runs(graph, 2) and _runs(graph, 1)
 
 
 def _is_size(size: int | str | None) -> bool:
@@ -96,6 +109,25 @@ def _random(graph: Graph, samples: int) -> dict[str, Array]:
         values = generator.random(shape) if is_float(tensor) else generator.integers(0, 2, shape)
         feeds[tensor.name] = values.astype(tensor.dtype)
     return feeds
+
+
+def _candidates(graph: Graph, batch: int) -> Iterator[Graph]:
+    """The graph, and where it drops the axis of one sample, the same with the axis kept."""
+    yield graph
+    kept = keep_samples(graph) if batch == 1 else None
+    if kept is not None:
+        yield kept
+
+
+def _sound(graph: Graph, batch: int) -> Graph | None:
+    """The graph for any batch; None where that would give samples something else."""
+    (looped,) = loop_shapes(graph, batch)
+    graph = infer_shapes(graph, looped) if looped else graph
+    for candidate in _candidates(graph, batch):
+        freed = _freed(candidate, batch)
+        if freed is not None and _same_for_each_sample(graph, freed, batch):
+            return freed
+    return None
 
 
 def _freed(graph: Graph, batch: int) -> Graph | None:
@@ -267,10 +299,11 @@ def _same_for_each_sample(graph: Graph, freed: Graph, batch: int) -> bool:
     feeds = _random(graph, batch + 1)
     try:
         together = Session(to_model(freed)).run(feeds)
-        alone = Session(to_model(graph)).run(feeds)  # as many at a time as its batch has
+        alone = SampleSession(to_model(graph)).run(feeds)  # as many at a time as its batch has
     except Exception:  # the graph does not take so many, or no such values: any reason will do
         return False
     return all(
-        np.allclose(values, alone[name], rtol=1e-3, atol=1e-5, equal_nan=True)
+        values.shape == alone[name].shape
+        and np.allclose(values, alone[name], rtol=1e-3, atol=1e-5, equal_nan=True)
         for name, values in together.items()
     )

@@ -20,14 +20,13 @@ from onnxsnn.graph import (
     Graph,
     Node,
     constant,
-    insert,
     remove,
     sole_consumer,
     sole_producer,
     unique_name,
 )
 from onnxsnn.passes.report import Report
-from onnxsnn.weights import WeightLayer, weight_layer
+from onnxsnn.weights import WeightLayer, weight_layer, write_as_matmul
 
 __all__ = ["unflatten"]
 
@@ -59,16 +58,10 @@ def _takes_apart(node: Node | None, channels: int) -> TypeGuard[Node]:
 
 
 def _apart(graph: Graph, layer: WeightLayer, before: Node, after: Node) -> None:
-    node, rows, output = layer.node, before.outputs[0], after.outputs[0]
+    rows, output = before.outputs[0], after.outputs[0]
     target = np.array([*after.inputs[1].values[:-1], layer.inputs], np.int64)
     before.inputs[1] = gs.Constant(unique_name(graph, f"{before.name}.shape"), target)
     rows.shape = [*output.shape[:-1], layer.inputs]
-    weight = gs.Constant(unique_name(graph, f"{node.name}.weight"), layer.rows.T.copy())
-    bias = gs.Constant(unique_name(graph, f"{node.name}.bias"), layer.bias)
-    product = gs.Variable(unique_name(graph, f"{node.name}.product"), output.dtype, output.shape)
-    name = node.name
-    remove(graph, node)
     remove(graph, after)
-    insert(graph, "MatMul", [rows, weight], product).name = name
-    insert(graph, "Add", [product, bias], output)
+    write_as_matmul(layer, rows, output)
     graph.toposort()

@@ -18,7 +18,7 @@ from onnxsnn.model import SpikingModel
 from onnxsnn.runtime.dataset import batch_size
 from onnxsnn.runtime.early_exit import classes
 from onnxsnn.runtime.runner import Runner
-from onnxsnn.session import Session
+from onnxsnn.session import SampleSession
 from onnxsnn.source import Source
 
 __all__ = ["Flip", "RasterRow", "ReportData", "gather"]
@@ -170,7 +170,7 @@ def _flips(snn: SpikingModel, ann: Source, data: Dataset, steps: int) -> list[Fl
 
 def _candidates(snn: SpikingModel, ann: Source, data: Dataset, steps: int) -> Iterator[Flip]:
     """Samples whose class changed, or is not the ANN's, and whose outputs can be drawn."""
-    name, session, runner = snn.outputs[0], Session(ann.model), Runner(snn)
+    name, session, runner = snn.outputs[0], SampleSession(ann.model), Runner(snn)
     start = 0
     for feeds, labels in data.batches(batch_size(snn)):
         wanted = classes(session.run(feeds, [name])[name])

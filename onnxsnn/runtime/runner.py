@@ -20,7 +20,15 @@ from onnxsnn.neurons import BurstIntegrateAndFire, IntegrateAndFire
 from onnxsnn.runtime.backend import Backend, Tile
 from onnxsnn.runtime.numpy_backend import NumpyBackend
 from onnxsnn.runtime.onnxruntime_backend import OnnxRuntimeBackend
-from onnxsnn.session import fixed_batch, is_filled, join, pieces_of, split
+from onnxsnn.session import (
+    fixed_batch,
+    is_filled,
+    join,
+    lacking_samples,
+    pieces_of,
+    split,
+    with_samples,
+)
 
 __all__ = ["BACKENDS", "Result", "Runner"]
 
@@ -103,6 +111,7 @@ class Runner:
         )
         self._potentials = {layer: self.model.potential(layer).input for layer in self._layers}
         self._batch = fixed_batch([spec.shape for spec in self._specs])
+        self._lacking = lacking_samples(self.model.output_shapes, self._batch)
         self.reset()
 
     @property
@@ -262,7 +271,8 @@ class Runner:
         self._state = [state for _, state in results]
         count = len(self._rows)
         filled = is_filled(count, self._batch)
-        outputs = join([values for values, _ in results], count, axis=1, filled=filled)
+        pieces = [with_samples(values, self._lacking, axis=1) for values, _ in results]
+        outputs = join(pieces, count, axis=1, filled=filled)
         counts = {layer: outputs.pop(_counter(layer)) for layer in self._layers}  # [steps, N]
         if not every_step:
             self._count(counts, 0, timesteps)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
+from onnxsnn.graph import from_model
 from onnxsnn.passes.clean import clean
 from onnxsnn.passes.free_batch import free_batch
 from tests.models import Builder, assert_same, outputs_of, uniform
@@ -184,14 +185,37 @@ def test_symbolic_batch_is_left_as_it_is():
 
 
 def test_an_open_batch_becomes_one_where_the_graph_takes_one_sample_only():
-    b = Builder((4,))
-    b.op("Squeeze", "x", b.constant([0], np.int64))
-    b.op("Unsqueeze", b.last, b.constant([0], np.int64))
-    b.gemm(3, inputs=4)
+    b = Builder((2, 4))
+    rows = b.op("Squeeze", "x", b.constant([0], np.int64))
+    b.op("Gemm", rows, rows, transB=1)
     graph, report = free_batch(clean(b.graph())[0])
     assert graph.inputs[0].shape[0] == 1
     assert report.actions == {"batch axis fixed at 1": 1}
     assert "whatever its inputs' shapes say" in report.warnings[0]
+
+
+def halves(*sizes):
+    """Of one sample, whose axis is squeezed away, the halves of what is in front then."""
+    b = Builder(sizes)
+    b.op("Squeeze")
+    ends = [b.constant([at], np.int64) for at in (0, 2, 4)]
+    left = b.op("Slice", "t0", *ends[:2])
+    b.op("Concat", b.op("Slice", "t0", *ends[1:]), left, axis=0)
+    return from_model(b.undeclared())
+
+
+def test_values_of_one_sample_in_front_are_those_of_each():
+    x = uniform(3, 1, 4)
+    graph, report = free_batch(clean(halves(1, 4))[0])
+    assert report.actions == {"batch axis made symbolic": 1}
+    (found,) = outputs_of(graph, x=x).values()
+    np.testing.assert_array_equal(found, x[:, 0, [2, 3, 0, 1]])
+
+
+def test_one_sample_stays_one_where_sizes_are_open():
+    graph, report = free_batch(clean(halves(4, "L"))[0])
+    assert report.actions == {"batch axis fixed at 1": 1}
+    assert graph.inputs[0].shape == [1, 4, "L"]
 
 
 def test_tokens_that_mix_samples_keep_their_batch():

@@ -6,7 +6,7 @@ import pytest
 from onnxsnn import Runner, convert, load_source
 from onnxsnn.errors import DataError, ModelError, UsageError
 from onnxsnn.runtime import BACKENDS
-from onnxsnn.session import Session
+from onnxsnn.session import SampleSession, Session
 from tests.models import Builder, dataset, uniform
 from tests.networks import IntegerBuilder, eighths, residual_network
 
@@ -135,6 +135,19 @@ def test_counters_are_not_among_the_outputs(snn):
     result = Runner(snn, rates=True).run(X, 2)
     assert list(result.outputs) == snn.outputs
     assert set(result.rates) == set(snn.spikes)
+
+
+def test_outputs_of_one_sample_get_an_axis_of_samples(tmp_path):
+    """Where a batch of one that the graph mixes stays, and none of what it gives has the axis."""
+    b = Builder((3, 6), batch=1)
+    b.op("Squeeze", b.last, b.constant([0], np.int64))
+    b.op("CumSum", b.last, b.constant(0, np.int64))
+    b.relu()
+    x = uniform(5, 3, 6)
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x), timesteps=64).snn
+    found, expected = only(Runner(snn).run(x).outputs), SampleSession(b.model()).run({"x": x})
+    assert found.shape == only(expected).shape == (5, 3, 6)
+    assert np.abs(found - only(expected)).max() < 0.1
 
 
 def test_fixed_batch_is_run_in_pieces(tmp_path):

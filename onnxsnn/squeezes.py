@@ -1,0 +1,114 @@
+"""Squeeze without axes takes all of size 1: that of the samples too, where there is one sample.
+
+Exporters write `squeeze()` so in networks of any number of samples. There, the axes that are known
+to be of size 1 get named: the samples keep theirs, and how many axes are left is known. Networks
+that were written for one sample, and go on with its values in front, are told by running one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from onnxsnn.arrays import Array
+from onnxsnn.errors import OnnxSnnError
+from onnxsnn.graph import from_model, opset_of
+from onnxsnn.session import Session
+
+__all__ = ["name_squeezed"]
+
+_AXES_ARE_INPUTS = 13  # the opset since when they are no attribute
+_LENGTH = 64  # of axes whose size is open, in a sample to try
+
+
+def name_squeezed(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Name the axes of every Squeeze that names none, and reads something of an open size.
+
+    Returns:
+        a new model; the same where there is no such Squeeze, or where one sample would not give
+        what it gave.
+
+    Raises:
+        ModelError: shapes cannot be inferred.
+    """
+    if not _bare(model):
+        return model
+    named = onnx.ModelProto()
+    named.CopyFrom(model)
+    if not _name_known(named):
+        return model
+    while _name_known(named):  # each may tell of more
+        pass
+    return named if _same_for_one(model, named) else model
+
+
+def _bare(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Every Squeeze without axes."""
+    squeezes = [node for node in model.graph.node if node.op_type == "Squeeze"]
+    return [node for node in squeezes if not node.attribute and not any(node.input[1:])]
+
+
+def _name_known(model: onnx.ModelProto) -> bool:
+    """Name the axes that shapes tell of; whether there are any."""
+    bare = _bare(model)
+    tensors = from_model(model).tensors()
+    shapes = [tensors[node.input[0]].shape for node in bare]
+    known = [(node, shape) for node, shape in zip(bare, shapes, strict=True) if _is_open(shape)]
+    for node, shape in known:
+        _name(model, node, [axis for axis, size in enumerate(shape) if size == 1])
+    return bool(known)
+
+
+def _is_open(shape: Sequence[int | str | None] | None) -> bool:
+    return shape is not None and not all(isinstance(size, int) for size in shape)
+
+
+def _name(model: onnx.ModelProto, node: onnx.NodeProto, axes: list[int]) -> None:
+    del node.input[1:]
+    if not axes:
+        node.op_type = "Identity"
+    elif opset_of(model) < _AXES_ARE_INPUTS:
+        node.attribute.append(helper.make_attribute("axes", axes))
+    else:
+        name = f"{node.output[0]}.axes"
+        constant = helper.make_tensor(name, TensorProto.INT64, [len(axes)], axes)
+        model.graph.initializer.append(constant)
+        node.input.append(name)
+
+
+def _same_for_one(model: onnx.ModelProto, named: onnx.ModelProto) -> bool:
+    """Whether one sample gives the same values in both, as far as it can be run."""
+    sample = _one_sample(model)
+    try:
+        before = Session(model).run(sample)
+    except OnnxSnnError:  # that does not come of names
+        return True
+    try:
+        after = Session(named).run(sample)
+    except OnnxSnnError:
+        return False
+    return all(
+        after[name].size == values.size
+        and np.allclose(after[name].ravel(), values.ravel(), rtol=1e-3, atol=1e-5, equal_nan=True)
+        for name, values in before.items()
+    )
+
+
+def _one_sample(model: onnx.ModelProto) -> dict[str, Array]:
+    """Fractions for floats, zeros and ones for other types."""
+    random = np.random.default_rng(0)
+    constants = {tensor.name for tensor in model.graph.initializer}
+    feeds = {}
+    for tensor in model.graph.input:
+        if tensor.name not in constants:
+            kind = tensor.type.tensor_type
+            first, *sizes = [size.dim_value for size in kind.shape.dim] or [1]
+            shape = [first or 1, *(size or _LENGTH for size in sizes)][: len(kind.shape.dim)]
+            dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
+            floats = np.issubdtype(dtype, np.floating)
+            values = random.random(shape) if floats else random.integers(0, 2, shape)
+            feeds[tensor.name] = np.asarray(values, dtype)
+    return feeds
