@@ -15,12 +15,13 @@ from onnxsnn.analysis.fit_curve import FitCurve, FitCurves
 from onnxsnn.analysis.reference import Reference
 from onnxsnn.arrays import Array
 from onnxsnn.data import Dataset
+from onnxsnn.errors import UnsupportedError
 from onnxsnn.model import SpikingModel
 from onnxsnn.neurons import Neuron
 from onnxsnn.runtime.dataset import batch_size
 from onnxsnn.runtime.early_exit import classes
 from onnxsnn.runtime.runner import Runner
-from onnxsnn.session import SampleSession
+from onnxsnn.session import SampleSession, fixed_batch, lacking_samples
 from onnxsnn.source import Source
 
 __all__ = ["SAMPLES", "Analysis", "LayerAnalysis", "Measures", "RateDistribution", "analyse"]
@@ -141,8 +142,10 @@ def analyse(
         UsageError: timesteps below 1.
         DataError: the data or the ANN do not fit the SNN.
         ModelError: the SNN was corrected by an older onnxsnn.
+        UnsupportedError: the SNN takes one sample, and an output has no axis for more.
     """
     steps, snn = snn.steps(timesteps), snn.unrounded()
+    _refuse_lacking_samples(snn)
     data = data.slice(0, samples)
     looker = _Looker(snn, ann, data, steps)
     done = 0
@@ -173,6 +176,16 @@ def analyse(
             for layer in snn.spikes
         ],
     )
+
+
+def _refuse_lacking_samples(snn: SpikingModel) -> None:
+    """Behind a layer whose spikes are given, nothing would say what is of which sample."""
+    batch = fixed_batch([spec.shape for spec in snn.inputs])
+    for name in lacking_samples(snn.output_shapes, batch):
+        raise UnsupportedError(
+            f"layers cannot be analysed, as the SNN takes one sample, and output {name!r} has no "
+            "axis for more; export the model for a batch, with the samples along the first axis"
+        )
 
 
 class _Looker:

@@ -9,7 +9,7 @@ import pytest
 from onnxsnn import Dataset, Runner, SpikingModel, convert, load_source
 from onnxsnn.analysis.exact_layer import with_exact_layer
 from onnxsnn.analysis.layers import analyse
-from onnxsnn.errors import DataError, ModelError, UsageError
+from onnxsnn.errors import DataError, ModelError, UnsupportedError, UsageError
 from onnxsnn.neurons import RECTIFYING_NEURONS
 from onnxsnn.passes.set_thresholds import set_thresholds
 from onnxsnn.ratenorm import rate_norms, set_threshold
@@ -222,6 +222,16 @@ def test_many_samples_are_cut(source):
     )
     assert analysis.samples == 7
     assert seen == [(7, 7)]
+
+
+def test_outputs_without_an_axis_of_samples_are_refused(tmp_path):
+    b = Builder((3, 6), batch=1)
+    b.op("Squeeze", b.last, b.constant([0], np.int64))
+    b.op("CumSum", b.last, b.constant(0, np.int64))
+    b.relu()
+    source, x = load_source(b.save(tmp_path / "m.onnx")), dataset(x=uniform(5, 3, 6))
+    with pytest.raises(UnsupportedError, match=f"output '{b.last}' has no axis for more"):
+        analyse(convert(source, x, timesteps=T).snn, x, source)
 
 
 def test_mistakes_are_named(source, tmp_path):
