@@ -26,6 +26,7 @@ from onnxsnn.metadata import PREFIX, damaged, fits, read_metadata, write_metadat
 from onnxsnn.neurons import NEURONS, RECTIFYING_NEURONS, Neuron
 from onnxsnn.passes.spike import State
 from onnxsnn.passes.unrounded import unrounded
+from onnxsnn.session import fixed_batch
 
 __all__ = [
     "FORMAT",
@@ -261,6 +262,11 @@ class SpikingModel:
     def outputs(self) -> list[str]:
         """Names of the source model's outputs."""
         return list(self.output_shapes)
+
+    @property
+    def batch(self) -> int | None:
+        """How many samples it takes at once, where that is fixed."""
+        return fixed_batch([spec.shape for spec in self.inputs])
 
     @property
     def output_shapes(self) -> dict[str, tuple[int | None, ...]]:

@@ -150,6 +150,14 @@ class SampleSession(Session):
     be open, and it takes one sample alone, it is given one at a time.
     """
 
+    def __init__(self, model: onnx.ModelProto, threads: int | None = None) -> None:
+        super().__init__(model, threads)
+        samples = {tensor.shape[0] for tensor in self._session.get_inputs() if tensor.shape}
+        self._shapes = {  # what is said to be the samples' axis, and has another size, is not
+            tensor.name: [0 if size in samples else size for size in tensor.shape]
+            for tensor in self._session.get_outputs()
+        }
+
     def run(
         self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None
     ) -> dict[str, Array]:
@@ -163,12 +171,8 @@ class SampleSession(Session):
         return super().run(feeds, outputs)
 
     def _run(self, names: list[str], feeds: dict[str, Array]) -> dict[str, Array]:
-        samples = {tensor.shape[0] for tensor in self._session.get_inputs() if tensor.shape}
-        shapes = {  # what is said to be the samples' axis, and has another size, is not
-            tensor.name: [0 if size in samples else size for size in tensor.shape]
-            for tensor in self._session.get_outputs()
-        }
-        return with_samples(super()._run(names, feeds), lacking_samples(shapes, self._batch))
+        lacking = lacking_samples(self._shapes, self._batch)
+        return with_samples(super()._run(names, feeds), lacking)
 
 
 def run_failure(feeds: Mapping[str, Array], error: Exception) -> DataError:

@@ -17,6 +17,7 @@ from onnxsnn.arrays import Array
 from onnxsnn.errors import OnnxSnnError
 from onnxsnn.graph import from_model, opset_of
 from onnxsnn.session import Session
+from onnxsnn.trial import agree, trial_values
 
 __all__ = ["name_squeezed"]
 
@@ -34,32 +35,27 @@ def name_squeezed(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         ModelError: shapes cannot be inferred.
     """
-    if not _bare(model):
+    if not _known(model):
         return model
     named = onnx.ModelProto()
     named.CopyFrom(model)
-    if not _name_known(named):
-        return model
-    while _name_known(named):  # each may tell of more
-        pass
+    while known := _known(named):  # each that is named may tell of more
+        for node, axes in known:
+            _name(named, node, axes)
     return named if _same_for_one(model, named) else model
 
 
-def _bare(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """Every Squeeze without axes."""
+def _known(model: onnx.ModelProto) -> list[tuple[onnx.NodeProto, list[int]]]:
+    """Every Squeeze without axes that reads something of an open size, and its axes of size 1."""
     squeezes = [node for node in model.graph.node if node.op_type == "Squeeze"]
-    return [node for node in squeezes if not node.attribute and not any(node.input[1:])]
-
-
-def _name_known(model: onnx.ModelProto) -> bool:
-    """Name the axes that shapes tell of; whether there are any."""
-    bare = _bare(model)
-    tensors = from_model(model).tensors()
+    bare = [node for node in squeezes if not node.attribute and not any(node.input[1:])]
+    tensors = from_model(model).tensors() if bare else {}
     shapes = [tensors[node.input[0]].shape for node in bare]
-    known = [(node, shape) for node, shape in zip(bare, shapes, strict=True) if _is_open(shape)]
-    for node, shape in known:
-        _name(model, node, [axis for axis, size in enumerate(shape) if size == 1])
-    return bool(known)
+    return [
+        (node, [axis for axis, size in enumerate(shape) if size == 1])
+        for node, shape in zip(bare, shapes, strict=True)
+        if _is_open(shape)
+    ]
 
 
 def _is_open(shape: Sequence[int | str | None] | None) -> bool:
@@ -67,6 +63,7 @@ def _is_open(shape: Sequence[int | str | None] | None) -> bool:
 
 
 def _name(model: onnx.ModelProto, node: onnx.NodeProto, axes: list[int]) -> None:
+    """Let a Squeeze take these axes."""
     del node.input[1:]
     if not axes:
         node.op_type = "Identity"
@@ -90,15 +87,11 @@ def _same_for_one(model: onnx.ModelProto, named: onnx.ModelProto) -> bool:
         after = Session(named).run(sample)
     except OnnxSnnError:
         return False
-    return all(
-        after[name].size == values.size
-        and np.allclose(after[name].ravel(), values.ravel(), rtol=1e-3, atol=1e-5, equal_nan=True)
-        for name, values in before.items()
-    )
+    return all(agree(after[name].ravel(), values.ravel()) for name, values in before.items())
 
 
 def _one_sample(model: onnx.ModelProto) -> dict[str, Array]:
-    """Fractions for floats, zeros and ones for other types."""
+    """What it is fed, of sizes that are open some that most networks take."""
     random = np.random.default_rng(0)
     constants = {tensor.name for tensor in model.graph.initializer}
     feeds = {}
@@ -108,7 +101,5 @@ def _one_sample(model: onnx.ModelProto) -> dict[str, Array]:
             first, *sizes = [size.dim_value for size in kind.shape.dim] or [1]
             shape = [first or 1, *(size or _LENGTH for size in sizes)][: len(kind.shape.dim)]
             dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
-            floats = np.issubdtype(dtype, np.floating)
-            values = random.random(shape) if floats else random.integers(0, 2, shape)
-            feeds[tensor.name] = np.asarray(values, dtype)
+            feeds[tensor.name] = trial_values(random, shape, dtype)
     return feeds

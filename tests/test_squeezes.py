@@ -91,7 +91,7 @@ def test_what_goes_on_with_the_values_of_one_sample_goes_on_so():
     assert name_squeezed(model) is model
 
 
-def test_a_model_that_does_not_run_is_told_by_what_its_nodes_take():
+def test_axes_of_a_model_that_cannot_be_tried_are_named():
     """Lengths that are tried are not those that it takes."""
     b = Builder((1, 3, "L"))
     b.op("Reshape", b.last, b.constant([-1, 1, 5], np.int64))

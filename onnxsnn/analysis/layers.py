@@ -21,7 +21,7 @@ from onnxsnn.neurons import Neuron
 from onnxsnn.runtime.dataset import batch_size
 from onnxsnn.runtime.early_exit import classes
 from onnxsnn.runtime.runner import Runner
-from onnxsnn.session import SampleSession, fixed_batch, lacking_samples
+from onnxsnn.session import SampleSession, lacking_samples
 from onnxsnn.source import Source
 
 __all__ = ["SAMPLES", "Analysis", "LayerAnalysis", "Measures", "RateDistribution", "analyse"]
@@ -180,8 +180,7 @@ def analyse(
 
 def _refuse_lacking_samples(snn: SpikingModel) -> None:
     """Behind a layer whose spikes are given, nothing would say what is of which sample."""
-    batch = fixed_batch([spec.shape for spec in snn.inputs])
-    for name in lacking_samples(snn.output_shapes, batch):
+    for name in lacking_samples(snn.output_shapes, snn.batch):
         raise UnsupportedError(
             f"layers cannot be analysed, as the SNN takes one sample, and output {name!r} has no "
             "axis for more; export the model for a batch, with the samples along the first axis"

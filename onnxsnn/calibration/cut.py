@@ -37,7 +37,7 @@ from onnxsnn.ratenorm import RECTIFYING, is_rate_norm
 from onnxsnn.runtime.dataset import batch_size
 from onnxsnn.runtime.ort_values import Values
 from onnxsnn.runtime.step_graph import StepGraph
-from onnxsnn.session import Session, fixed_batch
+from onnxsnn.session import Session
 
 __all__ = ["Bench", "Steps", "mean_currents"]
 
@@ -100,7 +100,7 @@ class Bench:
         whole = self.graph.copy()
         states = spike(whole, self.neuron, self.potentials).states
         snn = SpikingModel(stateful(whole, states), states, {}, [])
-        fixed, count = fixed_batch([spec.shape for spec in snn.inputs]), len(self.data)
+        fixed, count = snn.batch, len(self.data)
         if fixed is None:
             size = batch_size(snn)
             return [np.arange(i, min(i + size, count)) for i in range(0, count, size)]

@@ -27,7 +27,6 @@ from onnxsnn.graph import (
     constant,
     infer_shapes,
     insert,
-    is_float,
     is_static_shape,
     to_model,
     unique_name,
@@ -37,6 +36,7 @@ from onnxsnn.passes.keep_samples import keep_samples
 from onnxsnn.passes.loop_shapes import loop_shapes
 from onnxsnn.passes.report import Report
 from onnxsnn.session import SampleSession, Session, fixed_batch
+from onnxsnn.trial import agree, trial_values
 
 __all__ = ["free_batch"]
 
@@ -101,14 +101,12 @@ def _runs(graph: Graph, samples: int) -> bool:
 
 
 def _random(graph: Graph, samples: int) -> dict[str, Array]:
-    """Fractions for floats, zeros and ones for other types: samples that differ."""
+    """Samples that differ."""
     generator = np.random.default_rng(0)
-    feeds = {}
-    for tensor in graph.inputs:
-        shape = (samples, *tensor.shape[1:])
-        values = generator.random(shape) if is_float(tensor) else generator.integers(0, 2, shape)
-        feeds[tensor.name] = values.astype(tensor.dtype)
-    return feeds
+    return {
+        tensor.name: trial_values(generator, (samples, *tensor.shape[1:]), tensor.dtype)
+        for tensor in graph.inputs
+    }
 
 
 def _candidates(graph: Graph, batch: int) -> Iterator[Graph]:
@@ -302,8 +300,4 @@ def _same_for_each_sample(graph: Graph, freed: Graph, batch: int) -> bool:
         alone = SampleSession(to_model(graph)).run(feeds)  # as many at a time as its batch has
     except Exception:  # the graph does not take so many, or no such values: any reason will do
         return False
-    return all(
-        values.shape == alone[name].shape
-        and np.allclose(values, alone[name], rtol=1e-3, atol=1e-5, equal_nan=True)
-        for name, values in together.items()
-    )
+    return all(agree(values, alone[name]) for name, values in together.items())

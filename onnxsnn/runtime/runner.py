@@ -21,7 +21,6 @@ from onnxsnn.runtime.backend import Backend, Tile
 from onnxsnn.runtime.numpy_backend import NumpyBackend
 from onnxsnn.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from onnxsnn.session import (
-    fixed_batch,
     is_filled,
     join,
     lacking_samples,
@@ -110,7 +109,7 @@ class Runner:
             memory=memory,
         )
         self._potentials = {layer: self.model.potential(layer).input for layer in self._layers}
-        self._batch = fixed_batch([spec.shape for spec in self._specs])
+        self._batch = self.model.batch
         self._lacking = lacking_samples(self.model.output_shapes, self._batch)
         self.reset()
 
