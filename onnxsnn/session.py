@@ -146,8 +146,9 @@ class Session:
 class SampleSession(Session):
     """A network as it was given, that was maybe written for one sample.
 
-    What it gives of one without an axis of samples gets that in front. Where its batch is said to
-    be open, and it takes one sample alone, it is given one at a time.
+    What it gives of one without an axis of samples gets that in front, also where it gives it of
+    several with one. Where its batch is said to be open, and it takes one sample alone, it is given
+    one at a time.
     """
 
     def __init__(self, model: onnx.ModelProto, threads: int | None = None) -> None:
@@ -157,6 +158,7 @@ class SampleSession(Session):
             tensor.name: [0 if size in samples else size for size in tensor.shape]
             for tensor in self._session.get_outputs()
         }
+        self._axes: dict[str, int] = {}
 
     def run(
         self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None
@@ -171,8 +173,25 @@ class SampleSession(Session):
         return super().run(feeds, outputs)
 
     def _run(self, names: list[str], feeds: dict[str, Array]) -> dict[str, Array]:
-        lacking = lacking_samples(self._shapes, self._batch)
-        return with_samples(super()._run(names, feeds), lacking)
+        values = super()._run(names, feeds)
+        if self._batch is None and len(next(iter(feeds.values()))) == 1:
+            fewer = self._of_fewer_axes(feeds, values)
+            return {name: v[None] if name in fewer else v for name, v in values.items()}
+        return with_samples(values, lacking_samples(self._shapes, self._batch))
+
+    def _of_fewer_axes(self, feeds: Mapping[str, Array], values: Mapping[str, Array]) -> set[str]:
+        """The outputs that have an axis less for one sample than for two, which are tried once."""
+        new = [name for name in values if name not in self._axes]
+        if new:
+            pair = {name: np.repeat(given, 2, axis=0) for name, given in feeds.items()}
+            try:
+                self._axes |= {name: two.ndim for name, two in super()._run(new, pair).items()}
+            except DataError:  # it takes one sample alone
+                self._axes |= {
+                    name: values[name].ndim + (values[name].shape[:1] != (1,))
+                    for name in lacking_samples(self._shapes, 1) & set(new)
+                }
+        return {name for name, value in values.items() if value.ndim < self._axes.get(name, 0)}
 
 
 def run_failure(feeds: Mapping[str, Array], error: Exception) -> DataError:

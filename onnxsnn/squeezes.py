@@ -14,10 +14,8 @@ import onnx
 from onnx import TensorProto, helper
 
 from onnxsnn.arrays import Array
-from onnxsnn.errors import OnnxSnnError
 from onnxsnn.graph import from_model, opset_of
-from onnxsnn.session import Session
-from onnxsnn.trial import agree, trial_values
+from onnxsnn.trial import same_but_for_axes, trial_values
 
 __all__ = ["name_squeezed"]
 
@@ -42,7 +40,7 @@ def name_squeezed(model: onnx.ModelProto) -> onnx.ModelProto:
     while known := _known(named):  # each that is named may tell of more
         for node, axes in known:
             _name(named, node, axes)
-    return named if _same_for_one(model, named) else model
+    return named if same_but_for_axes(model, named, _one_sample(model)) else model
 
 
 def _known(model: onnx.ModelProto) -> list[tuple[onnx.NodeProto, list[int]]]:
@@ -74,20 +72,6 @@ def _name(model: onnx.ModelProto, node: onnx.NodeProto, axes: list[int]) -> None
         constant = helper.make_tensor(name, TensorProto.INT64, [len(axes)], axes)
         model.graph.initializer.append(constant)
         node.input.append(name)
-
-
-def _same_for_one(model: onnx.ModelProto, named: onnx.ModelProto) -> bool:
-    """Whether one sample gives the same values in both, as far as it can be run."""
-    sample = _one_sample(model)
-    try:
-        before = Session(model).run(sample)
-    except OnnxSnnError:  # that does not come of names
-        return True
-    try:
-        after = Session(named).run(sample)
-    except OnnxSnnError:
-        return False
-    return all(agree(after[name].ravel(), values.ravel()) for name, values in before.items())
 
 
 def _one_sample(model: onnx.ModelProto) -> dict[str, Array]:

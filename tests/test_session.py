@@ -76,6 +76,26 @@ def test_outputs_of_one_sample_that_are_said_to_be_those_of_any_number_get_their
     assert found.shape == (5, 3, 2)
 
 
+def squeezed(*sizes):
+    b = Builder((3,))
+    b.gemm(*sizes)
+    b.op("Squeeze")
+    return b.undeclared()
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"), [(squeezed(4), (3,)), (squeezed(1), (3,)), (rows("N"), (3, 4))]
+)
+@pytest.mark.parametrize("first", [1, 2])
+def test_an_axis_that_is_lost_where_there_is_one_sample_comes_back(model, shape, first):
+    x = uniform(5, *shape)
+    session = SampleSession(model)
+    (some,) = session.run({"x": x[:first]}).values()
+    (one,) = session.run({"x": x[:1]}).values()
+    assert len(one) == 1
+    np.testing.assert_allclose(one[0], some[0], rtol=1e-6)
+
+
 def test_outputs_with_samples_stay_as_they_are():
     b = Builder((3,), batch=1)
     b.gemm(2)

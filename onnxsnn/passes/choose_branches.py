@@ -1,8 +1,9 @@
 """An If that sizes alone decide takes the branch that it takes for data of these sizes.
 
 Exporters write an If where a size is not known to them: torch's `x.squeeze(1)` becomes "if axis 1
-has size 1, Squeeze, else Identity". Where nothing but sizes of the inputs goes into a condition,
-and the number of samples makes no difference, it is computed once, and is a constant.
+has size 1, Squeeze, else Identity". Where nothing but sizes of the inputs goes into a condition, it
+is computed once, and is a constant. Where it asks whether there is one sample, as `x.squeeze(0)`
+does, the branch is that of several, if it gives the same numbers for one.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from onnxsnn.graph import (
 )
 from onnxsnn.passes.report import Report
 from onnxsnn.session import Session, fixed_batch
+from onnxsnn.trial import same_but_for_axes
 
 __all__ = ["choose_branches"]
 
@@ -45,35 +47,54 @@ def choose_branches(graph: Graph, data: Dataset) -> Report:
     for node in graph.nodes:
         if node.op != "If" or constant(node.inputs[0]) is not None:
             continue
-        condition = _decided(graph, node.inputs[0], data)
-        if condition is not None:
-            name = unique_name(graph, f"{node.name}.condition")
-            node.inputs[0] = gs.Constant(name, condition)
+        found = _conditions(graph, node.inputs[0], data)
+        if not found:
+            continue
+        alone, together = found
+        if np.array_equal(alone, together):
             report.actions["branches chosen by the sizes of the data"] += 1
             report.warnings.append(
                 f"{describe(node)} depends on the sizes of the inputs; "
                 "the SNN is for inputs of the sizes that the data have"
             )
+        elif _fits_one(graph, node, together, data):
+            report.actions["branches chosen for several samples"] += 1
+        else:
+            continue
+        node.inputs[0] = gs.Constant(unique_name(graph, f"{node.name}.condition"), together)
     return report
 
 
-def _decided(graph: Graph, condition: Tensor, data: Dataset) -> Array | None:
-    """What a condition is for one sample and for two; None where values or their number decide.
+def _conditions(graph: Graph, condition: Tensor, data: Dataset) -> list[Array]:
+    """What a condition is for one sample and for two; none where values decide.
 
-    An If behind another is not decided before that is.
+    Of a fixed number of samples, both are for these. An If behind another is not decided before
+    that is.
     """
     before = nodes_before([condition])
     if any(map(has_body, before)) or _reads_values(graph, condition, before):
-        return None
+        return []
     session = Session(to_model(part_up_to(graph, [condition.name])))
     if not session.inputs:  # it is drawn at random
-        return None
-    numbers = (1,) if fixed_batch([tensor.shape for tensor in graph.inputs]) else (1, 2)
-    copies = (data.take(np.zeros(number, np.intp)) for number in numbers)
-    batches = (next(alike.batches(len(alike)))[0] for alike in copies)
-    found = [session.run({name: feeds[name] for name in session.inputs}) for feeds in batches]
-    first, *others = (values for outputs in found for values in outputs.values())
-    return first if all(np.array_equal(first, other) for other in others) else None
+        return []
+    fixed = fixed_batch([tensor.shape for tensor in graph.inputs]) is not None
+    copies = (_copies(data, number) for number in ((1, 1) if fixed else (1, 2)))
+    found = [session.run({name: feeds[name] for name in session.inputs}) for feeds in copies]
+    return [values for outputs in found for values in outputs.values()]
+
+
+def _fits_one(graph: Graph, node: Node, condition: Array, data: Dataset) -> bool:
+    """Whether one sample gives the same numbers where a condition is what it is for several."""
+    changed = graph.copy()
+    (same,) = (n for n in changed.nodes if n.outputs[0].name == node.outputs[0].name)
+    same.inputs[0] = gs.Constant(unique_name(changed, "condition"), condition)
+    return same_but_for_axes(to_model(graph), to_model(changed), _copies(data, 1))
+
+
+def _copies(data: Dataset, number: int) -> dict[str, Array]:
+    """The first sample, so many times."""
+    copies = data.take(np.zeros(number, np.intp))
+    return next(copies.batches(number))[0]
 
 
 def _reads_values(graph: Graph, tensor: Tensor, before: Iterable[Node]) -> bool:

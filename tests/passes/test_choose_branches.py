@@ -11,6 +11,7 @@ from onnxsnn.errors import UnsupportedError
 from onnxsnn.graph import from_model
 from onnxsnn.passes.choose_branches import choose_branches
 from onnxsnn.passes.clean import clean
+from onnxsnn.session import SampleSession
 from tests.models import assert_same, dataset, outputs_of, uniform
 
 SIZE = "shape = Shape(h)  one = Constant<value = int64[1] {1}>()  size = Gather<axis=0>(shape, one)"
@@ -33,11 +34,15 @@ def branching(condition, *, inner="Squeeze(h, one)", batch="N"):
         r = Relu(b)
         y = MatMul(r, v)
     }}""")
+    add_weights(model)
+    return model
+
+
+def add_weights(model):
     random = np.random.default_rng(0)
     for name, shape in (("w", (6, 8)), ("v", (8, 3))):
         values = random.normal(0, 0.5, shape).astype(np.float32)
         model.graph.initializer.append(numpy_helper.from_array(values, name))
-    return model
 
 
 BY_SIZE = "c = Equal(size, one)"
@@ -64,12 +69,57 @@ def test_sizes_choose_a_branch_and_values_stay(length, operator):
 
 @pytest.mark.parametrize("condition", [BY_VALUES, BY_SAMPLES])
 def test_what_else_decides_is_left_alone_and_refused(tmp_path, condition):
-    model, x = branching(condition), uniform(8, 1, 6)
+    model, x = branching(condition, inner=MOST), uniform(8, 4, 6)
     graph, _ = clean(from_model(model))
     assert not choose_branches(graph, dataset(x=x)).changed
     onnx.save(model, tmp_path / "m.onnx")
     with pytest.raises(UnsupportedError, match=r"\(If\).*give data"):
         convert(tmp_path / "m.onnx", dataset(x=x))
+
+
+MOST = "ReduceMax<axes=[1],keepdims=0>(h)"
+
+
+@pytest.mark.parametrize("length", [1, 4])
+def test_the_branch_of_several_samples_is_taken_where_one_has_the_same_numbers(length):
+    model, x = branching(BY_SAMPLES), uniform(5, length, 6)
+    graph, _ = clean(from_model(model))
+    report = choose_branches(graph, dataset(x=x))
+    assert report.actions["branches chosen for several samples"] == 1
+    assert not report.warnings
+    graph, _ = clean(graph)
+    assert "If" not in [node.op for node in graph.nodes]
+    assert_same(outputs_of(model, x=x), outputs_of(graph, x=x))
+    if length == 1:  # of other lengths, the model does not take one sample
+        assert_same(outputs_of(model, x=x[:1]), outputs_of(graph, x=x[:1]))
+
+
+def test_an_axis_that_one_sample_loses_is_kept(tmp_path):
+    """`x.squeeze(0)` of torch, which leaves one sample without an axis."""
+    model = onnx.parser.parse_model(f"""
+    <ir_version: 8, opset_import: ["": 17]>
+    g (float[N,6] x) => (float[3] y)
+    {{
+        a = MatMul(x, w)
+        h = Relu(a)
+        {SIZE.replace("{1}", "{0}").replace("one", "nought")}
+        one = Constant<value = int64[1] {{1}}>()
+        c = Equal(size, one)
+        b = If (c) <
+            then_branch = yes () => (float[8] s) {{ s = Squeeze(h, nought) }},
+            else_branch = no () => (float[N,8] m) {{ m = Identity(h) }}
+        >
+        y = MatMul(b, v)
+    }}""")
+    add_weights(model)
+    path, x = tmp_path / "m.onnx", uniform(33, 6)
+    onnx.save(model, path)
+    conversion, ann = convert(path, dataset(x=x), timesteps=64), SampleSession(model)
+    for part in (x, x[:1]):
+        expected = ann.run({"x": part})["y"]
+        found = Runner(conversion.snn).run(part, 64).outputs["y"]
+        assert found.shape == expected.shape == (len(part), 3)
+        assert np.linalg.norm(found - expected) < 0.05 * np.linalg.norm(expected)
 
 
 def test_a_branch_may_hold_the_next(tmp_path):
