@@ -27,6 +27,7 @@ from onnxsnn.neurons import NEURONS, RECTIFYING_NEURONS, Neuron
 from onnxsnn.passes.spike import State
 from onnxsnn.passes.unrounded import unrounded
 from onnxsnn.session import fixed_batch
+from onnxsnn.value_sizes import nothing_to_compare, sized_by_values
 
 __all__ = [
     "FORMAT",
@@ -36,6 +37,7 @@ __all__ = [
     "Layer",
     "SpikingModel",
     "checked_timesteps",
+    "compared_outputs",
     "input_specs",
     "is_spiking",
     "kind_of",
@@ -275,6 +277,12 @@ class SpikingModel:
         return {t.name: _spec(t).shape for t in self.model.graph.output if t.name not in states}
 
     @property
+    def comparable_outputs(self) -> list[str]:
+        """Names of the outputs that are compared with the ANN's: not those of value_sizes."""
+        varying = sized_by_values(self.graph())
+        return [name for name in self.outputs if name not in varying]
+
+    @property
     def state_size(self) -> int:
         """Values that all states hold per sample; an axis of unknown size counts as 1."""
         states = {state.output for state in self.states}
@@ -374,6 +382,18 @@ class SpikingModel:
     def graph(self) -> Graph:
         """The step graph for the passes: the states are plain inputs there."""
         return step_graph(self.model, self.states)
+
+
+def compared_outputs(snn: SpikingModel) -> list[str]:
+    """Names of the outputs that an SNN is judged by, at least one.
+
+    Raises:
+        DataError: no output can be compared.
+    """
+    names = snn.comparable_outputs
+    if not names:
+        raise nothing_to_compare(snn.outputs)
+    return names
 
 
 def checked_timesteps(timesteps: float) -> int:

@@ -21,12 +21,15 @@ from onnxsnn.passes.clean import clean
 from onnxsnn.passes.encode import encode
 from onnxsnn.passes.fold_normalization import Moments, fold_normalization
 from onnxsnn.passes.free_batch import free_batch
+from onnxsnn.passes.leave_analog import leave_analog
+from onnxsnn.passes.loop_branches import loop_branches
 from onnxsnn.passes.relu_to_ratenorm import relu_to_ratenorm
 from onnxsnn.passes.report import Report
 from onnxsnn.passes.unflatten import unflatten
 from onnxsnn.ratenorm import rate_norms
 from onnxsnn.session import Session
 from onnxsnn.source import Source
+from onnxsnn.value_sizes import refuse_changing_sizes
 
 __all__ = ["Keep", "Pipeline", "Prepared", "prepare"]
 
@@ -70,6 +73,7 @@ def prepare(
     graph = line.did(*clean(source.graph()))
     if data is not None:
         graph = _without_branches(graph, data, line)
+    graph = _if_it_did(line, graph, loop_branches(graph, sizes_known=data is not None))
     refuse_unsupported(graph)
     graph = line.did(*free_batch(graph))
     graph = line.did(graph, unflatten(graph))
@@ -77,9 +81,11 @@ def prepare(
         line.verify_on(next(data.batches(1))[0] if data else _random_feeds(graph), graph, source)
     folded = fold_normalization(graph)
     graph = line.did(graph, folded)
+    graph = _if_it_did(line, graph, leave_analog(graph))
     rectified = relu_to_ratenorm(graph)
     graph = line.did(graph, rectified)
     graph = line.did(graph, encode(graph))
+    refuse_changing_sizes(graph)
     if not rate_norms(graph):
         raise UnsupportedError(
             "the model has no rectifier (Relu, or Clip from 0), and no weights behind another "
@@ -93,6 +99,11 @@ def _without_branches(graph: Graph, data: Dataset, line: Pipeline) -> Graph:
     while (report := choose_branches(graph, data)).changed:
         graph = line.did(*clean(line.did(graph, report)))
     return graph
+
+
+def _if_it_did(line: Pipeline, graph: Graph, report: Report) -> Graph:
+    """The graph after a pass that few networks need, which is not told of where there was none."""
+    return line.did(graph, report) if report.changed or report.warnings else graph
 
 
 class Pipeline:

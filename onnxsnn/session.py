@@ -137,6 +137,8 @@ class Session:
         return join(pieces, count, filled=is_filled(count, self._batch))
 
     def _run(self, names: list[str], feeds: dict[str, Array]) -> dict[str, Array]:
+        if not names:  # ONNX Runtime would give all
+            return {}
         try:
             return dict(zip(names, self._session.run(names, feeds), strict=True))
         except Exception as error:  # ONNX Runtime's are not of one class

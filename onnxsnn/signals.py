@@ -119,7 +119,11 @@ def refuse_analog(graph: Graph) -> None:
     Raises:
         UnsupportedError: naming the first node that would be compensated.
     """
-    nodes = analog_nodes(graph)
+    signals, nodes = Signals(graph), analog_nodes(graph)
+    for node in graph.nodes:
+        position = weighted_input(node)
+        if position is not None and signals[node.inputs[position]] is Signal.ANALOG:
+            nodes.append(node)
     if nodes:
         raise UnsupportedError(
             f"{describe(nodes[0])} and {len(nodes) - 1} more would not be driven by spikes; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from hypothesis import strategies as st
@@ -222,6 +223,43 @@ def sequence_first() -> Builder:
     b.op("Transpose", perm=[1, 0, 2])
     b.op("MatMul", b.last, b.normal(8, 3))
     return b
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A network that finds boxes, and the names of what it gives.
+
+    Attributes:
+        boxes: one of each pixel, [N, 64, 4].
+        selected: which of all are found, [any, 3].
+        picked: those, [any, 4]; what is added to the builder reads them.
+    """
+
+    builder: Builder
+    boxes: str
+    selected: str
+    picked: str
+
+
+def detector() -> Detector:
+    """As many boxes as NonMaxSuppression leaves."""
+    b = Builder((3, 8, 8))
+    b.conv(8)
+    maps = b.relu()
+    b.conv(4, kernel=1)
+    b.op("Reshape", b.last, b.constant([0, 4, 64], np.int64))
+    boxes = b.op("Transpose", perm=[0, 2, 1])
+    b.last, b.channels = maps, 8
+    b.conv(2, kernel=1)
+    b.op("Reshape", b.last, b.constant([0, 2, 64], np.int64))
+    scores = b.op("Sigmoid")
+    limits = [b.constant([64], np.int64), b.constant([0.5]), b.constant([0.5])]
+    selected = b.op("NonMaxSuppression", boxes, scores, *limits)
+    places = b.op("Gather", selected, b.constant(2, np.int64), axis=1)
+    everything = b.op("Reshape", boxes, b.constant([-1, 4], np.int64))
+    picked = b.op("Gather", everything, places)
+    b.channels = 4
+    return Detector(b, boxes, selected, picked)
 
 
 STRUCTURES = {

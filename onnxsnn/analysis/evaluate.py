@@ -12,7 +12,7 @@ import numpy as np
 from onnxsnn.arrays import Array
 from onnxsnn.data import Dataset
 from onnxsnn.errors import DataError, UsageError
-from onnxsnn.model import SpikingModel
+from onnxsnn.model import SpikingModel, compared_outputs
 from onnxsnn.runtime.dataset import batch_size
 from onnxsnn.runtime.early_exit import classes, run_early
 from onnxsnn.runtime.runner import Runner
@@ -142,29 +142,38 @@ def evaluate(
     """Run an SNN on data, beside its ANN where that is given.
 
     A class is the greatest value along axis 1 of the first output, where that output has
-    two axes of floats; other outputs have an error, and no class. With a margin, what early
-    exit at that margin gives is measured too.
+    two axes of floats; other outputs have an error, and no class. Outputs whose size the values
+    decide are left out, which is said. With a margin, what early exit at that margin gives is
+    measured too.
 
     Raises:
         UsageError: timesteps below 1, a negative margin, or neither labels nor an ANN to
             compare with.
-        DataError: a label is no class of the model, or ANN and SNN have other outputs.
+        DataError: a label is no class of the model, no output can be compared, or ANN and SNN
+            have other outputs.
     """
     steps = snn.steps(timesteps)
     if ann is None and data.labels is None:
         raise UsageError("there is nothing to compare with: give labels, or the ANN with --ann")
     runner = Runner(snn, backend, memory=memory, rates=True)
     session = _ann_session(ann, snn) if ann is not None else None
+    names = compared_outputs(snn)
     totals = _Totals(steps, margin)
     if margin is not None:
         _warm_up(runner, next(data.batches(batch_size(snn)))[0], steps, margin)
     done = 0
     for feeds, labels in data.batches(batch_size(snn)):
-        expected = session.run(feeds, snn.outputs) if session is not None else None
-        _add(totals, runner, feeds, labels, expected)
+        expected = session.run(feeds, names) if session is not None else None
+        _add(totals, runner, names[0], feeds, labels, expected)
         done += len(next(iter(feeds.values())))
         progress(done, len(data))
-    return _summary(totals, runner, len(data), data.labels is not None, ann is not None)
+    result = _summary(totals, runner, len(data), data.labels is not None, ann is not None)
+    result.warnings += [
+        f"how much output {name!r} holds, the values decide, so that it is not compared"
+        for name in snn.outputs
+        if name not in names
+    ]
+    return result
 
 
 def _warm_up(runner: Runner, feeds: dict[str, Array], timesteps: int, margin: float) -> None:
@@ -187,12 +196,12 @@ def _ann_session(ann: Source, snn: SpikingModel) -> Session:
 def _add(
     totals: _Totals,
     runner: Runner,
+    name: str,
     feeds: dict[str, Array],
     labels: Array | None,
     expected: dict[str, Array] | None,
 ) -> None:
-    """Run one batch, and add what came of it."""
-    name = runner.model.outputs[0]
+    """Run one batch, and add what came of it; the output of that name holds classes, if any."""
     wanted = None if expected is None else classes(expected[name])
     totals.has_classes = wanted is not None
     if labels is not None and wanted is not None:

@@ -16,7 +16,7 @@ from onnxsnn.analysis.reference import Reference
 from onnxsnn.arrays import Array
 from onnxsnn.data import Dataset
 from onnxsnn.errors import UnsupportedError
-from onnxsnn.model import SpikingModel
+from onnxsnn.model import SpikingModel, compared_outputs
 from onnxsnn.neurons import Neuron
 from onnxsnn.runtime.dataset import batch_size
 from onnxsnn.runtime.early_exit import classes
@@ -192,6 +192,7 @@ class _Looker:
 
     def __init__(self, snn: SpikingModel, ann: Source, data: Dataset, timesteps: int) -> None:
         self._snn, self._timesteps = snn, timesteps
+        self._compared = compared_outputs(snn)
         self._reference = Reference(ann, snn, data)
         self._ann = SampleSession(ann.model)
         self._spikes = snn.spikes
@@ -221,7 +222,7 @@ class _Looker:
 
     def look(self, feeds: Mapping[str, Array], labels: Array | None) -> None:
         """Run a batch: as it is, and with each layer exact."""
-        expected = self._ann.run(feeds, self._snn.outputs)
+        expected = self._ann.run(feeds, self._compared)
         outputs, runs = self._run(feeds)
         self.plain.add(outputs, expected, labels)
         currents = self._reference.currents(feeds)

@@ -48,6 +48,7 @@ from onnxsnn.neurons import Neuron
 from onnxsnn.operators import constant_operand, varying_tensors
 from onnxsnn.passes.report import Report
 from onnxsnn.ratenorm import RECTIFYING, SIGNED, is_rate_norm, limits_of, rate_norms, set_threshold
+from onnxsnn.value_sizes import sized_by_values
 from onnxsnn.weights import weight_layer
 
 __all__ = ["CorrectionReport", "correct_network"]
@@ -199,9 +200,11 @@ def _correct(
 def _output_error(bench: Bench) -> float:
     """The mean squared error of the outputs over the data, each relative to its power.
 
-    Whole numbers, classes say, are not compared; of these alone, it is 0.
+    Whole numbers, classes say, are not compared, and neither is what value_sizes finds; of these
+    alone, it is 0.
     """
-    names = [tensor.name for tensor in bench.reference.outputs if is_float(tensor)]
+    outputs, left_out = bench.reference.outputs, sized_by_values(bench.reference)
+    names = [tensor.name for tensor in outputs if is_float(tensor) and tensor.name not in left_out]
     if not names:
         return 0.0
     errors, powers = np.zeros((2, len(names)))
@@ -239,14 +242,21 @@ def _products(graph: Graph) -> int:
 
 
 def _stages(graph: Graph) -> list[Node]:
-    """What is fitted, in order: neurons, and the layers of weights behind any."""
+    """What is fitted, in order: neurons, and the layers of weights behind any.
+
+    Layers that read as much as the values decide are none of them.
+    """
     graph.toposort()
-    varying = varying_tensors(graph)
+    varying, open_ = varying_tensors(graph), sized_by_values(graph)
     return [
         node
         for node in graph.nodes
         if is_rate_norm(node)
-        or (weight_layer(graph, node) is not None and id(node.inputs[0]) in varying)
+        or (
+            weight_layer(graph, node) is not None
+            and id(node.inputs[0]) in varying
+            and node.inputs[0].name not in open_
+        )
     ]
 
 

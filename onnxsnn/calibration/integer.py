@@ -35,7 +35,8 @@ class Cost:
     Attributes:
         samples: that both were run on.
         agreement: share of them whose class is the same; None where outputs are no classes.
-        error: ||integer - SNN||_2 / ||SNN||_2 over the outputs of all samples.
+        error: ||integer - SNN||_2 / ||SNN||_2 over the outputs of all samples; None where none
+            holds numbers that can be compared.
         ann_agreement: share of the samples whose class is the ANN's, of the integer SNN; and
         snn_agreement: of the SNN.
         random: whether the samples are noise, for want of data.
@@ -43,7 +44,7 @@ class Cost:
 
     samples: int
     agreement: float | None
-    error: float
+    error: float | None
     ann_agreement: float | None
     snn_agreement: float | None
     random: bool
@@ -118,7 +119,7 @@ def _observe(
     """The range of every channel's currents, by convolution, and the SNN's last outputs."""
     model, layers = _with_ranges(snn)
     taps = [f"{layer}.{bound}" for layer in layers for bound in (_LOW, _HIGH)]
-    runner = Runner(replace(snn, model=model), taps=taps)
+    runner, names = Runner(replace(snn, model=model), taps=taps), snn.comparable_outputs
     ranges: dict[str, Array] = {}
     pieces: list[dict[str, Array]] = []
     done = 0
@@ -127,7 +128,7 @@ def _observe(
             for name in taps:
                 values = outputs[name].max(axis=0).reshape(-1)
                 ranges[name] = np.maximum(ranges.get(name, values), values)
-        pieces.append({name: outputs[name] for name in snn.outputs})
+        pieces.append({name: outputs[name] for name in names})
         done += len(next(iter(feeds.values())))
         progress(done)
     seen = {name: (-ranges[f"{name}.{_LOW}"], ranges[f"{name}.{_HIGH}"]) for name in layers}
@@ -156,17 +157,18 @@ def _with_ranges(snn: SpikingModel) -> tuple[onnx.ModelProto, list[str]]:
 
 def _outputs(snn: SpikingModel, data: Dataset, progress: Callable[[int], None]) -> dict[str, Array]:
     """An SNN's outputs after its last step."""
-    runner, pieces, done = Runner(snn), [], 0
+    runner, names, pieces, done = Runner(snn), snn.comparable_outputs, [], 0
     for feeds, _ in data.batches(batch_size(snn)):
-        pieces.append(runner.run(feeds).outputs)
+        outputs = runner.run(feeds).outputs
+        pieces.append({name: outputs[name] for name in names})
         done += len(next(iter(feeds.values())))
         progress(done)
     return _joined(pieces)
 
 
 def _ann_outputs(ann: Source, snn: SpikingModel, data: Dataset) -> dict[str, Array]:
-    session = SampleSession(ann.model)
-    return _joined([session.run(feeds, snn.outputs) for feeds, _ in data.batches(batch_size(snn))])
+    session, names = SampleSession(ann.model), snn.comparable_outputs
+    return _joined([session.run(feeds, names) for feeds, _ in data.batches(batch_size(snn))])
 
 
 def _joined(pieces: list[dict[str, Array]]) -> dict[str, Array]:
@@ -183,22 +185,26 @@ def _cost(
     samples: int,
     random: bool,
 ) -> Cost:
-    first = next(iter(snn))
     numbers = [name for name in snn if np.issubdtype(snn[name].dtype, np.floating)]
     distance = sum(_squares(rounded[name] - snn[name]) for name in numbers)
     norm = sum(_squares(snn[name]) for name in numbers)
+    error = float(np.sqrt(distance / norm)) if norm else 0.0
     return Cost(
         samples=samples,
-        agreement=_agreement(snn[first], rounded[first]),
-        error=float(np.sqrt(distance / norm)) if norm else 0.0,
-        ann_agreement=_agreement(ann[first], rounded[first]),
-        snn_agreement=_agreement(ann[first], snn[first]),
+        agreement=_agreement(snn, rounded),
+        error=error if numbers else None,
+        ann_agreement=_agreement(ann, rounded),
+        snn_agreement=_agreement(ann, snn),
         random=random,
     )
 
 
-def _agreement(values: Array, others: Array) -> float | None:
-    left, right = classes(values), classes(others)
+def _agreement(outputs: Mapping[str, Array], others: Mapping[str, Array]) -> float | None:
+    """The share of samples with the same class in both, by the first output; None without any."""
+    if not outputs:
+        return None
+    name = next(iter(outputs))
+    left, right = classes(outputs[name]), classes(others[name])
     return None if left is None or right is None else float(np.mean(left == right))
 
 

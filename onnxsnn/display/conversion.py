@@ -46,6 +46,8 @@ def show_conversion(conversion: Conversion, target: str) -> None:
 
 def _cost(cost: Mapping[str, Any]) -> str:
     """What 8 bits cost, in a line."""
+    if cost["error"] is None:
+        return "what 8 bits cost is not known, as no output can be compared"
     samples = f"{cost['samples']} samples" + (" of noise" if cost["random"] else "")
     said = f"8 bits cost, on {samples}: outputs differ by {percent(cost['error'])}"
     if cost["agreement"] is None:

@@ -30,8 +30,9 @@ from onnxsnn.graph import (
 from onnxsnn.passes.report import Report
 from onnxsnn.session import Session, fixed_batch
 from onnxsnn.trial import same_but_for_axes
+from onnxsnn.value_sizes import decides_sizes
 
-__all__ = ["choose_branches"]
+__all__ = ["choose_branches", "decided_by_values"]
 
 _SIZES_OF = {"Shape", "Size"}
 
@@ -71,8 +72,7 @@ def _conditions(graph: Graph, condition: Tensor, data: Dataset) -> list[Array]:
     Of a fixed number of samples, both are for these. An If behind another is not decided before
     that is.
     """
-    before = nodes_before([condition])
-    if any(map(has_body, before)) or _reads_values(graph, condition, before):
+    if decided_by_values(graph, condition):
         return []
     session = Session(to_model(part_up_to(graph, [condition.name])))
     if not session.inputs:  # it is drawn at random
@@ -81,6 +81,16 @@ def _conditions(graph: Graph, condition: Tensor, data: Dataset) -> list[Array]:
     copies = (_copies(data, number) for number in ((1, 1) if fixed else (1, 2)))
     found = [session.run({name: feeds[name] for name in session.inputs}) for feeds in copies]
     return [values for outputs in found for values in outputs.values()]
+
+
+def decided_by_values(graph: Graph, condition: Tensor) -> bool:
+    """Whether more than sizes of the graph's inputs goes into a condition.
+
+    How much is found in the inputs is more, and so is what an If, Loop or Scan gives.
+    """
+    before = nodes_before([condition])
+    within = any(decides_sizes(node) or has_body(node) for node in before)
+    return within or _reads_values(graph, condition, before)
 
 
 def _fits_one(graph: Graph, node: Node, condition: Array, data: Dataset) -> bool:

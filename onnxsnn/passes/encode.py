@@ -13,6 +13,7 @@ becomes a neuron that can fire negative spikes.
    encoded too, once the axes that become the last one are merged: a state has samples on an axis.
 5. The first layer reads the input as a constant current, and is left alone; so is every
    layer that reads a linear function of the input.
+6. What is of a size that the values decide has no place for a potential, and stays analog.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from onnxsnn.passes.name_batch import batch_names, name_batch
 from onnxsnn.passes.report import Report
 from onnxsnn.ratenorm import SIGNED, place
 from onnxsnn.signals import Signal, Signals, weighted_input
+from onnxsnn.value_sizes import sized_by_values
 
 __all__ = ["encode"]
 
@@ -46,11 +48,13 @@ def encode(graph: Graph) -> Report:
     """
     graph.toposort()
     name_batch(graph)
-    encoder = _Encoder(graph)
+    encoder, varying = _Encoder(graph), sized_by_values(graph)
     for node in list(graph.nodes):
         position = weighted_input(node)
-        if position is not None and encoder.signals[node.inputs[position]] is Signal.ANALOG:
-            source = node.inputs[position]
+        if position is None or node.inputs[position].name in varying:
+            continue
+        source = node.inputs[position]
+        if encoder.signals[source] is Signal.ANALOG:
             node.inputs[position] = encoder.encoded(source, node)
     graph.toposort()
     return encoder.report

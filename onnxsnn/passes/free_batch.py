@@ -120,7 +120,7 @@ def _candidates(graph: Graph, batch: int) -> Iterator[Graph]:
 def _sound(graph: Graph, batch: int) -> Graph | None:
     """The graph for any batch; None where that would give samples something else."""
     (looped,) = loop_shapes(graph, batch)
-    graph = infer_shapes(graph, looped) if looped else graph
+    graph = infer_shapes(graph.copy(), looped) if looped else graph
     for candidate in _candidates(graph, batch):
         freed = _freed(candidate, batch)
         if freed is not None and _same_for_each_sample(graph, freed, batch):

@@ -14,7 +14,16 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from onnxsnn.errors import ModelError
-from onnxsnn.graph import Graph, Node, Tensor, constant, insert, resized, unique_name
+from onnxsnn.graph import (
+    Graph,
+    Node,
+    Tensor,
+    constant,
+    insert,
+    is_static_shape,
+    resized,
+    unique_name,
+)
 from onnxsnn.weights import weight_layer, write_as_matmul
 
 __all__ = ["keep_samples"]
@@ -36,13 +45,13 @@ def keep_samples(graph: Graph) -> Graph | None:
         if any(tensor.name in lacking for tensor in node.inputs):
             if not _moves(kept, node, lacking):
                 return None
-        elif _drops(node):
-            _resize(kept, node, lacking)
+        elif _drops(node) and not _resize(kept, node, lacking):
+            return None
     if not lacking:
         return None
     for tensor in kept.outputs:
-        if tensor.name in lacking and tensor.shape[:1] == [1]:
-            _merge(kept, tensor)
+        if tensor.name in lacking and tensor.shape[:1] == [1] and not _merge(kept, tensor):
+            return None
     try:
         return resized(kept, lambda sizes: sizes)
     except ModelError:  # a node does not take one axis more
@@ -69,15 +78,18 @@ def _takes_one(node: Node) -> bool:
     return index is not None and index.ndim == 0
 
 
-def _resize(graph: Graph, node: Node, lacking: set[str]) -> None:
-    """Let a node, which changes no value, give its shape with samples in front."""
+def _resize(graph: Graph, node: Node, lacking: set[str]) -> bool:
+    """Let a node, which changes no value, give its shape with samples in front, if it is known."""
     shape = list(node.outputs[0].shape)
+    if not all(isinstance(size, int) for size in shape):
+        return False
     if shape[:1] != [1]:
         lacking.add(node.outputs[0].name)
         shape = [1, *shape]
     name = unique_name(graph, f"{node.name}.shape")
     node.op, node.attrs = "Reshape", {}
     node.inputs = [node.inputs[0], gs.Constant(name, np.array(shape, np.int64))]
+    return True
 
 
 def _moves(graph: Graph, node: Node, lacking: set[str]) -> bool:
@@ -86,8 +98,7 @@ def _moves(graph: Graph, node: Node, lacking: set[str]) -> bool:
     if any(shape is None for shape in [*shapes, *(tensor.shape for tensor in node.outputs)]):
         return False
     if node.op in _RESIZES:
-        _resize(graph, node, lacking)
-        return True
+        return _resize(graph, node, lacking)
     axes = max(map(len, shapes))
     lacking.update(tensor.name for tensor in node.outputs if len(tensor.shape) <= axes)
     return _move_gemm(graph, node) if node.op == "Gemm" else _move_axes(graph, node, axes)
@@ -144,11 +155,18 @@ def _moved(axis: int) -> int:
     return axis + 1 if axis >= 0 else axis
 
 
-def _merge(graph: Graph, tensor: Tensor) -> None:
-    """Let an output whose first axis is of size 1, which passes for that of the samples, be so."""
+def _merge(graph: Graph, tensor: Tensor) -> bool:
+    """Let an output whose first axis is of size 1, which passes for that of the samples, be so.
+
+    Returns:
+        whether its other sizes are known, so that it can.
+    """
+    if not is_static_shape(tensor.shape):
+        return False
     (node,) = tensor.inputs
     apart = gs.Variable(unique_name(graph, f"{tensor.name}.apart"), tensor.dtype)
     node.outputs = [apart if output is tensor else output for output in node.outputs]
     sizes = np.array([-1, *tensor.shape[1:]], np.int64)
     shape = gs.Constant(unique_name(graph, f"{tensor.name}.shape"), sizes)
     insert(graph, "Reshape", [apart, shape], tensor)
+    return True

@@ -14,7 +14,7 @@ from onnxsnn.analysis.layers import SAMPLES, Analysis, analyse
 from onnxsnn.analysis.target import Target, target_of
 from onnxsnn.arrays import Array
 from onnxsnn.data import Dataset
-from onnxsnn.model import SpikingModel
+from onnxsnn.model import SpikingModel, compared_outputs
 from onnxsnn.runtime.dataset import batch_size
 from onnxsnn.runtime.early_exit import classes
 from onnxsnn.runtime.runner import Runner
@@ -170,7 +170,7 @@ def _flips(snn: SpikingModel, ann: Source, data: Dataset, steps: int) -> list[Fl
 
 def _candidates(snn: SpikingModel, ann: Source, data: Dataset, steps: int) -> Iterator[Flip]:
     """Samples whose class changed, or is not the ANN's, and whose outputs can be drawn."""
-    name, session, runner = snn.outputs[0], SampleSession(ann.model), Runner(snn)
+    name, session, runner = compared_outputs(snn)[0], SampleSession(ann.model), Runner(snn)
     start = 0
     for feeds, labels in data.batches(batch_size(snn)):
         wanted = classes(session.run(feeds, [name])[name])

@@ -9,6 +9,7 @@ import numpy as np
 
 from onnxsnn.arrays import Array
 from onnxsnn.data import Dataset
+from onnxsnn.errors import DataError
 from onnxsnn.model import SpikingModel
 from onnxsnn.runtime.runner import Runner
 from onnxsnn.session import join
@@ -81,4 +82,18 @@ def run_dataset(
 
 
 def _stacked(steps: list[dict[str, Array]]) -> dict[str, Array]:
-    return {name: np.stack([outputs[name] for outputs in steps]) for name in steps[0]}
+    """Outputs of every step, [T, ...].
+
+    Raises:
+        DataError: a step gave more than another.
+    """
+    stacked = {}
+    for name in steps[0]:
+        values = [outputs[name] for outputs in steps]
+        if len({array.shape for array in values}) > 1:
+            raise DataError(
+                f"how much output {name!r} holds, the values decide, and it is another number "
+                "after each step; leave --every-step out"
+            )
+        stacked[name] = np.stack(values)
+    return stacked

@@ -28,6 +28,7 @@ import numpy as np
 from onnxsnn.arrays import Array
 from onnxsnn.data import Dataset
 from onnxsnn.errors import DataError, UsageError
+from onnxsnn.model import compared_outputs
 from onnxsnn.runtime.dataset import batch_size
 from onnxsnn.runtime.runner import Runner
 
@@ -42,7 +43,7 @@ class EarlyRun:
     """What a run with early exit gives.
 
     Attributes:
-        outputs: of each sample at its exit, by name.
+        outputs: of each sample at its exit, by name; those of `comparable_outputs`.
         timesteps: the step at which each sample was done, [N].
         spikes: that each sample had fired by then, [N]; 0 where the runner counts no rates.
     """
@@ -76,8 +77,9 @@ def run_early(
         DataError: the outputs do not have one row per sample.
     """
     exits = Exits(_samples(inputs), margin, runner.model.delay)
+    names = compared_outputs(runner.model)
     for outputs in runner.steps(inputs, runner.model.steps(timesteps), lambda: ~exits.done):
-        exits.see(outputs, runner.spikes)
+        exits.see({name: outputs[name] for name in names}, runner.spikes)
         if exits.done.all():
             break
     return EarlyRun(exits.outputs, exits.timesteps, exits.spikes)
@@ -109,10 +111,12 @@ def calibrate_margin(
     if not (0 < agreement <= 1 and 0 < error <= 1):
         raise UsageError("agreement and error are shares: more than 0, and 1 at most")
     steps = runner.model.steps(timesteps)
+    names = compared_outputs(runner.model)
     failing: list[float] = []
     for feeds, _ in data.batches(batch_size(runner.model)):
         certainty = _Certainty(_samples(feeds), runner.model.delay)
-        failing.extend(_failing(list(runner.steps(feeds, steps)), certainty, error))
+        history = [{name: o[name] for name in names} for o in runner.steps(feeds, steps)]
+        failing.extend(_failing(history, certainty, error))
         progress(len(failing), len(data))
     allowed = len(failing) - math.ceil(agreement * len(failing))
     highest = sorted(failing, reverse=True)[allowed]

@@ -25,6 +25,7 @@ from onnxsnn.data import Dataset
 from onnxsnn.graph import Graph, to_model
 from onnxsnn.ratenorm import rate_norms, set_threshold
 from onnxsnn.session import Session
+from onnxsnn.value_sizes import nothing_to_compare, sized_by_values
 
 __all__ = ["fit_rate_inference"]
 
@@ -59,6 +60,9 @@ def fit_rate_inference(
         statistics: of their inputs, by node name.
         data: unlabelled samples, of which the first 128 are used.
         progress: called with the candidates done and all.
+
+    Raises:
+        DataError: no output can be compared.
     """
     trial = _Trial(graph, statistics, data)
     layers = len(trial.layers)
@@ -95,6 +99,10 @@ class _Trial:
         self._statistics = [statistics[node.name] for node in self.layers]
         self._thresholds = [node.inputs[1].values for node in self.layers]
         self._model = to_model(graph)
+        varying = sized_by_values(graph)
+        self._names = [tensor.name for tensor in graph.outputs if tensor.name not in varying]
+        if not self._names:
+            raise nothing_to_compare([tensor.name for tensor in graph.outputs])
         self._constants = {t.name: t for t in self._model.graph.initializer}
         self._batches = [feeds for feeds, _ in data.spread(_SAMPLES).batches(32)]
         self._expected = self._outputs(np.full(len(self.layers), 2.0**20))  # nothing is clipped
@@ -119,7 +127,7 @@ class _Trial:
             values = (theta * share).astype(np.float32)
             self._constants[name].CopyFrom(onnx.numpy_helper.from_array(values, name))
         session = Session(self._model)
-        results = [session.run(feeds) for feeds in self._batches]
+        results = [session.run(feeds, self._names) for feeds in self._batches]
         joined = [
             np.concatenate([np.atleast_1d(result[name]) for result in results])
             for name in results[0]

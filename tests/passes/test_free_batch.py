@@ -7,6 +7,7 @@ from onnx import TensorProto
 from onnxsnn.graph import from_model
 from onnxsnn.passes.clean import clean
 from onnxsnn.passes.free_batch import free_batch
+from tests.loops import recurrent
 from tests.models import Builder, assert_same, outputs_of, uniform
 
 
@@ -175,6 +176,15 @@ def test_a_batch_stays_where_the_graph_mixes_samples(batch):
     assert not report.changed
     assert f"stays {batch}" in report.warnings[0]
     assert graph.inputs[0].shape[0] == batch
+
+
+def test_shapes_stay_known_where_a_loop_does_not_let_the_batch_go():
+    b = recurrent("Loop", batch=2)
+    b.op("ReduceMax", axes=[0], keepdims=1)
+    graph, report = free_batch(clean(b.graph())[0])
+    assert "stays 2" in report.warnings[0]
+    (rectified,) = (node.outputs[0] for node in graph.nodes if node.op == "Relu")
+    assert rectified.shape == [2, 6, 8]
 
 
 def test_symbolic_batch_is_left_as_it_is():

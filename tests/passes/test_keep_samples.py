@@ -104,3 +104,13 @@ def test_what_does_not_take_another_axis_is_not_touched():
     graph = clean(b.graph())[0]
     assert keep_samples(graph) is None
     assert graph.outputs[0].shape == [3, 3]
+
+
+def test_sizes_that_values_decide_are_none_to_write_down():
+    b = Builder((3, 6), batch=1)
+    squeezed(b)
+    every = b.op("ReduceMax", b.last, axes=[1], keepdims=0)
+    positive = b.op("Greater", every, b.constant(0.0))
+    b.op("Compress", "t0", positive, axis=0)
+    b.op("Unsqueeze", b.last, whole(b, 2))
+    assert keep_samples(clean(b.graph())[0]) is None

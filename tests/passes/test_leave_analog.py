@@ -1,0 +1,60 @@
+"""leave_analog: behind as much as the values decide, nothing is taken for a neuron."""
+
+import pytest
+
+from onnxsnn import Runner, convert
+from onnxsnn.errors import UnsupportedError
+from onnxsnn.operators import rectifier_limit
+from onnxsnn.passes.leave_analog import leave_analog
+from tests.models import assert_same, dataset, outputs_of, uniform
+from tests.networks import detector, residual_network
+
+X = uniform(24, 3, 8, 8)
+
+
+def head(rectifier):
+    """A detector, and two layers that look at what is found."""
+    d = detector()
+    d.builder.gemm(6)
+    if rectifier == "Clip":
+        d.builder.clip(0.3)
+    else:
+        d.builder.op(rectifier)
+    d.builder.gemm(3)
+    return d
+
+
+@pytest.mark.parametrize("rectifier", ["Relu", "Clip"])
+def test_rectifiers_there_keep_their_values_and_are_none(rectifier):
+    d = head(rectifier)
+    graph = d.builder.graph(d.boxes, d.builder.last)
+    report = leave_analog(graph)
+    assert report.actions == {f"{rectifier} left analog": 1}
+    assert ["(2)" in warning for warning in report.warnings] == [True]
+    assert sum(rectifier_limit(node) is not None for node in graph.nodes) == 1
+    model = d.builder.model(d.boxes, d.builder.last)
+    assert_same(outputs_of(model, x=X), outputs_of(graph, x=X))
+    assert not leave_analog(graph).changed
+
+
+def test_nothing_is_to_do_elsewhere():
+    report = leave_analog(residual_network().graph())
+    assert not report.changed
+    assert not report.warnings
+
+
+@pytest.mark.parametrize("activation", ["Relu", "Clip", "HardSwish"])
+@pytest.mark.parametrize("correct", [None, True])
+def test_snn_computes_these_layers_on_what_it_found(tmp_path, activation, correct):
+    d = head(activation)
+    path = d.builder.save(tmp_path / "m.onnx", d.boxes, d.builder.last)
+    conversion = convert(path, dataset(x=X), timesteps=4, correct=correct)
+    assert any("stay analog (2)" in warning for warning in conversion.warnings)
+    assert len(conversion.snn.spikes) == 1
+    assert Runner(conversion.snn).run(X).outputs[d.builder.last].shape[1:] == (3,)
+
+
+def test_strict_refuses_them(tmp_path):
+    d = head("Relu")
+    with pytest.raises(UnsupportedError, match="without --strict"):
+        convert(d.builder.save(tmp_path / "m.onnx"), dataset(x=X), strict=True)
