@@ -1,5 +1,7 @@
 """leave_analog: behind as much as the values decide, nothing is taken for a neuron."""
 
+import onnx
+import onnx.utils
 import pytest
 
 from onnxsnn import Runner, convert
@@ -47,11 +49,14 @@ def test_nothing_is_to_do_elsewhere():
 @pytest.mark.parametrize("correct", [None, True])
 def test_snn_computes_these_layers_on_what_it_found(tmp_path, activation, correct):
     d = head(activation)
-    path = d.builder.save(tmp_path / "m.onnx", d.boxes, d.builder.last)
+    path = d.builder.save(tmp_path / "m.onnx", d.boxes, d.picked, d.builder.last)
     conversion = convert(path, dataset(x=X), timesteps=4, correct=correct)
     assert any("stay analog (2)" in warning for warning in conversion.warnings)
     assert len(conversion.snn.spikes) == 1
-    assert Runner(conversion.snn).run(X).outputs[d.builder.last].shape[1:] == (3,)
+    outputs = Runner(conversion.snn).run(X).outputs
+    model = onnx.utils.Extractor(d.builder.model()).extract_model([d.picked], [d.builder.last])
+    expected = outputs_of(model, **{d.picked: outputs[d.picked]})
+    assert_same(expected, {d.builder.last: outputs[d.builder.last]})
 
 
 def test_strict_refuses_them(tmp_path):
