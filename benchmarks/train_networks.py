@@ -6,6 +6,7 @@
     preact     PreActResNet-18 of width 16 (He et al. 2016), the shortcut behind BN and ReLU
     vgg-avg    VGG-16 of width 16 (Simonyan and Zisserman 2015), average pooling
     vgg-max    the same with MaxPool
+    preact-32, vgg-avg-32, vgg-max-32  of twice the width
 
 Run it with the folder that holds the four idx.gz files of Fashion-MNIST; a network that is
 in the cache already is not trained again:
@@ -246,6 +247,9 @@ RECIPES = {
     "preact": Recipe(preact, 4),
     "vgg-avg": Recipe(lambda: vgg(nn.AvgPool2d), 5),
     "vgg-max": Recipe(lambda: vgg(nn.MaxPool2d), 5),
+    "preact-32": Recipe(lambda: preact(32), 4),
+    "vgg-avg-32": Recipe(lambda: vgg(nn.AvgPool2d, 32), 5),
+    "vgg-max-32": Recipe(lambda: vgg(nn.MaxPool2d, 32), 5),
 }
 
 
