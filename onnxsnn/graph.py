@@ -154,7 +154,10 @@ _OWN_DOMAINS = {None, "", "ai.onnx", functions.DOMAIN}
 
 
 def infer_shapes(graph: Graph, known: Mapping[str, list[Any]] | None = None) -> Graph:
-    """The same graph with the shapes of its tensors inferred anew; some may be known, by name."""
+    """A graph with the shapes of its tensors inferred anew; some may be known, by name.
+
+    The graph that is given loses its own: give a copy of one that is still needed.
+    """
     known = known or {}
     for tensor in graph.tensors().values():
         inner = isinstance(tensor, gs.Variable) and tensor.inputs

@@ -27,7 +27,7 @@ from onnxsnn.neurons import NEURONS, RECTIFYING_NEURONS, Neuron
 from onnxsnn.passes.spike import State
 from onnxsnn.passes.unrounded import unrounded
 from onnxsnn.session import fixed_batch
-from onnxsnn.value_sizes import nothing_to_compare, sized_by_values
+from onnxsnn.value_sizes import comparable_outputs, nothing_to_compare
 
 __all__ = [
     "FORMAT",
@@ -279,8 +279,8 @@ class SpikingModel:
     @property
     def comparable_outputs(self) -> list[str]:
         """Names of the outputs that are compared with the ANN's: not those of value_sizes."""
-        varying = sized_by_values(self.graph())
-        return [name for name in self.outputs if name not in varying]
+        known = comparable_outputs(self.graph())  # states among them
+        return [name for name in self.outputs if name in known]
 
     @property
     def state_size(self) -> int:

@@ -13,7 +13,13 @@ from onnxsnn.graph import Graph, Node, Tensor, describe, is_float, nodes_before
 from onnxsnn.ratenorm import rate_norms
 from onnxsnn.signals import Signal, Signals
 
-__all__ = ["decides_sizes", "nothing_to_compare", "refuse_changing_sizes", "sized_by_values"]
+__all__ = [
+    "comparable_outputs",
+    "decides_sizes",
+    "nothing_to_compare",
+    "refuse_changing_sizes",
+    "sized_by_values",
+]
 
 _DECIDE = {"Compress", "NonMaxSuppression", "NonZero", "Unique"}
 
@@ -73,6 +79,12 @@ def refuse_changing_sizes(graph: Graph) -> None:
                 f"{describe(norm)} cannot spike: how much it is made of, {describe(deciding)} "
                 "decides in each step; convert the network in front of that"
             )
+
+
+def comparable_outputs(graph: Graph) -> list[str]:
+    """Names of the outputs that are compared: those whose size the values do not decide."""
+    varying = sized_by_values(graph)
+    return [tensor.name for tensor in graph.outputs if tensor.name not in varying]
 
 
 def nothing_to_compare(names: Collection[str]) -> DataError:

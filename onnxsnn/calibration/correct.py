@@ -48,7 +48,7 @@ from onnxsnn.neurons import Neuron
 from onnxsnn.operators import constant_operand, varying_tensors
 from onnxsnn.passes.report import Report
 from onnxsnn.ratenorm import RECTIFYING, SIGNED, is_rate_norm, limits_of, rate_norms, set_threshold
-from onnxsnn.value_sizes import sized_by_values
+from onnxsnn.value_sizes import comparable_outputs, sized_by_values
 from onnxsnn.weights import weight_layer
 
 __all__ = ["CorrectionReport", "correct_network"]
@@ -203,8 +203,8 @@ def _output_error(bench: Bench) -> float:
     Whole numbers, classes say, are not compared, and neither is what value_sizes finds; of these
     alone, it is 0.
     """
-    outputs, left_out = bench.reference.outputs, sized_by_values(bench.reference)
-    names = [tensor.name for tensor in outputs if is_float(tensor) and tensor.name not in left_out]
+    known = comparable_outputs(bench.reference)
+    names = [t.name for t in bench.reference.outputs if is_float(t) and t.name in known]
     if not names:
         return 0.0
     errors, powers = np.zeros((2, len(names)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -77,13 +77,15 @@ def integer_network(
     """
     samples = _noise(snn) if data is None else data.spread(_SAMPLES)
     total = 2 * len(samples)
+    names = snn.comparable_outputs
     measured, made = _in_thresholds(snn)
-    seen, expected = _observe(measured, samples, lambda done: progress(done, total))
+    seen, expected = _observe(measured, names, samples, lambda done: progress(done, total))
     graph = measured.graph()
     report = integer(graph, snn.neurons, seen)
     rounded = SpikingModel.build(graph, measured.states, snn.metadata, measured.layers)
-    found = _outputs(rounded, samples, lambda done: progress(len(samples) + done, total))
-    cost = _cost(expected, found, _ann_outputs(ann, snn, samples), len(samples), data is None)
+    found = _outputs(rounded, names, samples, lambda done: progress(len(samples) + done, total))
+    analog = _ann_outputs(ann, names, samples, batch_size(snn))
+    cost = _cost(expected, found, analog, len(samples), data is None)
     metadata = {**snn.metadata, "integer": asdict(cost)}
     rounded = SpikingModel.build(graph, measured.states, metadata, measured.layers)
     return IntegerNetwork(rounded, [made, report], cost)
@@ -114,12 +116,12 @@ def _noise(snn: SpikingModel) -> Dataset:
 
 
 def _observe(
-    snn: SpikingModel, data: Dataset, progress: Callable[[int], None]
+    snn: SpikingModel, names: Sequence[str], data: Dataset, progress: Callable[[int], None]
 ) -> tuple[dict[str, tuple[Array, Array]], dict[str, Array]]:
     """The range of every channel's currents, by convolution, and the SNN's last outputs."""
     model, layers = _with_ranges(snn)
     taps = [f"{layer}.{bound}" for layer in layers for bound in (_LOW, _HIGH)]
-    runner, names = Runner(replace(snn, model=model), taps=taps), snn.comparable_outputs
+    runner = Runner(replace(snn, model=model), taps=taps)
     ranges: dict[str, Array] = {}
     pieces: list[dict[str, Array]] = []
     done = 0
@@ -155,9 +157,11 @@ def _with_ranges(snn: SpikingModel) -> tuple[onnx.ModelProto, list[str]]:
     return model, [node.name for node in layers]
 
 
-def _outputs(snn: SpikingModel, data: Dataset, progress: Callable[[int], None]) -> dict[str, Array]:
-    """An SNN's outputs after its last step."""
-    runner, names, pieces, done = Runner(snn), snn.comparable_outputs, [], 0
+def _outputs(
+    snn: SpikingModel, names: Sequence[str], data: Dataset, progress: Callable[[int], None]
+) -> dict[str, Array]:
+    """An SNN's outputs of these names, after its last step."""
+    runner, pieces, done = Runner(snn), [], 0
     for feeds, _ in data.batches(batch_size(snn)):
         outputs = runner.run(feeds).outputs
         pieces.append({name: outputs[name] for name in names})
@@ -166,9 +170,9 @@ def _outputs(snn: SpikingModel, data: Dataset, progress: Callable[[int], None]) 
     return _joined(pieces)
 
 
-def _ann_outputs(ann: Source, snn: SpikingModel, data: Dataset) -> dict[str, Array]:
-    session, names = SampleSession(ann.model), snn.comparable_outputs
-    return _joined([session.run(feeds, names) for feeds, _ in data.batches(batch_size(snn))])
+def _ann_outputs(ann: Source, names: Sequence[str], data: Dataset, batch: int) -> dict[str, Array]:
+    session = SampleSession(ann.model)
+    return _joined([session.run(feeds, names) for feeds, _ in data.batches(batch)])
 
 
 def _joined(pieces: list[dict[str, Array]]) -> dict[str, Array]:

@@ -43,8 +43,8 @@ def loop_branches(graph: Graph, sizes_known: bool) -> Report:
 def _wrap(graph: Graph, node: Node) -> None:
     """Let a Loop of one turn run the node, and give what that turn gives."""
     name = node.name
-    turn, going = (gs.Variable(f"{name}.{role}", t, []) for role, t in _TURN.items())
-    same = gs.Variable(f"{name}.same", np.bool_, [])
+    turn = gs.Variable(f"{name}.turn", np.int64, [])
+    going, same = (gs.Variable(f"{name}.{role}", np.bool_, []) for role in ("going", "same"))
     outputs = list(node.outputs)
     found = [gs.Variable(f"{t.name}.found", t.dtype, t.shape) for t in outputs]
     node.outputs = found
@@ -61,6 +61,3 @@ def _wrap(graph: Graph, node: Node) -> None:
     insert(graph, "Loop", [once, always], *turns, attrs={"body": body})
     for stacked, output in zip(turns, outputs, strict=True):
         insert(graph, "Squeeze", [stacked, axis], output)
-
-
-_TURN = {"turn": np.int64, "going": np.bool_}

@@ -25,7 +25,7 @@ from onnxsnn.data import Dataset
 from onnxsnn.graph import Graph, to_model
 from onnxsnn.ratenorm import rate_norms, set_threshold
 from onnxsnn.session import Session
-from onnxsnn.value_sizes import nothing_to_compare, sized_by_values
+from onnxsnn.value_sizes import comparable_outputs, nothing_to_compare
 
 __all__ = ["fit_rate_inference"]
 
@@ -99,8 +99,7 @@ class _Trial:
         self._statistics = [statistics[node.name] for node in self.layers]
         self._thresholds = [node.inputs[1].values for node in self.layers]
         self._model = to_model(graph)
-        varying = sized_by_values(graph)
-        self._names = [tensor.name for tensor in graph.outputs if tensor.name not in varying]
+        self._names = comparable_outputs(graph)
         if not self._names:
             raise nothing_to_compare([tensor.name for tensor in graph.outputs])
         self._constants = {t.name: t for t in self._model.graph.initializer}
