@@ -101,7 +101,7 @@ def convert(
         correct: fit each layer's weights, thresholds, initial potentials and biases to what the
             SNN really emits, layer by layer; it takes about as long as three runs over the data,
             and the fits, and as much again with binary neurons in large maps. None for a quick
-            fit on up to 128 of the samples, where thresholds are those of `fit`, there is no
+            fit on up to 256 of the samples, where thresholds are those of `fit`, there is no
             delay, and the neuron starts where its kind does; False for thresholds alone. Neurons
             of fewer than 16 values per channel in those samples keep what they have.
         anytime: let the correction make neurons fire early, so that the outputs are near the ANN's

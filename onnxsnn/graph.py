@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -304,13 +304,26 @@ def same_rank(left: Tensor, right: Tensor) -> bool:
     )
 
 
-def unique_name(graph: Graph, base: str) -> str:
-    """`base`, with a number behind it where a tensor or a node has that name already."""
-    tensors = (node.inputs for node in graph.nodes), (node.outputs for node in graph.nodes)
-    lists = itertools.chain([graph.inputs, graph.outputs, graph.nodes], *tensors)
-    taken = {named.name for named in itertools.chain.from_iterable(lists)}
+def unique_name(graph: Graph, base: str, ending: str = "") -> str:
+    """`base`, with a number behind it where a tensor or a node has that name already.
+
+    Bodies inside the graph count. With `ending` behind it, the name is free too.
+    """
+    taken = set(_names(graph))
+    for body in graph.subgraphs(recursive=True):
+        taken.update(_names(body))
     candidates = itertools.chain([base], (f"{base}_{number}" for number in itertools.count(1)))
-    return next(name for name in candidates if name not in taken)
+    return next(name for name in candidates if taken.isdisjoint({name, name + ending}))
+
+
+def _names(graph: Graph) -> Iterator[str]:
+    """Of all tensors and nodes of a graph."""
+    for named in (*graph.inputs, *graph.outputs):
+        yield named.name
+    for node in graph.nodes:
+        yield node.name
+        for tensor in (*node.inputs, *node.outputs):
+            yield tensor.name
 
 
 def insert(
@@ -439,8 +452,16 @@ def replace_reads(old: Tensor, new: Tensor) -> None:
 
 
 def replace_everywhere(graph: Graph, old: Tensor, new: Tensor) -> None:
-    """Let everything that reads `old` read `new`; a graph output keeps its name and shape."""
+    """Let everything that reads `old` read `new`; a graph output keeps its name and shape.
+
+    Nothing gives `old` any more; where both are graph outputs, or `new` is given from outside, a
+    node copies it.
+    """
     replace_reads(old, new)
+    outputs = {id(output) for output in graph.outputs}
+    if id(old) in outputs and (id(new) in outputs or not new.inputs):
+        insert(graph, "Identity", [new], old)
+        return
     for position, output in enumerate(graph.outputs):
         if output is old:
             graph.outputs[position] = new

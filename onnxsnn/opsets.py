@@ -4,8 +4,8 @@ onnx's converter rewrites what is written otherwise in newer opsets, but not two
 mean something else there by the same words:
 
 1. Resize of opset 10, and Upsample, lie on the corners of pixels ("asymmetric") and round down,
-   or up where they shrink (as ONNX Runtime does); since opset 11, Resize lies on their centres
-   and rounds half down, unless told.
+   or up along axes that shrink (as ONNX Runtime does); since opset 11, Resize lies on their
+   centres and rounds half down, unless told, in one way along all axes.
 2. Hardmax before opset 13 is one over its axis and all behind it, and over its axis alone since.
 """
 
@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper, version_converter
+from onnx import numpy_helper, version_converter
 
+from onnxsnn.arrays import Array
 from onnxsnn.errors import ModelError
 from onnxsnn.graph import opset_of
 from onnxsnn.parts import Parts, constants_of, graphs_of
@@ -77,15 +78,32 @@ def _flatten_hardmax(graph: onnx.GraphProto) -> None:
 def _resize_from_corners(graph: onnx.GraphProto) -> None:
     """Tell every Resize what Resize meant before opset 11."""
     constants = constants_of(graph)
+    nodes = []
     for node in graph.node:
         if node.op_type == "Resize":
             scales = constants.get(node.input[2])
-            shrinks = scales is not None and np.any(numpy_helper.to_array(scales) < 1)
-            settings = {
-                "coordinate_transformation_mode": "asymmetric",
-                "nearest_mode": "ceil" if shrinks else "floor",
-            }
-            node.attribute.extend(helper.make_attribute(*item) for item in settings.items())
+            known = np.ones(1) if scales is None else numpy_helper.to_array(scales)
+            nodes += _resizes(node, known)
+        else:
+            nodes.append(node)
+    graph.ClearField("node")
+    graph.node.extend(nodes)
+
+
+def _resizes(node: onnx.NodeProto, scales: Array) -> list[onnx.NodeProto]:
+    """A Resize as it was; as two where one axis grows and another shrinks, by their nearest."""
+    parts = Parts(node)
+    parts.attributes["coordinate_transformation_mode"] = "asymmetric"
+    nearest = parts.attributes.get("mode", b"nearest") == b"nearest"
+    rounds = {"nearest_mode": "ceil" if np.any(scales < 1) else "floor"}
+    read = list(parts.inputs)
+    if nearest and np.any(scales < 1) and np.any(scales > 1):
+        grown = parts.array(np.maximum(scales, 1))
+        growing = {**parts.attributes, "nearest_mode": "floor"}
+        read[0] = parts.add("Resize", read[0], read[1], grown, **growing)
+        read[2] = parts.array(np.minimum(scales, 1))
+    parts.add("Resize", *read, gives=parts.outputs[0], **parts.attributes, **rounds)
+    return parts.nodes
 
 
 def _first_line(error: Exception) -> str:

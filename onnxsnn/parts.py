@@ -11,7 +11,7 @@ from onnx import helper, numpy_helper
 
 from onnxsnn.arrays import Array
 
-__all__ = ["Parts", "constants_of", "graphs_of"]
+__all__ = ["Parts", "constants_of", "graphs_of", "write_constants_out"]
 
 
 class Parts:
@@ -80,12 +80,59 @@ class Parts:
 
 
 def constants_of(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
-    """The constants of a graph, by name."""
+    """The constants of a graph, by name, but for text."""
     found = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
-        values = node.attribute if node.op_type == "Constant" else ()
-        found.update((node.output[0], entry.t) for entry in values if entry.name == "value")
+        value = _value_of(node)
+        if value is not None:
+            found[node.output[0]] = value
     return found
+
+
+def write_constants_out(graph: onnx.GraphProto) -> None:
+    """Let every constant be a dense tensor: onnx-graphsurgeon reads no others as what they are."""
+    for part in graphs_of(graph):
+        for node in part.node:
+            value = _value_of(node)
+            if value is not None:
+                del node.attribute[:]
+                node.attribute.append(helper.make_attribute("value", value))
+        part.initializer.extend(map(_dense, part.sparse_initializer))
+        part.ClearField("sparse_initializer")
+
+
+def _value_of(node: onnx.NodeProto) -> onnx.TensorProto | None:
+    """What a Constant holds; None for text, and for any other node."""
+    if node.op_type != "Constant" or not node.attribute:
+        return None
+    (attribute,) = node.attribute
+    if attribute.name == "value":
+        value: onnx.TensorProto = attribute.t
+        return value
+    if attribute.name == "sparse_value":
+        return _dense(attribute.sparse_tensor)
+    kind = _KINDS.get(attribute.name)
+    values = helper.get_attribute_value(attribute)
+    return None if kind is None else numpy_helper.from_array(np.array(values, kind))
+
+
+_KINDS = {
+    "value_float": np.float32,
+    "value_floats": np.float32,
+    "value_int": np.int64,
+    "value_ints": np.int64,
+}
+
+
+def _dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:
+    """A tensor whose values have places in all of it, [n], or along each of its axes, [n, axes]."""
+    values, places = map(numpy_helper.to_array, (sparse.values, sparse.indices))
+    dense = np.zeros(sparse.dims, values.dtype)
+    if places.ndim == 1:
+        dense.reshape(-1)[places] = values
+    else:
+        dense[tuple(places.T)] = values
+    return numpy_helper.from_array(dense, sparse.values.name)
 
 
 def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

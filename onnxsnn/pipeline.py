@@ -77,8 +77,11 @@ def prepare(
     refuse_unsupported(graph)
     graph = line.did(*free_batch(graph))
     graph = line.did(graph, unflatten(graph))
-    if verify:
-        line.verify_on(next(data.batches(1))[0] if data else _random_feeds(graph), graph, source)
+    if verify or source.precisions:
+        feeds = next(data.batches(1))[0] if data else _random_feeds(graph)
+        outputs = line.compare_reading(feeds, graph, source)
+        if verify:
+            line.verify_on(feeds, outputs)
     folded = fold_normalization(graph)
     graph = line.did(graph, folded)
     graph = _if_it_did(line, graph, leave_analog(graph))
@@ -118,18 +121,24 @@ class Pipeline:
         self._feeds: Mapping[str, Array] | None = None
         self._outputs: dict[str, Array] = {}
 
-    def verify_on(self, feeds: Mapping[str, Array], graph: Graph, source: Source) -> None:
-        """From here on, compare the outputs for these feeds; those of the file to begin with."""
-        self._feeds = feeds
-        self._outputs = Session(to_model(graph)).run(feeds)
+    def verify_on(self, feeds: Mapping[str, Array], outputs: dict[str, Array]) -> None:
+        """From here on, compare the outputs for these feeds with what they are so far."""
+        self._feeds, self._outputs = feeds, outputs
+
+    def compare_reading(
+        self, feeds: Mapping[str, Array], graph: Graph, source: Source
+    ) -> dict[str, Array]:
+        """Warn where a network as it is read gives other outputs than its file; the former."""
+        outputs = Session(to_model(graph)).run(feeds)
         given = Session(source.model).run(feeds)
-        floats = [n for n in self._outputs if np.issubdtype(given[n].dtype, np.floating)]
-        read = max((_difference(given[n], self._outputs[n]) for n in floats), default=0.0)
+        floats = [name for name in outputs if np.issubdtype(given[name].dtype, np.floating)]
+        read = max((_difference(given[name], outputs[name]) for name in floats), default=0.0)
         if not read <= (_PRECISION if source.precisions else _TOLERANCE):
             self.warnings.append(
                 f"the outputs of the network as it is read differ from those of the file by "
                 f"{read:.2g} of their greatest value"
             )
+        return outputs
 
     def did(self, graph: Graph, report: Report) -> Graph:
         """Note what a pass did to the graph, which is given back."""

@@ -31,6 +31,7 @@ _MOVES = {
     "ReduceSum", "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose",
     "Unsqueeze",
 }  # of numbers that are not negative, they make no negative ones  # fmt: skip
+_OF_EITHER = {*_MOVES, "ArgMax", "ArgMin", "Resize", "Shape", "Size"}  # real or whole, alike
 _NOT_NEGATIVE = {"Abs", "Exp", "HardSigmoid", "Relu", "Sigmoid", "Softmax", "Sqrt"}
 
 
@@ -86,9 +87,13 @@ def dequantize(graph: Graph) -> None:
 
     Shapes, and types of what lies between, are to be inferred anew.
     """
+    graph.toposort()
     for node in graph.nodes:
-        if node.op == "Constant" and "value" in node.attrs:
-            node.outputs[0].to_constant(node.attrs["value"].values).inputs.clear()
+        values = node.attrs.get("value") if node.op == "Constant" else None
+        if node.op == "Identity" and constant(node.inputs[0]) is not None:
+            values = node.inputs[0]
+        if values is not None:
+            node.outputs[0].to_constant(values.values).inputs.clear()
     graph.cleanup().toposort()
     _Dequantizer(graph).run()
     graph.cleanup().toposort()
@@ -112,6 +117,8 @@ class _Dequantizer:
                 rule(self, node)
             elif node.op in {*_MOVES, "Resize"}:
                 self.move(node)
+            if node.op in _QUANTIZED or (rule is None and node.op not in _OF_EITHER):
+                self.read_whole(node)
             self._note_sign(node)
         for position, tensor in enumerate(self.graph.outputs):
             if id(tensor) in self.levels:
@@ -120,8 +127,28 @@ class _Dequantizer:
     def move(self, node: Node) -> None:
         """What a node gives stands for whole numbers as what it reads."""
         if id(node.inputs[0]) in self.levels:
+            levels = self.single(node)
             for tensor in node.outputs:
-                self.stands_for(tensor, *self.levels[id(node.inputs[0])])
+                self.stands_for(tensor, *levels)
+
+    def single(self, node: Node) -> tuple[Array, Array]:
+        """One scale and zero point for all that a node reads: of many, the axis may move."""
+        scale, zero = self.levels[id(node.inputs[0])]
+        if scale.size > 1:
+            scale, zero = _whole_levels(zero)
+            node.inputs[0] = self.whole(node.inputs[0], zero)
+            self.stands_for(node.inputs[0], scale, zero)
+        return scale, zero
+
+    def read_whole(self, node: Node) -> None:
+        """Let a node that knows of no scale read whole numbers, of their type, as it did."""
+        for position, tensor in enumerate(node.inputs):
+            if id(tensor) in self.levels:
+                scale, zero = self.levels[id(tensor)]
+                if node.op == "Cast" and node.attrs["to"] == onnx.TensorProto.FLOAT:
+                    node.inputs[position] = self.whole(tensor, np.zeros_like(zero))
+                else:
+                    node.inputs[position] = self._rounded(tensor, scale, zero)
 
     def _note_sign(self, node: Node) -> None:
         """Note what cannot be negative."""
@@ -191,9 +218,20 @@ class _Dequantizer:
         self._note_sign(node)
         self.round(exact, output, scale, zero)
 
-    def round(self, source: Tensor, output: Tensor, scale: Tensor, zero: Tensor | None) -> None:
-        """Let a tensor be another that is not rounded any more, but cut off, if that is at 0."""
-        worth, nothing = _levels(scale, zero, 0, 0)
+    def round(
+        self,
+        source: Tensor,
+        output: Tensor,
+        scale: Tensor,
+        zero: Tensor | None,
+        axes: int = 0,
+        axis: int = 0,
+    ) -> None:
+        """Let a tensor be another that is not rounded any more, but cut off, if that is at 0.
+
+        Of so many axes, one may have a scale each.
+        """
+        worth, nothing = _levels(scale, zero, axes, axis)
         self.stands_for(output, worth, nothing)
         least, most = _limits(nothing.dtype)
         self.clip(source, output, least, most)
@@ -201,16 +239,20 @@ class _Dequantizer:
     def clip(self, source: Tensor, output: Tensor, least: float, most: float) -> None:
         """Let a real tensor be another, cut off as its whole numbers are, if that is at 0."""
         scale, zero = self.levels[id(output)]
-        limit = float(np.max((most - zero.astype(np.float32)) * scale))
+        limits = (most - zero.astype(np.float32)) * scale
+        limit = self.number(np.max(limits))
         rectifier = self._rectifier_of(source)
         positive = rectifier is not None or self._is_positive(source)
         if rectifier is not None:
-            _lower(rectifier, self.number(0), self.number(limit))
+            _lower(rectifier, self.number(0), limit)
         rectifies = bool(np.all(zero == least))
-        if positive or not rectifies:
+        if limits.size > 1 and (rectifier is not None or (rectifies and not positive)):
+            rectified = self.made("Relu", source) if rectifier is None else source
+            insert(self.graph, "Min", [rectified, self.number(limits)], output)
+        elif positive or not rectifies:
             insert(self.graph, "Identity", [source], output)
         else:
-            insert(self.graph, "Clip", [source, self.number(0), self.number(limit)], output)
+            insert(self.graph, "Clip", [source, self.number(0), limit], output)
         if positive or rectifies:
             self.not_negative.add(id(output))
 
@@ -221,7 +263,8 @@ class _Dequantizer:
             if any(tensor is output for output in self.graph.outputs):
                 return None
             node = tensor.inputs[0]
-            if node.op != "Identity":
+            limited = node.op == "Min" and constant(node.inputs[-1]) is not None
+            if node.op != "Identity" and not limited:
                 return node if node.op == "Relu" or _clips_from_0(node) else None
             tensor, readers = node.inputs[0], 1
         return None
@@ -230,14 +273,25 @@ class _Dequantizer:
         """An output of the model, in whole numbers as it was."""
         scale, zero = self.levels[id(tensor)]
         name, tensor.name = tensor.name, unique_name(self.graph, f"{tensor.name}.real")
+        whole = self._rounded(tensor, scale, zero)
+        whole.name, whole.shape = name, tensor.shape
+        return whole
+
+    def _rounded(self, tensor: Tensor, scale: Array, zero: Array) -> Tensor:
+        """The whole numbers that a real tensor stands for, of their type."""
         least, most = _limits(zero.dtype)
         steps = self.made("Round", self.made("Div", tensor, self.number(scale)))
         shifted = self.made("Add", steps, self.number(zero))
         cut = self.made("Clip", shifted, self.number(least), self.number(most))
-        whole = gs.Variable(name, zero.dtype, tensor.shape)
         kind = onnx.helper.np_dtype_to_tensor_dtype(zero.dtype)
-        insert(self.graph, "Cast", [cut], whole, attrs={"to": kind})
+        whole = self.made("Cast", cut, to=kind)
+        whole.dtype = zero.dtype
         return whole
+
+
+def _whole_levels(zero: Array) -> tuple[Array, Array]:
+    """Scale and zero point of whole numbers that stand for themselves, of a zero point's type."""
+    return np.ones((), np.float32), np.zeros((), zero.dtype)
 
 
 def _levels(scale: Tensor, zero: Tensor | None, axes: int, axis: int) -> tuple[Array, Array]:
@@ -291,9 +345,11 @@ def _quantize(work: _Dequantizer, node: Node) -> None:
     if point is None:
         point = gs.Constant("onnxsnn.zero", np.zeros((), _kind_given(node.attrs)))
     if held is None:
-        output = node.outputs[0]
+        output, axis = node.outputs[0], node.attrs.get("axis", 1)
+        if values.shape is None and scale.values.size > 1:
+            return
         remove(work.graph, node)
-        work.round(values, output, scale, point)
+        work.round(values, output, scale, point, len(values.shape or ()), axis)
         return
     worth, nothing = _levels(scale, point, held.ndim, node.attrs.get("axis", 1))
     whole = np.clip(np.round(held / worth) + nothing, *_limits(nothing.dtype))
@@ -427,7 +483,9 @@ def _of_whole_numbers(operator: str) -> Callable[[_Dequantizer, Node], None]:
 
 def _add(work: _Dequantizer, node: Node) -> None:
     """A bias of whole numbers, as it was added to sums of them."""
-    if any(id(tensor) in work.sums for tensor in node.inputs):
+    if not any(id(tensor) in work.sums for tensor in node.inputs):
+        work.read_whole(node)
+    else:
         kind = onnx.TensorProto.FLOAT
         terms = [t if id(t) in work.sums else work.made("Cast", t, to=kind) for t in node.inputs]
         work.become(node, "Add", *terms)
@@ -439,8 +497,8 @@ def _clip(work: _Dequantizer, node: Node) -> None:
     least, most = (constant(bound) for bound in bounds) if len(bounds) == 2 else (None, None)
     held = constant(values)
     if least is None or most is None:
-        return
-    if held is not None and held.dtype.kind != "f":
+        work.read_whole(node)
+    elif held is not None and held.dtype.kind != "f":
         node.outputs[0].to_constant(np.clip(held, least, most)).inputs.clear()
     elif id(values) in work.levels:
         output = node.outputs[0]
@@ -460,11 +518,25 @@ def _relu(work: _Dequantizer, node: Node) -> None:
     work.move(node)
 
 
+def _join(work: _Dequantizer, node: Node) -> None:
+    """Of whole numbers, which stand for others in each place where their scales differ."""
+    known = [work.levels.get(id(tensor)) for tensor in node.inputs]
+    found = [levels for levels in known if levels is not None]
+    if not found:
+        return
+    scale, zero = found[0]
+    alike = [levels is not None and all(map(np.array_equal, levels, found[0])) for levels in known]
+    if not all(alike) or scale.size > 1:
+        scale, zero = _whole_levels(zero)
+        node.inputs = [work.whole(tensor, zero) for tensor in node.inputs]
+    work.stands_for(node.outputs[0], scale, zero)
+
+
 def _pad(work: _Dequantizer, node: Node) -> None:
     """With what the whole number stands for."""
     if id(node.inputs[0]) not in work.levels:
         return
-    scale, zero = work.levels[id(node.inputs[0])]
+    scale, zero = work.single(node)
     held = constant(node.inputs[2]) if len(node.inputs) > 2 else None
     whole = np.zeros((), np.float32) if held is None else held.astype(np.float32)
     value = work.number(((whole - zero) * scale).reshape(-1)[0])
@@ -491,4 +563,11 @@ _QUANTIZED: dict[str, Callable[[_Dequantizer, Node], None]] = {
     "QLinearWhere": _where,
     "QuantizeLinear": _quantize,
 }
-_RULES = {**_QUANTIZED, "Add": _add, "Clip": _clip, "Pad": _pad, "Relu": _relu}
+_RULES = {
+    **_QUANTIZED,
+    "Add": _add,
+    "Clip": _clip,
+    "Concat": _join,
+    "Pad": _pad,
+    "Relu": _relu,
+}

@@ -144,6 +144,8 @@ def _threshold(source: Tensor, axis: int, limit: Array, origin: Node) -> Array:
     axes = rank(source, origin)
     channels = source.shape[axis] if axes else 1
     shape = [1] * axes
+    if channels == 0:
+        raise UnsupportedError(f"{describe(origin)} works on no channels; export without it")
     if isinstance(channels, int):
         vector = per_channel(limit, axes, axis, channels)
         if axes:

@@ -89,7 +89,7 @@ def _holds_weights(node: Node) -> bool:
 
 def weighted_input(node: Node) -> int | None:
     """The position of what a layer of constant weights reads; None for any other node."""
-    if node.op not in _WEIGHTED:
+    if node.op not in _WEIGHTED or len(node.inputs) < 2:  # an Einsum of one operand moves it
         return None
     moving = [p for p, t in enumerate(node.inputs) if constant(t) is None and not t.is_empty()]
     return moving[0] if len(moving) == 1 else None

@@ -17,6 +17,7 @@ from onnxsnn.graph import Graph, from_model, infer_shapes, opset_of
 from onnxsnn.inputs import InputSpec
 from onnxsnn.model import input_specs, kind_of
 from onnxsnn.opsets import to_opset
+from onnxsnn.parts import write_constants_out
 from onnxsnn.precision import other_precisions, to_single_precision
 from onnxsnn.quantized import dequantize, fewest_levels, is_quantized
 from onnxsnn.session import make_session
@@ -57,6 +58,7 @@ class Source:
             ModelError: onnx cannot bring the model to that opset, or infer its shapes.
         """
         model = take_apart(onnx.inliner.inline_local_functions(self.model))
+        write_constants_out(model.graph)
         model = to_single_precision(model)
         graph = from_model(to_opset(model, MINIMUM_OPSET))
         if is_quantized(model):

@@ -60,10 +60,9 @@ class WeightLayer:
 
     def scale_output(self, scale: Array) -> None:
         """Multiply output channel i by `scale[i]`."""
-        bias = self.bias * scale
         self._set_weight(self.weight * self._along_outputs(scale))
-        if np.any(bias):
-            self._set_bias(bias)
+        if np.any(self.bias):
+            self._set_bias(self.bias * scale)
 
     def shift_output(self, shift: Array) -> None:
         """Add `shift[i]` to output channel i."""

@@ -8,6 +8,7 @@ import onnxruntime as ort
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
 from onnx.backend.test.case.node import collect_testcases
 
 from onnxsnn import IntegrateAndFire, Runner, SpikingModel, convert, load_source
@@ -15,7 +16,7 @@ from onnxsnn.errors import ModelError, UnsupportedError, UsageError
 from onnxsnn.session import SampleSession, Session
 from onnxsnn.thresholds import METHODS
 from tests.loops import BODIES, recurrent
-from tests.models import Builder, dataset, outputs_of, uniform
+from tests.models import Builder, assert_same, dataset, outputs_of, uniform
 from tests.networks import STRUCTURES, average_network, networks, residual_network
 
 X = uniform(24, 3, 8, 8)
@@ -553,3 +554,58 @@ def test_networks_that_drop_the_axis_of_one_sample_take_many(tmp_path, drop, bat
     found = Runner(conversion.snn).run(X).outputs[b.last]
     assert found.shape == expected.shape == (24,)
     assert relative_error(found, expected) < 0.02
+
+
+@pytest.mark.parametrize("form", ["value_float", "value_floats", "sparse_value", "sparse"])
+def test_constants_of_any_form_are_float32(tmp_path, form):
+    """onnx-graphsurgeon would make numbers of them that no operator takes beside float32."""
+    b, x = Builder((4,), opset=18), uniform(9, 4)
+    places = numpy_helper.from_array(np.array([1, 3]))
+    values = numpy_helper.from_array(np.array([0.5, 0.25], np.float32), "k")
+    sparse = helper.make_sparse_tensor(values, places, [4])
+    values_of = {"value_float": 0.2, "value_floats": [0.1, 0.2, 0.3, 0.4], "sparse_value": sparse}
+    if form in values_of:
+        b.nodes.append(helper.make_node("Constant", [], ["k"], **{form: values_of[form]}))
+    b.op("Max", b.op("Sigmoid", "x"), "k")
+    b.gemm(5, inputs=4)
+    b.relu()
+    b.gemm(3)
+    model = b.undeclared()
+    if form == "sparse":
+        model.graph.sparse_initializer.append(sparse)
+    onnx.save(model, tmp_path / "m.onnx")
+    source = load_source(tmp_path / "m.onnx")
+    assert_same(outputs_of(source.model, x=x), outputs_of(source.graph(), x=x))
+    conversion = convert(source, dataset(x=x), timesteps=4, verify=True)
+    assert max(conversion.differences.values()) < 1e-5
+
+
+def test_a_body_may_have_names_that_the_conversion_would_give(tmp_path):
+    b, x = Builder((5, 4)), uniform(6, 5, 4)
+    b.op("MatMul", b.relu(), b.normal(4, 4))
+    body = helper.make_graph(
+        [
+            helper.make_node("Add", ["one", "part"], ["step"]),
+            helper.make_node("Identity", ["step"], ["given"]),
+        ],
+        "body",
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", 4]) for n in ("one", "part")],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", 4]) for n in ("step", "given")],
+    )
+    start = b.op("ReduceMean", b.last, axes=[1], keepdims=0)
+    b.op("Scan", start, b.nodes[1].output[0], body=body, num_scan_inputs=1, count=2,
+         scan_input_axes=[1], scan_output_axes=[1])  # fmt: skip
+    b.op("MatMul", b.relu(), b.normal(4, 3))
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x), timesteps=256).snn
+    found = Runner(snn).run(x).outputs[b.last]
+    assert_same({"y": outputs_of(b.model(), x=x)[b.last]}, {"y": found}, 0.02)
+
+
+def test_a_bias_of_each_sample_of_a_fixed_batch_converges(tmp_path):
+    b, x = Builder((6,), batch=3), uniform(12, 6)
+    b.op("Gemm", "x", b.normal(6, 5), b.normal(3, 1))
+    b.relu()
+    b.op("Gemm", b.last, b.normal(5, 4), b.normal(3, 4))
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x), timesteps=256).snn
+    found, expected = Runner(snn).run(x[:3]).outputs, outputs_of(b.model(), x=x[:3])
+    assert_same(expected, found, 0.02)

@@ -58,3 +58,10 @@ def test_what_onnx_cannot_convert_says_so():
     model.graph.node[0].op_type = "Unheard"
     with pytest.raises(ModelError, match="export it again with opset"):
         to_opset(model, MINIMUM_OPSET)
+
+
+@pytest.mark.parametrize("mode", ["linear", "nearest"])
+def test_resize_that_grows_one_axis_and_shrinks_another(mode):
+    b = Builder((3, 4, 4), opset=10)
+    b.op("Resize", "x", b.constant([1, 1, 1.5, 0.6]), mode=mode)
+    check(b)

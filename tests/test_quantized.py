@@ -348,3 +348,83 @@ def test_weights_with_a_scale_for_each_block(tmp_path, zero):
     b.op("MatMul", "x", held)
     source = load_source(b.save(tmp_path / "m.onnx"))
     assert error(run(to_model(source.graph()), x), run(b.model(), x)) < 1e-6
+
+
+def each(b, x, scales, kind, axis=1):
+    """Rounded, by a scale for each channel."""
+    levels = b.constant(scales), b.constant(np.zeros(len(scales)), kind)
+    whole = b.op("QuantizeLinear", x, *levels, axis=axis)
+    return whole, levels
+
+
+SCALES = [0.004, 0.001, 0.008]
+
+
+@pytest.mark.parametrize("rectified", [False, True])
+@pytest.mark.parametrize("kind", [np.int8, np.uint8])
+@pytest.mark.parametrize("size", [3, 4])
+def test_scales_of_channels(tmp_path, kind, rectified, size):
+    """Cut off at a limit of each channel's own, where that rectifies."""
+    b, x = Builder((3, size, size)), uniform(8, 3, size, size)
+    x = x if kind is np.uint8 or rectified else x * 0.05
+    b.conv(3)
+    whole, levels = each(b, b.relu() if rectified else b.last, SCALES, kind)
+    b.op("DequantizeLinear", whole, *levels, axis=1)
+    b.conv(2)
+    b.relu()
+    source = load_source(b.save(tmp_path / "m.onnx"))
+    assert error(run(to_model(source.graph()), x), run(b.model(), x)) < 0.02
+    assert "Min" in [node.op for node in source.graph().nodes] or kind is np.int8
+
+
+@pytest.mark.parametrize("moved", ["Transpose", "Pad", "Concat"])
+def test_channels_with_scales_of_their_own_may_move(tmp_path, moved):
+    b, x = Builder((3, 4, 5)), uniform(8, 3, 4, 5) * 0.1
+    whole, levels = each(b, "x", SCALES, np.int8)
+    axis = 1
+    if moved == "Transpose":
+        whole, axis = b.op("Transpose", whole, perm=[0, 2, 3, 1]), 3
+    elif moved == "Pad":
+        whole = b.op("Pad", whole, b.constant([0, 0, 1, 1] * 2, np.int64), b.constant(9, np.int8))
+    else:
+        levels = [b.op("Concat", each_, each_, axis=0) for each_ in levels]
+        whole = b.op("Concat", whole, whole, axis=1)
+    b.op("DequantizeLinear", whole, *levels, axis=axis)
+    source = load_source(b.save(tmp_path / "m.onnx"))
+    assert error(run(to_model(source.graph()), x), run(b.model(), x)) < 0.03
+
+
+def test_whole_numbers_of_two_scales_side_by_side(tmp_path):
+    b, x = Builder((6,)), uniform(9, 6)
+    zero, scales = b.constant(0, np.uint8), [b.constant(s) for s in (0.01, 0.03)]
+    parts = []
+    for scale in scales:
+        b.op("Gemm", "x", b.normal(6, 5))
+        parts.append(b.op("QuantizeLinear", b.relu(), scale, zero))
+    b.op("DequantizeLinear", b.op("Concat", *parts, axis=1), scales[0], zero)
+    source = load_source(b.save(tmp_path / "m.onnx"))
+    assert error(run(to_model(source.graph()), x), run(b.model(), x)) < 0.02
+
+
+def test_whole_numbers_are_what_others_read(tmp_path):
+    """A dequantization written out, and a maximum of bytes."""
+    b, x = Builder((6,)), uniform(9, 6)
+    zero, scale = b.constant(128, np.uint8), b.constant(0.01)
+    whole = b.op("QuantizeLinear", "x", scale, zero)
+    b.op("Sub", b.op("Cast", whole, to=TensorProto.FLOAT), b.constant(128))
+    real = b.op("Mul", b.last, scale)
+    larger = b.op("Max", whole, b.constant(150, np.uint8))
+    b.op("Add", real, b.op("DequantizeLinear", larger, scale, zero))
+    source = load_source(b.save(tmp_path / "m.onnx"))
+    assert error(run(to_model(source.graph()), x), run(b.model(), x)) < 0.02
+
+
+def test_scales_may_be_constants_in_any_form(tmp_path):
+    b, x = Builder((6,)), uniform(9, 6)
+    b.nodes.append(onnx.helper.make_node("Constant", [], ["scale"], value_float=0.01))
+    copied, zero = b.op("Identity", "scale"), b.constant(0, np.int8)
+    b.op("DequantizeLinear", b.op("QuantizeLinear", "x", copied, zero), "scale", zero)
+    source = load_source(b.save(tmp_path / "m.onnx"))
+    assert source.levels == 255
+    assert [node.op for node in source.graph().nodes] == ["Identity", "Identity"]
+    assert error(run(to_model(source.graph()), x), run(b.model(), x)) < 0.02

@@ -119,3 +119,9 @@ def test_network_of_rectifiers_and_pooling_is_driven_by_spikes_throughout():
     b.relu()
     b.head()
     refuse_analog(encoded(b))
+
+
+def test_an_einsum_of_one_tensor_is_no_layer_of_weights():
+    b = Builder((5, 6))
+    b.op("Einsum", "x", equation="nld->ndl")
+    assert weighted_input(b.graph().nodes[-1]) is None

@@ -61,7 +61,9 @@ def _pad(node: Node, axis: int, sizes: tuple[int, int], reach: int, stride: int)
     if mode == "VALID":
         return 0
     small, large = sorted(sizes) if node.op == "Conv" else sizes
-    return same_padding(mode, small, large, stride, reach + 1)[0]
+    more = node.attrs.get("output_padding", [0] * space)[axis]
+    side = "SAME_LOWER" if mode == "NOTSET" else mode  # what is odd, in front
+    return same_padding(side, small, large, stride, reach + 1 + more)[0]
 
 
 def _gathered(sizes: tuple[int, int], taps: Array, stride: int, pad: int) -> Array:

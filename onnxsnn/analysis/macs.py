@@ -27,7 +27,8 @@ def macs(node: Node) -> int | None:
 
     A convolution does a kernel per output value, a transposed one per input value, a product
     of matrices the length of the common axis per output value, a recurrent layer all its
-    weights per element of the sequence.
+    weights per element of the sequence, attention each query with each key and each share with
+    each value.
 
     Returns:
         0 for operators without products of weights; None where a size is not known, and for a
@@ -67,6 +68,8 @@ def _product(node: Node) -> int:
 def _einsum(node: Node) -> int:
     """One for each value of all indices together."""
     terms = node.attrs["equation"].replace(" ", "").split("->")[0].split(",")
+    if len(terms) == 1:
+        return 0  # sums, or a transposition
     sizes: dict[str, int | str | None] = {}
     for term, tensor in zip(terms, node.inputs, strict=True):
         for index, size in zip(_indices(term, len(tensor.shape)), tensor.shape, strict=True):
@@ -82,6 +85,13 @@ def _indices(term: str, axes: int) -> list[str]:
     return [*before, *(str(len(others) - place) for place in others), *behind]
 
 
+def _attention(node: Node) -> int:
+    """Q [..., L, any], K [..., S, any], what is cached of K likewise."""
+    read = node.inputs[1::3][:2]  # K, and what is cached of it
+    keys = sum(_volume(tensor.shape[-2:-1]) for tensor in read if not tensor.is_empty())
+    return keys * (_volume(node.inputs[0].shape) + _volume(node.outputs[0].shape))
+
+
 def _recurrent(node: Node) -> int:
     """Weights [directions, gates * hidden, inputs] and [directions, gates * hidden, hidden]."""
     sequence, weights, recurrence = (tensor.shape for tensor in node.inputs[:3])
@@ -89,6 +99,7 @@ def _recurrent(node: Node) -> int:
 
 
 _COUNTED = {
+    "Attention": _attention,
     "Conv": _convolution,
     "ConvTranspose": _transposed_convolution,
     "DeformConv": _convolution,

@@ -95,12 +95,13 @@ def instrument(snn: SpikingModel, feeds: Mapping[str, Array]) -> Instrumented:
 def _sized(graph: Graph, snn: SpikingModel, feeds: Mapping[str, Array]) -> list[Node]:
     """The nodes, copied, with the shapes of what those with products read and write."""
     nodes = [node for node in graph.nodes if macs(node) != 0 and not has_body(node)]
-    inner = {t.name for node in nodes for t in [*node.inputs, *node.outputs] if t.inputs}
+    around = [t for node in nodes for t in [*node.inputs, *node.outputs] if not t.is_empty()]
+    inner = {tensor.name for tensor in around if tensor.inputs}
     (values,) = Runner(snn, taps=sorted(inner - set(snn.outputs))).steps(feeds, 1)
     copied = graph.copy()
     for name, tensor in copied.tensors().items():
         found = {**feeds, **values}.get(name)
-        if found is not None:
+        if found is not None and constant(tensor) is None:
             tensor.shape = list(found.shape)
     return list(copied.nodes)
 
@@ -206,7 +207,8 @@ def _padded(events: _Events, node: Node) -> Tensor | None:
     arriving = events[node.inputs[0]]
     if arriving is None or node.attrs.get("mode", "constant") != "constant":
         return _moved(events, node)
-    return events.make("Pad", [arriving, *node.inputs[1:2]])
+    nothing, axes = gs.Variable.empty(), node.inputs[3:]
+    return events.make("Pad", [arriving, node.inputs[1], *([nothing, *axes] if axes else [])])
 
 
 def _together(events: _Events, node: Node) -> Tensor | None:

@@ -83,8 +83,8 @@ _WHOLE = _Effort((1.0, 0.4, 0.1), 2**13, 2**23, observations=2**15, equations=2*
 _QUICK = _Effort((0.5,), 2**9, 2**21, observations=2**12, equations=2**9)
 _STEPS = 2**9  # of all samples together, that a quick correction runs
 _QUICK_SAMPLES = 32, 64  # at least, and at most,
-_PRODUCTS = 2**35  # but more in a network that has no more products in all steps of them,
-_CHEAP_SAMPLES = 128  # as many as these;
+_PRODUCTS = 2**37  # but more in a network that has no more products in all steps of them,
+_CHEAP_SAMPLES = 256  # as many as these;
 _WIDE_SAMPLES = 16  # and where maps are wide, as few as these:
 _WIDE_VALUES = 2**24  # those samples of which a layer has so many values
 _FEWEST = 16  # values per channel: from fewer, nothing is learnt

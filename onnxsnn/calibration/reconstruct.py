@@ -31,6 +31,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from onnxsnn.arrays import Array, Floats
 from onnxsnn.calibration.cut import Bench, mean_currents
@@ -134,7 +135,8 @@ class _Ridge:
         self._columns = self._rows.swapaxes(1, 2)
         self._dual = rows.shape[1] < rows.shape[2]
         products = self._rows @ self._columns if self._dual else self._columns @ self._rows
-        self._powers, self._axes = np.linalg.eigh(products)  # [G, any], [G, any, any]
+        with threadpool_limits(1, "blas"):  # several wait for each other at every column
+            self._powers, self._axes = np.linalg.eigh(products)  # [G, any], [G, any, any]
         self._power = np.trace(products, axis1=1, axis2=2) / rows.shape[2]  # [G]
 
     def _mean_of(self, values: Floats) -> Floats:

@@ -85,11 +85,13 @@ class _Parts:
     Attributes:
         carried: what the Loop carries: by name of what a step gives, the name of what it reads
             of the step before; None for what only the read-out needs.
-        first, body: what names begin with in the first step, and in the Loop.
+        first, body, last: what names begin with in the first step, in the Loop, and in the step
+            before it.
     """
 
     first: str
     body: str
+    last: str
     static: list[onnx.NodeProto] = field(default_factory=list)
     stepped: list[onnx.NodeProto] = field(default_factory=list)
     readout: list[onnx.NodeProto] = field(default_factory=list)
@@ -113,8 +115,9 @@ def _split(snn: SpikingModel) -> _Parts:
         if needed.intersection(node.output) or states.intersection(node.input):
             needed.update(filter(None, [*node.input, *node.output]))
 
-    first, body = (_free_name(snn.model.graph, base) for base in ("first/", "loop/"))
-    parts = _Parts(first, body, carried={state.output: state.input for state in snn.states})
+    names = ("first/", "loop/", "last/")
+    first, body, last = (_free_name(snn.model.graph, base) for base in names)
+    parts = _Parts(first, body, last, carried={state.output: state.input for state in snn.states})
     wanted = set(snn.outputs)
     for node in nodes:
         if not moving.intersection(node.output):
@@ -169,7 +172,7 @@ def _loop(
     """
     names = _prefixed(parts.made, parts.body)
     before = {
-        after: f"{parts.body}{state}" if state else f"{names[after]}.last"
+        after: f"{parts.body}{state}" if state else f"{parts.last}{after}"
         for after, state in parts.carried.items()
     }
     names |= {state: before[after] for after, state in parts.carried.items() if state}

@@ -8,8 +8,8 @@
 3. x + (f(x) - x), as straight-through estimators write it, becomes f(x).
 4. Identity, and Dropout, Cast, Transpose and Gather where they change nothing, go.
 5. Shapes are put together along axis 0, not -1.
-6. Gemm has alpha = beta = 1, no transposed left operand and a bias vector; a MatMul of two
-   axes by a constant is a Gemm. (The Add behind it is folded with the normalizations.)
+6. Gemm has alpha = beta = 1 and a bias vector; a MatMul of two axes by a constant is a Gemm.
+   (The Add behind it is folded with the normalizations.)
 7. A recurrent layer's first state of zeros is left out: that is what it starts with anyway,
    however large the batch.
 8. A Loop or Scan lists all that its body reads: see `passes/carry_captures.py`.
@@ -178,7 +178,8 @@ def _does_nothing(node: Node) -> bool:
         before, after = node.inputs[0].dtype, node.outputs[0].dtype
         return None not in (before, after) and np.dtype(before) == np.dtype(after)
     if node.op == "Dropout":
-        training = constant(node.inputs[2]) if len(node.inputs) > 2 else np.array(False)
+        given = len(node.inputs) > 2 and not node.inputs[2].is_empty()
+        training = constant(node.inputs[2]) if given else np.array(False)
         mask_is_read = len(node.outputs) > 1 and bool(node.outputs[1].outputs)
         return training is not None and not training.any() and not mask_is_read
     return False
@@ -219,11 +220,20 @@ def _canonical_gemm(graph: Graph, node: Node) -> None:
     if alpha != 1.0:
         node.inputs[1] = _new_constant(graph, node, "weight", weight * np.float32(alpha))
     for bias in biases:
-        rows = bias.shape[0] if bias.ndim == 2 else 1  # of several, each sample has its own
-        shape = (outputs,) if rows == 1 else (rows, outputs)
-        if beta != 1.0 or bias.shape != shape:
-            values = np.broadcast_to(bias * np.float32(beta), (rows, outputs)).reshape(shape)
-            node.inputs[2] = _new_constant(graph, node, "bias", np.ascontiguousarray(values))
+        scaled = bias * np.float32(beta)
+        if bias.ndim == 2 and len(bias) > 1:
+            _add_rows(graph, node, scaled)
+        elif beta != 1.0 or bias.shape != (outputs,):
+            vector = np.array(np.broadcast_to(scaled.reshape(-1), (outputs,)))
+            node.inputs[2] = _new_constant(graph, node, "bias", vector)
+
+
+def _add_rows(graph: Graph, node: Node, rows: Array) -> None:
+    """Let each sample of a fixed batch have a bias of its own by an Add."""
+    (output,) = node.outputs
+    product = gs.Variable(unique_name(graph, f"{node.name}.product"), output.dtype, output.shape)
+    node.inputs, node.outputs = node.inputs[:2], [product]
+    insert(graph, "Add", [product, _new_constant(graph, node, "rows", rows)], output)
 
 
 def _canonical_states(graph: Graph) -> None:

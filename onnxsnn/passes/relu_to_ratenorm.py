@@ -26,7 +26,9 @@ from onnxsnn.graph import (
     Node,
     Tensor,
     channel_axis,
+    constant,
     data_input,
+    per_channel,
     remove,
     replace_everywhere,
     sole_consumer,
@@ -80,18 +82,26 @@ def _rewrite(graph: Graph, node: Node, limit: Array) -> None:
     if before is not None and bound is not None and sole_consumer(graph, source) is node:
         source, limit = data_input(before), np.minimum(limit, bound)
     after = sole_consumer(graph, output)
-    bound = _upper_bound(after)
-    if after is not None and bound is not None:
+    while after is not None and (bound := _upper_bound(after)) is not None:
         output, limit = after.outputs[0], np.minimum(limit, bound)
         remove(graph, after)
+        after = sole_consumer(graph, output)
     remove(graph, node)
     place(graph, RECTIFYING, node, node.name, source, output, channel_axis(source), limit)
 
 
 def _upper_bound(node: Node | None) -> Array | None:
-    """What a Min clips at; None where the node is no Min by a positive constant."""
+    """What a Min clips at; None where the node is no Min by a positive constant per channel."""
     bound = constant_operand(node) if node is not None and node.op == "Min" else None
-    return bound if bound is not None and np.all(bound > 0) else None
+    if node is None or bound is None or not np.all(bound > 0):
+        return None
+    return bound if bound.size == 1 or _is_per_channel(bound, data_input(node)) else None
+
+
+def _is_per_channel(values: Array, tensor: Tensor) -> bool:
+    axis, shape = channel_axis(tensor), tensor.shape
+    known = shape is not None and isinstance(shape[axis], int)
+    return known and per_channel(values, len(shape), axis, shape[axis]) is not None
 
 
 def _drop_rounding(graph: Graph, norm: Node) -> float | None:
@@ -120,7 +130,7 @@ def _rounding_after(graph: Graph, norm: Node) -> float | None:
     reader = sole_consumer(graph, tensor)
     while reader is not None and reader.op in ("Mul", "Div"):
         factor = constant_operand(reader)
-        if factor is None:
+        if factor is None or (reader.op == "Div" and constant(reader.inputs[0]) is not None):
             return None
         levels = levels / factor if reader.op == "Div" else levels * factor
         tensor = reader.outputs[0]

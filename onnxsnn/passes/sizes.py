@@ -117,8 +117,11 @@ def _reshape(before: Sequence[Any], after: Sequence[Any]) -> list[int] | None:
         sizes, 0 for that of the input's axis at the same place, -1 for one at most.
     """
     sizes = _solved(before, after)
-    if _open(sizes) == _open(before) and _known(sizes) != _known(before):
+    old, new = _open(before), _open(sizes)
+    if old == new and _known(sizes) != _known(before):
         return None  # a name that an exporter gave to another size
+    if old > new:
+        return None  # likewise: a size cannot be lost
     target = [
         size if isinstance(size, int) else 0 if before[i : i + 1] == [size] else -1
         for i, size in enumerate(sizes)

@@ -289,7 +289,7 @@ class _Spiker:
 
         The input's sizes are left open where the default's and the state's differ.
         """
-        name = unique_name(self.graph, base if base == role else f"{base}.{role}")
+        name = unique_name(self.graph, base if base == role else f"{base}.{role}", ending=".next")
         sizes = shape if shape is not None else [None] * default.ndim
         open_sizes = [
             mine if mine == its else None for mine, its in zip(default.shape, sizes, strict=True)

@@ -311,3 +311,45 @@ def test_mistakes_are_named(tmp_path):
     snn = snn_of(STRUCTURES["vgg"](), tmp_path, X)
     with pytest.raises(UsageError, match="1 or more"):
         energy(snn, dataset(x=X), 0)
+
+
+@pytest.mark.parametrize(
+    "more", [{"output_shape": [12, 9]}, {"output_shape": [13, 12], "auto_pad": "SAME_UPPER"},
+             {"output_shape": [13, 12], "output_padding": [1, 1]}]
+)  # fmt: skip
+def test_fan_out_of_a_transposed_convolution_of_a_given_size(more):
+    read = (2, 6, 5)
+    model = layer_of_ones("ConvTranspose", read, (2, 3, 3, 4), strides=[2, 2], **more)
+    np.testing.assert_allclose(predicted(model, read), weights_met(model, read))
+
+
+def test_padding_of_named_axes_is_counted(tmp_path):
+    b, x = Builder((3, 6, 6), opset=18), uniform(4, 3, 6, 6)
+    b.conv(4)
+    b.relu()
+    b.op("Pad", b.last, b.constant([1, 1], np.int64), "", b.constant([-1], np.int64))
+    b.conv(2)
+    snn = snn_of(b, tmp_path, x)
+    assert energy(snn, dataset(x=x)).synaptic_operations[-1] > 0
+
+
+def test_a_recurrent_layer_without_its_first_output_is_counted(tmp_path):
+    b, x = Builder((7, 6)), uniform(4, 7, 6)
+    sequence = b.op("Transpose", b.relu(), perm=[1, 0, 2])
+    b.op("GRU", sequence, b.normal(1, 15, 6), b.normal(1, 15, 5), hidden_size=5, count=2)
+    b.nodes[-1].output[0] = ""
+    b.op("Squeeze", b.nodes[-1].output[1], b.constant([0], np.int64))
+    b.gemm(3, inputs=5)
+    snn = snn_of(b, tmp_path, x)
+    assert energy(snn, dataset(x=x)).analog_macs[-1] > 0
+
+
+def test_a_constant_output_counts_for_nothing(tmp_path):
+    b, x = Builder((6,)), uniform(4, 6)
+    b.gemm(5)
+    b.relu()
+    b.gemm(3)
+    given = b.last
+    held = b.op("Identity", b.nodes[0].input[1])
+    snn = convert(b.save(tmp_path / "m.onnx", given, held), dataset(x=x), timesteps=T).snn
+    assert energy(snn, dataset(x=x)).ann_macs == 6 * 5 + 5 * 3

@@ -80,3 +80,16 @@ def test_unknown_shape_gives_none():
     b.conv(4)
     node = b.graph().nodes[-1]
     assert macs(node) is None
+
+
+def test_einsum_of_one_tensor_moves_it():
+    b = Builder((5, 6))
+    b.op("Einsum", "x", equation="nld->ndl")
+    assert last_macs(b) == 0
+
+
+def test_attention_meets_each_query_with_each_key_and_its_share_with_each_value():
+    b = Builder((2, 5, 8), opset=23)
+    keys, values = (b.constant(b.random.normal(size=(1, 2, 7, n))) for n in (8, 3))
+    b.op("Attention", "x", keys, values)
+    assert last_macs(b) == 2 * 5 * 7 * (8 + 3)

@@ -235,3 +235,16 @@ def node(tmp_path_factory):
     if done.returncode:
         pytest.skip(f"npm cannot install onnxruntime-node: {done.stderr.strip()[-200:]}")
     return folder
+
+
+def test_what_a_neuron_and_an_output_read_of_a_mean_loops(tmp_path):
+    b, x = Builder((6,)), uniform(5, 6)
+    b.gemm(5)
+    b.relu()
+    b.gemm(4)
+    squashed = b.op("Sigmoid")
+    b.gemm(4)
+    path = b.save(tmp_path / "m.onnx", squashed, b.last)
+    snn = convert(path, dataset(x=x), timesteps=4).snn
+    assert any(state.role == "last" for state in snn.states)
+    assert_equal(looped(snn, x, 4), Runner(snn).run(x, 4).outputs, 1e-5)

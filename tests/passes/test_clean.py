@@ -105,8 +105,10 @@ def test_gemm_without_a_bias_or_with_one_of_each_sample_becomes_canonical():
     b = Builder((6,), batch=3)
     b.op("Gemm", "x", b.normal(6, 4), "", alpha=0.5, beta=2.0)
     b.op("Gemm", b.last, b.normal(4, 5), b.normal(3, 5), alpha=0.5, beta=2.0)
+    b.op("Gemm", b.last, b.normal(5, 2), b.normal(3, 1), beta=2.0)
     graph, _ = clean(b.graph())
-    assert [len(node.inputs) for node in graph.nodes] == [2, 3]
+    assert sorted(node.op for node in graph.nodes) == ["Add", "Add", "Gemm", "Gemm", "Gemm"]
+    assert [len(node.inputs) for node in graph.nodes] == [2] * 5
     assert not any({"alpha", "beta"} & set(node.attrs) for node in graph.nodes)
     x = uniform(3, 6)
     assert_same(outputs_of(b.model(), x=x), outputs_of(graph, x=x))
@@ -335,3 +337,19 @@ def test_branches_may_read_what_nothing_else_does():
     graph, _ = clean(from_model(model))
     x, z = uniform(3, 4), uniform(3, 4, seed=1)
     assert_same({"y": x - z}, outputs_of(graph, x=x, z=z), 1e-5)
+
+
+def test_straight_through_estimators_of_an_output_stay_two_outputs():
+    b, x = Builder((3,)), uniform(4, 3)
+    rounded = b.op("Round", "x")
+    b.op("Add", "x", b.op("Sub", rounded, "x"))
+    model = b.model(rounded, b.last)
+    graph, _ = clean(from_model(model))
+    assert_same(outputs_of(model, x=x), outputs_of(graph, x=x))
+
+
+def test_dropout_without_any_setting_does_nothing():
+    b = Builder((3,))
+    b.op("Dropout", b.relu(), "", "")
+    graph, _ = clean(b.graph())
+    assert [node.op for node in graph.nodes] == ["Relu"]

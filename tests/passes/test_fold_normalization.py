@@ -231,3 +231,11 @@ def test_any_chain_keeps_its_values(steps, seed):
                 b.op("MaxPool", kernel_shape=[2, 2], pads=[0, 0, 1, 1])
     b.op("Flatten")
     folded(b)
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_scale_of_zero_takes_the_bias_with_it(kept):
+    b = Builder((3, 8, 8))
+    b.op("Conv", "x", b.normal(4, 3, 3, 3), b.constant([1.0, 0.0, 0.0, 0.0]), pads=[1] * 4)
+    b.op("Mul", b.last, b.constant(np.array([0, *[kept] * 3]).reshape(4, 1, 1)))
+    assert operators(folded(b)[0]) == ["Conv"]

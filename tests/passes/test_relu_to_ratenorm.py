@@ -76,6 +76,36 @@ def test_threshold_per_channel_is_taken():
     np.testing.assert_array_equal(threshold_of(norm).ravel(), [1.0, 2.0, 3.0])
 
 
+def test_the_lower_of_two_thresholds_is_taken():
+    b, low = Builder((3, 6, 6)), np.array([1.0, 2.0, 3.0]).reshape(3, 1, 1)
+    b.op("Min", b.op("Min", b.op("Relu", "x"), b.constant(2.0)), b.constant(low))
+    graph = check(b)[0]
+    np.testing.assert_array_equal(threshold_of(rate_norms(graph)[0]).ravel(), [1.0, 2.0, 2.0])
+    assert "Min" not in [node.op for node in graph.nodes]
+
+
+def test_a_limit_for_each_value_stays_a_min():
+    b = Builder((3, 6, 6))
+    b.op("Min", b.op("Relu", "x"), b.constant(b.random.uniform(0.1, 1, (3, 6, 6))))
+    assert threshold_of(rate_norms(check(b)[0])[0]) is None
+
+
+def test_rounding_of_what_divides_stays():
+    b = Builder((3, 6, 6))
+    b.clip(6.0)
+    b.op("Round", b.op("Div", b.constant(6.0), b.op("Add", b.last, b.constant(0.01))))
+    check(b)
+
+
+def test_a_rectifier_of_no_channels_is_refused():
+    b = Builder((3,))
+    b.gemm(0, transB=0)
+    b.op("Concat", b.relu(), "x", axis=1)
+    graph, _ = clean(b.graph())
+    with pytest.raises(UnsupportedError, match="no channels"):
+        relu_to_ratenorm(graph)
+
+
 def test_clip_without_upper_bound_is_a_relu():
     b = Builder((3, 6, 6))
     b.op("Clip", "x", b.constant(0.0))

@@ -78,6 +78,7 @@ def test_what_is_behind_a_slice_is_known_once_its_bounds_are():
         (["?", 16, 12], ["N", 4, 16, 12], [-1, 4, 16, 12]),
         (["N", 4, 6], ["?", 3, 8], [0, 3, 8]),
         (["N", 4, 6], ["?", 6], [-1, 6]),
+        (["N", "M", 4], ["N", 4], None),
     ],
 )
 def test_what_is_known_of_a_reshape(before, after, target):

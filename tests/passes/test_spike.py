@@ -308,3 +308,15 @@ def test_initial_potential_may_be_another_for_a_layer():
     norm.inputs[1].values = np.full_like(norm.inputs[1].values, 2.0)
     report = spike(graph, IntegrateAndFire(), {norm.name: 0.25})
     assert (report.states[0].default == 0.5).all()
+
+
+def test_states_have_names_that_no_output_has():
+    b = Builder((3,))
+    b.gemm(4)
+    b.relu()
+    b.gemm(2)
+    b.nodes[-1].output[0] = "relu1.potential.next"
+    graph, report = spiking(b, "relu1.potential.next")
+    names = {tensor.name for tensor in graph.outputs}
+    assert {state.output for state in report.states} < names
+    assert len(names) == len(graph.outputs)
