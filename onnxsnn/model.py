@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -276,7 +277,7 @@ class SpikingModel:
         states = {state.output for state in self.states}
         return {t.name: _spec(t).shape for t in self.model.graph.output if t.name not in states}
 
-    @property
+    @cached_property
     def comparable_outputs(self) -> list[str]:
         """Names of the outputs that are compared with the ANN's: not those of value_sizes."""
         known = comparable_outputs(self.graph())  # states among them

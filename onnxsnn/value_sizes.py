@@ -19,6 +19,7 @@ __all__ = [
     "nothing_to_compare",
     "refuse_changing_sizes",
     "sized_by_values",
+    "turns_by_values",
 ]
 
 _DECIDE = {"Compress", "NonMaxSuppression", "NonZero", "Unique"}
@@ -55,10 +56,10 @@ def sized_by_values(graph: Graph) -> set[str]:
 def decides_sizes(node: Node) -> bool:
     """Whether a node, or one within it, gives as many values as it finds."""
     inner = (one for body in node.subgraphs(recursive=True) for one in body.nodes)
-    return any(one.op in _DECIDE or _turns_by_values(one) for one in (node, *inner))
+    return any(one.op in _DECIDE or turns_by_values(one) for one in (node, *inner))
 
 
-def _turns_by_values(node: Node) -> bool:
+def turns_by_values(node: Node) -> bool:
     """Whether a Loop goes on until values say so."""
     condition = node.attrs["body"].outputs[:1] if node.op == "Loop" else []
     return any(is_float(t) for before in nodes_before(condition) for t in before.inputs)

@@ -14,7 +14,7 @@
     Pad             with zeros; pads
     Reshape         to the shape of what it gives
     Transpose       order
-    RunningSum, RunningMean, DelayedMean (delay), SumIncrement, MeanIncrement, SumToMean, MeanToSum
+    RunningSum, RunningMean, DelayedMean (delay), SumIncrement, MeanIncrement, SumToMean
                     the forms of tensors in time (`onnxsnn.passes.spike`)
     neurons         threshold, v0, and the neuron's own settings (`onnxsnn.neurons`)
 
@@ -188,8 +188,8 @@ def _mean(node: Node, context: Context) -> Form | None:  # noqa: ARG001
 def _arithmetic(node: Node, context: Context) -> Form | None:
     """Of tensors, of one and an array, or by the number of steps so far."""
     moving = [tensor for tensor in node.inputs if constant(tensor) is None]
-    if node.op in _BY_STEPS and node.inputs[1].name in context.steps:
-        return Form(_BY_STEPS[node.op], node.inputs[:1])
+    if node.op == "Div" and node.inputs[1].name in context.steps:
+        return Form("SumToMean", node.inputs[:1])
     if len(moving) == len(node.inputs):
         return Form(_OF_TENSORS[node.op], moving) if node.op in _OF_TENSORS else None
     if len(node.inputs) != 2 or len(moving) != 1 or node.op not in _BY_ARRAY:
@@ -202,7 +202,6 @@ def _arithmetic(node: Node, context: Context) -> Form | None:
     return Form(operator, moving, {}, {operator.lower(): values_of(values)})
 
 
-_BY_STEPS = {"Div": "SumToMean", "Mul": "MeanToSum"}
 _OF_TENSORS = {"Add": "Add", "Sum": "Add", "Sub": "Subtract"}
 _BY_ARRAY: dict[str, tuple[str, Callable[[Array], Array]]] = {
     "Add": ("Shift", np.array),

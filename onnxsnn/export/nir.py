@@ -241,5 +241,4 @@ _LEFT_TO_THE_READER = {
     "SumIncrement",
     "MeanIncrement",
     "SumToMean",
-    "MeanToSum",
 }

@@ -7,7 +7,8 @@
    or GatherElements; so do states of a Loop or Scan that start with zeros. Sizes of a Resize have
    the batch's among them. Whether that is sound the arithmetic says: the new graph must give, for
    a sample more, what the old one gives for those that it takes. Where it does not, the graph
-   stays as it was.
+   stays as it was; so does one in which a sample decides on a branch, or on the turns of a Loop:
+   several would do so together.
 2. A graph whose batch is symbolic, and that takes one sample but not two all the same (an
    exporter wrote the 1 into it somewhere), is one of a batch of one. So is one that squeezes all
    axes of size 1, and means the sample's among them: see `squeezes.py`.
@@ -28,6 +29,7 @@ from onnxsnn.graph import (
     infer_shapes,
     insert,
     is_static_shape,
+    nodes_before,
     to_model,
     unique_name,
 )
@@ -37,6 +39,7 @@ from onnxsnn.passes.loop_shapes import loop_shapes
 from onnxsnn.passes.report import Report
 from onnxsnn.session import SampleSession, Session, fixed_batch
 from onnxsnn.trial import agree, trial_values
+from onnxsnn.value_sizes import turns_by_values
 
 __all__ = ["free_batch"]
 
@@ -53,7 +56,7 @@ def free_batch(graph: Graph) -> tuple[Graph, Report]:
     batch = fixed_batch([tensor.shape or () for tensor in graph.inputs])
     if not batch or not (static or said_open):
         return graph, report
-    freed = _sound(graph, batch) if static else None
+    freed = _sound(graph, batch) if static and not _decides(graph) else None
     if freed is not None:
         report.actions["batch axis made symbolic"] += 1
         return freed, report
@@ -78,6 +81,24 @@ def _is_of_one(graph: Graph) -> bool:
 def _takes_one(graph: Graph) -> bool:
     """Whether it takes one sample, and not two."""
     return not _runs(graph, 2) and _runs(graph, 1)
+
+
+def _decides(graph: Graph) -> bool:
+    """Whether values decide on a branch inside a Loop, or on its turns."""
+    bodies = list(graph.subgraphs(recursive=True))
+    branches = any(
+        node.op == "If" and not _counts(body, node.inputs[0])
+        for body in bodies
+        for node in body.nodes
+    )
+    return branches or any(turns_by_values(n) for part in (graph, *bodies) for n in part.nodes)
+
+
+def _counts(body: Graph, condition: gs.Tensor) -> bool:
+    """Whether a condition in a body depends on nothing but the number of the turn."""
+    before = [condition, *(t for node in nodes_before([condition]) for t in node.inputs)]
+    given = [tensor for tensor in before if not tensor.inputs and constant(tensor) is None]
+    return all(tensor is body.inputs[0] for tensor in given)
 
 
 def _is_size(size: int | str | None) -> bool:

@@ -17,8 +17,8 @@ every step, and is current and mean at once.
    have them in front.
 3. A compensated node f works on means; the current that it gives is the increment
    `t f(mean_t) - (t-1) f(mean_(t-1))`, whose running mean is exactly f of the mean
-   (expectation compensation; ECMT, Huang et al. 2024). A positively homogeneous f of one input,
-   MaxPool above all, works on sums, so that of 0/1 spikes it gives 0/1 again.
+   (expectation compensation; ECMT, Huang et al. 2024). A positively homogeneous f of one input
+   that is no mean, MaxPool above all, works on sums, so that of 0/1 spikes it gives 0/1 again.
 4. A graph output is a mean: the running estimate of the ANN's output.
 5. With a delay t0, every mean of the read-out, which is what no neuron follows, and of the graph
    outputs is a delayed one (Bu, Li and Yu, CVPR 2025); means that neurons follow are not.
@@ -167,11 +167,12 @@ class _Spiker:
     def _working_form(self, node: Node, what: Fate, moving: list[Tensor]) -> _Form:
         if id(node) not in self.before_neuron:
             return self.estimate
+        means = sum(self._form(tensor) is _Form.MEAN for tensor in moving)
         if what.role is Role.COMPENSATED:
-            return _Form.SUM if what.homogeneous and self._one_value(node) else _Form.MEAN
+            on_sums = what.homogeneous and self._one_value(node) and not means
+            return _Form.SUM if on_sums else _Form.MEAN
         if any(t.dtype is not None and not is_float(t) for t in moving):  # indices: no currents
             return _Form.MEAN
-        means = sum(self._form(tensor) is _Form.MEAN for tensor in moving)
         can = id(node) not in self.before_current
         on_means = means == len(moving) or (can and (means or _moves_samples(node)))
         return _Form.MEAN if on_means else _Form.CURRENT
@@ -261,11 +262,6 @@ class _Spiker:
         insert(self.graph, "Div", [tensor, self._steps()], mean)
         return mean
 
-    def _mean_to_sum(self, tensor: Tensor, node: Node) -> Tensor:  # noqa: ARG002
-        total = self._like(tensor, "sum")
-        insert(self.graph, "Mul", [tensor, self._steps()], total)
-        return total
-
     def _like(self, tensor: Tensor, role: str) -> Tensor:
         name = unique_name(self.graph, f"{tensor.name}.{role}")
         return gs.Variable(name, np.float32, tensor.shape)
@@ -308,7 +304,6 @@ _CONVERSIONS = {
     (_Form.SUM, _Form.CURRENT): _Spiker._sum_increment,
     (_Form.MEAN, _Form.CURRENT): _Spiker._mean_increment,
     (_Form.SUM, _Form.MEAN): _Spiker._sum_to_mean,
-    (_Form.MEAN, _Form.SUM): _Spiker._mean_to_sum,
     (_Form.CURRENT, _Form.DELAYED): _Spiker._delayed_mean,
     (_Form.SUM, _Form.DELAYED): _Spiker._delayed_mean,
     (_Form.MEAN, _Form.DELAYED): _Spiker._delayed_mean,

@@ -211,7 +211,7 @@ def _failing(
     """The greatest certainty at which each sample is not right, -inf where it always is, [N]."""
     failing: Array = np.array(-np.inf)
     for outputs in history:
-        right, reached = _right(outputs, history[-1], error), certainty(outputs)
+        reached, right = certainty(outputs), _right(outputs, history[-1], error)
         failing = np.maximum(failing, np.where(right, -np.inf, reached))
     return [float(value) for value in failing]
 

@@ -93,8 +93,6 @@ class Simulator:
                 return total - self.swap(key, total)
             case "SumToMean":
                 return x / self.step
-            case "MeanToSum":
-                return x * self.step
         raise AssertionError(f"the README does not say what {operator} is")
 
     def add(self, key, x):
@@ -252,7 +250,7 @@ def test_readme_has_words_for_every_operator(tmp_path):
         "Sum": "Add", "Sub": "Subtract", "Mul": "Scale", "Div": "Scale",
         "Flatten": "Reshape", "Squeeze": "Reshape", "Unsqueeze": "Reshape",
     }  # fmt: skip
-    words = {renamed.get(name, name) for name in RULES} | {"Shift", "SumToMean", "MeanToSum"}
+    words = {renamed.get(name, name) for name in RULES} | {"Shift", "SumToMean"}
     assert {neuron.operator for neuron in NEURONS.values()} <= words
     assert not [word for word in words if word not in text]
 

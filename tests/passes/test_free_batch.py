@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from onnxsnn.graph import from_model
 from onnxsnn.passes.clean import clean
 from onnxsnn.passes.free_batch import free_batch
+from onnxsnn.passes.loop_branches import loop_branches
 from tests.loops import recurrent
 from tests.models import Builder, assert_same, outputs_of, uniform
 
@@ -238,3 +239,21 @@ def test_tokens_that_mix_samples_keep_their_batch():
     report = free_batch(clean(b.graph())[0])[1]
 
     assert "mixes" in report.warnings[0]
+
+
+def test_a_sample_that_decides_on_a_branch_does_so_alone():
+    b = Builder((6,), batch=1)
+    mean = b.op("ReduceMean", "x", axes=[0, 1], keepdims=0)
+    branches = []
+    for sign in (1.0, -1.0):
+        factor = helper.make_node("Constant", [], ["factor"], value_float=sign)
+        scaled = helper.make_node("Mul", ["x", "factor"], ["scaled"])
+        given = helper.make_tensor_value_info("scaled", TensorProto.FLOAT, [1, 6])
+        branches.append(helper.make_graph([factor, scaled], "branch", [], [given]))
+    b.op("If", b.op("Greater", mean, b.constant(0.0)), then_branch=branches[0],
+         else_branch=branches[1])  # fmt: skip
+    graph = clean(b.graph())[0]
+    loop_branches(graph, sizes_known=True)
+    graph, report = free_batch(graph)
+    assert graph.inputs[0].shape == [1, 6]
+    assert report.warnings

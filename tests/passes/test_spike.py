@@ -320,3 +320,19 @@ def test_states_have_names_that_no_output_has():
     names = {tensor.name for tensor in graph.outputs}
     assert {state.output for state in report.states} < names
     assert len(names) == len(graph.outputs)
+
+
+def test_what_is_not_known_yet_does_not_reach_a_neuron_through_a_maximum():
+    """0 / 0, as long as nothing has spiked."""
+    b = Builder((3,))
+    b.relu()
+    total = b.op("ReduceSum", b.last, b.constant([1], np.int64))
+    b.op("Div", b.nodes[0].output[0], total)
+    b.op("ReduceMax", b.last, axes=[1], keepdims=1)
+    b.relu()
+    graph, report = spiking(b, v0=0.0)
+    x = np.array([[0.3, 0.2, -1.0], [0.9, 0.6, 0.1]], np.float32)
+    history = run(graph, report, x, 256)
+    assert not np.isnan(history[0]["t3.last.next"]).any()
+    found, expected = history[-1][b.last], outputs_of(b.model(), x=x)[b.last]
+    np.testing.assert_allclose(found, expected, atol=0.03)
