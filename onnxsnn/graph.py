@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -34,6 +34,7 @@ __all__ = [
     "insert",
     "is_float",
     "is_static_shape",
+    "needs_copy",
     "nodes_before",
     "nodes_behind",
     "opset_of",
@@ -309,21 +310,21 @@ def unique_name(graph: Graph, base: str, ending: str = "") -> str:
 
     Bodies inside the graph count. With `ending` behind it, the name is free too.
     """
-    taken = set(_names(graph))
-    for body in graph.subgraphs(recursive=True):
-        taken.update(_names(body))
+    taken = _names(graph)
     candidates = itertools.chain([base], (f"{base}_{number}" for number in itertools.count(1)))
     return next(name for name in candidates if taken.isdisjoint({name, name + ending}))
 
 
-def _names(graph: Graph) -> Iterator[str]:
-    """Of all tensors and nodes of a graph."""
-    for named in (*graph.inputs, *graph.outputs):
-        yield named.name
-    for node in graph.nodes:
-        yield node.name
-        for tensor in (*node.inputs, *node.outputs):
-            yield tensor.name
+def _names(graph: Graph) -> set[str]:
+    """Of all tensors and nodes of a graph, and of bodies in it."""
+    tensors = (node.inputs for node in graph.nodes), (node.outputs for node in graph.nodes)
+    lists = itertools.chain([graph.inputs, graph.outputs, graph.nodes], *tensors)
+    names = {named.name for named in itertools.chain.from_iterable(lists)}
+    for node in graph.nodes:  # node.subgraphs() would take longer than all else
+        for body in node.attrs.values():
+            if isinstance(body, gs.Graph):
+                names |= _names(body)
+    return names
 
 
 def insert(
@@ -451,15 +452,20 @@ def replace_reads(old: Tensor, new: Tensor) -> None:
                 consumer.inputs[position] = new
 
 
-def replace_everywhere(graph: Graph, old: Tensor, new: Tensor) -> None:
-    """Let everything that reads `old` read `new`; a graph output keeps its name and shape.
+def needs_copy(graph: Graph, output: Tensor, source: Tensor) -> bool:
+    """Whether an output of the graph is an input, a constant or another output under its name."""
+    outputs = {id(tensor) for tensor in graph.outputs}
+    return id(output) in outputs and (id(source) in outputs or not source.inputs)
 
-    Nothing gives `old` any more; where both are graph outputs, or `new` is given from outside, a
-    node copies it.
+
+def replace_everywhere(graph: Graph, old: Tensor, new: Tensor) -> None:
+    """Let everything that reads `old`, which nothing gives any more, read `new`.
+
+    A graph output keeps its name and shape, where it `needs_copy` by a node that copies `new`.
     """
+    copies = needs_copy(graph, old, new)
     replace_reads(old, new)
-    outputs = {id(output) for output in graph.outputs}
-    if id(old) in outputs and (id(new) in outputs or not new.inputs):
+    if copies:
         insert(graph, "Identity", [new], old)
         return
     for position, output in enumerate(graph.outputs):

@@ -293,9 +293,14 @@ _KEEPS_GATE = {"Add", "Cast", "Div", "Expand", "Mul", "Reshape", "Sub", "Transpo
 
 
 def constant_operand(node: Node) -> Array | None:
-    """The constant operand of a node of two, where the other is none and keeps its shape."""
+    """The constant operand of a node of two, where the other is none and keeps its shape.
+
+    None where the other divides it, or is taken from it.
+    """
     known = [values for values in map(constant, node.inputs) if values is not None]
     if len(known) != 1 or len(node.inputs) != 2:
+        return None
+    if node.op in ("Div", "Sub") and constant(node.inputs[0]) is not None:
         return None
     return None if _broadcasts(known[0], data_input(node)) else known[0]
 

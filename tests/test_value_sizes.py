@@ -136,3 +136,18 @@ def test_a_loop_that_values_end_gives_as_many_as_it_makes(going, varies):
     graph = from_model(model)
     graph.toposort()
     assert sized_by_values(graph) == ({"every"} if varies else set())
+
+
+def test_whole_numbers_may_find_another_number_than_real_ones(tmp_path):
+    d = detector()
+    b, levels = d.builder, (d.builder.constant(0.5), d.builder.constant(0, np.int8))
+    at = next(at for at, node in enumerate(b.nodes) if node.op_type == "Sigmoid")
+    sigmoid, behind = b.nodes[at], b.nodes[at:]
+    whole = b.op("QuantizeLinear", sigmoid.input[0], *levels)
+    sigmoid.input[0] = b.op("DequantizeLinear", whole, *levels)
+    b.nodes[at:] = [*b.nodes[-2:], *behind]
+    source = load_source(b.save(tmp_path / "m.onnx", d.boxes, d.selected))
+    real = outputs_of(source.graph(), x=X[:1])[d.selected]
+    assert len(real) != len(outputs_of(source.model, x=X[:1])[d.selected])
+    warnings = convert(source, dataset(x=X), timesteps=T).warnings
+    assert not any("differ from those of the file" in warning for warning in warnings)

@@ -183,7 +183,7 @@ def _concatenated(node: Node, factors: list[Array]) -> Array | None:
 
 def _times_constant(node: Node, factors: list[Array]) -> Array | None:
     operand = constant_operand(node)
-    if operand is None or (node.op == "Div" and constant(node.inputs[0]) is not None):
+    if operand is None:
         return None
     factor = factors[0 if constant(node.inputs[0]) is None else 1]
     product: Array = factor / operand if node.op == "Div" else factor * operand

@@ -32,6 +32,7 @@ from onnxsnn.graph import (
     constant,
     infer_shapes,
     insert,
+    needs_copy,
     remove,
     replace_everywhere,
     sole_producer,
@@ -141,9 +142,8 @@ def _remove_no_ops(graph: Graph, report: Report) -> None:
         if mask_is_given or not _does_nothing(node):
             continue
         source, output = node.inputs[0], node.outputs[0]
-        is_output = any(output is tensor for tensor in graph.outputs)
-        if is_output and (not source.inputs or any(source is t for t in graph.outputs)):
-            continue  # an output that is an input, a constant or another output keeps its node
+        if needs_copy(graph, output, source):
+            continue
         remove(graph, node)
         replace_everywhere(graph, output, source)
         report.actions[f"{node.op} removed"] += 1

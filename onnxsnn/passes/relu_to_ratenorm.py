@@ -26,7 +26,6 @@ from onnxsnn.graph import (
     Node,
     Tensor,
     channel_axis,
-    constant,
     data_input,
     per_channel,
     remove,
@@ -130,7 +129,7 @@ def _rounding_after(graph: Graph, norm: Node) -> float | None:
     reader = sole_consumer(graph, tensor)
     while reader is not None and reader.op in ("Mul", "Div"):
         factor = constant_operand(reader)
-        if factor is None or (reader.op == "Div" and constant(reader.inputs[0]) is not None):
+        if factor is None:
             return None
         levels = levels / factor if reader.op == "Div" else levels * factor
         tensor = reader.outputs[0]

@@ -118,10 +118,8 @@ def _reshape(before: Sequence[Any], after: Sequence[Any]) -> list[int] | None:
     """
     sizes = _solved(before, after)
     old, new = _open(before), _open(sizes)
-    if old == new and _known(sizes) != _known(before):
+    if old > new or (old == new and _known(sizes) != _known(before)):
         return None  # a name that an exporter gave to another size
-    if old > new:
-        return None  # likewise: a size cannot be lost
     target = [
         size if isinstance(size, int) else 0 if before[i : i + 1] == [size] else -1
         for i, size in enumerate(sizes)
