@@ -6,7 +6,7 @@
     preact     PreActResNet-18 of width 16 (He et al. 2016), the shortcut behind BN and ReLU
     vgg-avg    VGG-16 of width 16 (Simonyan and Zisserman 2015), average pooling
     vgg-max    the same with MaxPool
-    preact-32, vgg-avg-32, vgg-max-32  of twice the width
+    preact-32, vgg-avg-32, vgg-max-32, mobilenet-32  of twice the width
 
 Run it with the folder that holds the four idx.gz files of Fashion-MNIST; a network that is
 in the cache already is not trained again:
@@ -159,14 +159,15 @@ class InvertedResidual(nn.Sequential):
         return x + y if self.shortcut else y
 
 
-def mobilenet() -> nn.Module:
+def mobilenet(width: int = 16) -> nn.Module:
     """MobileNetV2 at a width that two cores can train."""
-    shape = [(16, 16, 1), (16, 24, 2), (24, 24, 1), (24, 40, 2), (40, 40, 1), (40, 64, 1)]
+    inner = [width, width, width * 3 // 2, width * 3 // 2, width * 5 // 2, width * 5 // 2]
+    last, strides = 4 * width, (1, 2, 1, 2, 1, 1)
     return nn.Sequential(
-        nn.Conv2d(1, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU6(),
-        *(InvertedResidual(*sizes) for sizes in shape),
-        nn.Conv2d(64, 128, 1, bias=False), nn.BatchNorm2d(128), nn.ReLU6(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, CLASSES),
+        nn.Conv2d(1, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU6(),
+        *map(InvertedResidual, inner, [*inner[1:], last], strides),
+        nn.Conv2d(last, 2 * last, 1, bias=False), nn.BatchNorm2d(2 * last), nn.ReLU6(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2 * last, CLASSES),
     )  # fmt: skip
 
 
@@ -250,6 +251,7 @@ RECIPES = {
     "preact-32": Recipe(lambda: preact(32), 4),
     "vgg-avg-32": Recipe(lambda: vgg(nn.AvgPool2d, 32), 5),
     "vgg-max-32": Recipe(lambda: vgg(nn.MaxPool2d, 32), 5),
+    "mobilenet-32": Recipe(lambda: mobilenet(32), 7),
 }
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from onnxsnn.arrays import Array
 from onnxsnn.errors import DataError, UsageError
 from onnxsnn.inputs import InputSpec
-from onnxsnn.readers import ArrayNames, read_labels, read_samples
+from onnxsnn.readers import ArrayNames, read_labels, read_samples, spread
 
 __all__ = ["Dataset", "Preprocessing", "load", "parse_numbers", "parse_scale"]
 
@@ -114,8 +114,12 @@ class Dataset:
 
     def spread(self, count: int) -> Dataset:
         """At most so many samples, evenly spread over all: they may come in order of class."""
-        count = min(count, len(self))
-        return self.take(np.arange(count) * len(self) // count)
+        return self.take(spread(count, len(self)))
+
+    def parted(self, count: int) -> tuple[Dataset, Dataset]:
+        """So many samples, evenly spread over all, and the others."""
+        rows = spread(count, len(self))
+        return self.take(rows), self.take(np.delete(np.arange(len(self)), rows))
 
     def _feed(self, name: str, values: Array) -> Array:
         spec = next((spec for spec in self.specs if spec.name == name), None)
@@ -139,6 +143,7 @@ def load(
     array: str | None = None,
     label_array: str | None = None,
     labelled: bool = True,
+    limit: int | None = None,
 ) -> Dataset:
     """Read samples for a model, and labels where there are any.
 
@@ -151,6 +156,7 @@ def load(
         array: name of the samples' array in an `.npz`.
         label_array: name of the labels' array in an `.npz`: in `labels` where that is given.
         labelled: False leaves labels out, unread: calibration needs none.
+        limit: how many samples to take at most, evenly spread over all; None for all.
 
     Raises:
         DataError: a file cannot be read, or does not fit the model.
@@ -162,7 +168,8 @@ def load(
     if any(value == 0 for value in preprocessing.std):
         raise UsageError("a standard deviation of 0 cannot be divided by")
     if labels is None or not labelled:
-        samples, found = read_samples(path, inputs, ArrayNames(array, label_array, labelled))
+        names = ArrayNames(array, label_array, labelled)
+        samples, found = read_samples(path, inputs, names, limit)
     else:
         samples, _ = read_samples(path, inputs, ArrayNames(array, None, labelled=False))
         found = read_labels(Path(labels), ArrayNames(None, label_array))
@@ -174,7 +181,8 @@ def load(
     checked = None
     if labelled and found is not None:
         checked = _check_labels(found, Path(labels or path))
-    return Dataset(fitted, checked, tuple(inputs), preprocessing, path)
+    dataset = Dataset(fitted, checked, tuple(inputs), preprocessing, path)
+    return dataset if limit is None else dataset.spread(limit)
 
 
 def parse_scale(text: str) -> float:
@@ -247,10 +255,7 @@ def _fit(values: Array, spec: InputSpec, preprocessing: Preprocessing, path: Pat
         values = np.expand_dims(values, spec.channel_axis)
     elif values.ndim > 2 and len(shape) == 2 and sample_size == shape[1]:
         values = values.reshape(len(values), sample_size)
-    fits = 0 < values.ndim == len(shape) and all(
-        wanted in (None, size) for wanted, size in zip(shape[1:], values.shape[1:], strict=True)
-    )
-    if not fits:
+    if not _fits(values, spec):
         wanted = ["N", *("?" if size is None else size for size in shape[1:])]
         raise DataError(
             f"{path}: samples have shape {list(values.shape)}, and input {spec.name!r} takes "
@@ -276,7 +281,16 @@ def _to_layout_of(spec: InputSpec, values: Array, layout: str | None) -> Array:
         moves = spec.shape[axis] == values.shape[other] == 1 != values.shape[axis]
     else:
         moves = _CHANNEL_AXES[layout] == other
-    return np.moveaxis(values, other, axis) if moves else values
+    moved = np.moveaxis(values, other, axis)
+    return moved if moves and (_fits(moved, spec) or not _fits(values, spec)) else values
+
+
+def _fits(values: Array, spec: InputSpec) -> bool:
+    """Whether samples have the sizes that an input takes, where it fixes them."""
+    return 0 < values.ndim == len(spec.shape) and all(
+        wanted in (None, size)
+        for wanted, size in zip(spec.shape[1:], values.shape[1:], strict=True)
+    )
 
 
 def _check_dtype(values: Array, spec: InputSpec, path: Path) -> None:

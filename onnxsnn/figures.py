@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["joules", "number", "percent"]
+__all__ = ["counted", "joules", "number", "percent"]
+
+
+def counted(count: int, noun: str) -> str:
+    """So many of what a noun names: `1 sample`, `2,000 samples`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def number(value: float | None) -> str:

@@ -168,7 +168,7 @@ def write_bytes(content: bytes, path: str | Path) -> None:
 
 def _replace(path: Path, content: bytes) -> None:
     """Put a new file in the place of what may be there."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".onnxsnn.")
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -186,11 +186,11 @@ def check_writable(path: str | Path) -> None:
     Raises:
         OutputError: a file cannot be written there.
     """
-    if Path(path).is_dir():
-        raise OutputError(f"{path}: cannot be written: it is a folder")
-    if _is_special(path):
-        return  # to open a pipe is to wait for its reader
     try:
+        if Path(path).is_dir():
+            raise OutputError(f"{path}: cannot be written: it is a folder")
+        if _is_special(path):
+            return  # to open a pipe is to wait for its reader
         with tempfile.TemporaryFile(dir=Path(os.path.realpath(path)).parent):
             pass
     except OSError as error:

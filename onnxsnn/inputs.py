@@ -27,6 +27,12 @@ class InputSpec:
 
     @property
     def channel_axis(self) -> int:
-        """Where an image input has its channels: axis 1, unless only the last can be."""
-        last_only = len(self.shape) == 4 and self.shape[1] not in _CHANNELS
-        return 3 if last_only and self.shape[3] in _CHANNELS else 1
+        """Where an image input has its channels: axis 1, unless only the last can be.
+
+        That is one of 1 or 3 channels, or of fewer than the height and width, which are equal.
+        """
+        if len(self.shape) != 4 or self.shape[1] in _CHANNELS:
+            return 1
+        height, width, last = self.shape[1:]
+        is_fewest = None not in (height, last) and height == width and (last or 0) < (height or 0)
+        return 3 if last in _CHANNELS or is_fewest else 1

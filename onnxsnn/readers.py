@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from onnxsnn.arrays import Array
 from onnxsnn.errors import DataError
 from onnxsnn.inputs import InputSpec
 
-__all__ = ["ArrayNames", "read_labels", "read_samples"]
+__all__ = ["ArrayNames", "read_labels", "read_samples", "spread"]
 
 _SAMPLE_NAMES = ("x", "images", "data")
 _LABEL_NAMES = ("y", "labels", "label")
@@ -32,15 +33,29 @@ class ArrayNames:
 _Read = tuple[dict[str, Array], Array | None]
 
 
-def read_samples(path: Path, inputs: Sequence[InputSpec], names: ArrayNames) -> _Read:
+def spread(count: int, total: int) -> Array:
+    """The numbers of at most `count` samples, evenly spread over all, [count]."""
+    count = min(count, total)
+    return np.arange(count) * total // max(count, 1)
+
+
+def read_samples(
+    path: Path, inputs: Sequence[InputSpec], names: ArrayNames, limit: int | None = None
+) -> _Read:
     """The arrays by input name, and labels where they are wanted and the format has them.
+
+    Args:
+        path: of the file, or the folder.
+        inputs: the model's.
+        names: of the arrays.
+        limit: how many images of a folder to read, evenly spread over all; None for all.
 
     Raises:
         DataError: a file cannot be read, or which array is meant cannot be told.
     """
     if path.is_dir():
-        return _read_folder(path, _only(inputs, path))
-    reader = _READERS.get(path.suffix, _read_idx_samples)
+        return _read_folder(path, _only(inputs, path), limit)
+    reader = _READERS.get(path.suffix.lower(), _read_idx_samples)
     try:
         return reader(path, inputs, names)
     except DataError:
@@ -118,10 +133,18 @@ def _read_idx(path: Path) -> Array:
 
 def _read_idx_samples(path: Path, inputs: Sequence[InputSpec], names: ArrayNames) -> _Read:
     name = _only(inputs, path).name
-    stem, mark, end = path.name.partition("images-idx")
-    beside = path.with_name(f"{stem}labels-idx1{end[1:]}")
-    labels = _read_idx(beside) if names.labelled and mark and beside.exists() else None
-    return {name: _read_idx(path)}, labels
+    beside = _labels_beside(path) if names.labelled else None
+    return {name: _read_idx(path)}, None if beside is None else _read_idx(beside)
+
+
+def _labels_beside(path: Path) -> Path | None:
+    """The file of labels that goes with `...images-idx3...`, gzipped or not, if there is one."""
+    renamed = re.sub(r"images([-.]idx)\d", r"labels\g<1>1", path.name)
+    if renamed == path.name:
+        return None
+    plain = renamed.removesuffix(".gz")
+    both = [path.with_name(renamed), path.with_name(plain), path.with_name(f"{plain}.gz")]
+    return next((file for file in both if file.exists()), None)
 
 
 _READERS: dict[str, Callable[[Path, Sequence[InputSpec], ArrayNames], _Read]] = {
@@ -130,7 +153,7 @@ _READERS: dict[str, Callable[[Path, Sequence[InputSpec], ArrayNames], _Read]] = 
 }
 
 
-def _read_folder(path: Path, spec: InputSpec) -> _Read:
+def _read_folder(path: Path, spec: InputSpec, limit: int | None) -> _Read:
     """Images in class folders; the folders in order of name are classes 0, 1, ...."""
     axis = spec.channel_axis
     sizes = [size for size in spec.shape[1:] if size is not None]
@@ -142,11 +165,13 @@ def _read_folder(path: Path, spec: InputSpec) -> _Read:
         )
     folders = sorted(entry for entry in _visible(path) if entry.is_dir())
     files = [sorted(entry for entry in _visible(folder) if entry.is_file()) for folder in folders]
-    images = [_decode(file, channels, sizes) for inside in files for file in inside]
-    if not images:
+    found = [(file, label) for label, inside in enumerate(files) for file in inside]
+    if not found:
         raise DataError(f"{path}: holds no class folders with images")
-    labels = np.repeat(np.arange(len(files)), [len(inside) for inside in files])
-    return {spec.name: np.moveaxis(np.stack(images), -1, axis)}, labels
+    chosen = [found[i] for i in spread(len(found) if limit is None else limit, len(found))]
+    images = np.stack([_decode(file, channels, sizes) for file, _ in chosen])
+    labels = np.array([label for _, label in chosen])
+    return {spec.name: np.moveaxis(images, -1, axis)}, labels
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -193,7 +218,7 @@ def read_labels(path: Path, names: ArrayNames) -> Array:
     Raises:
         DataError: the file cannot be read.
     """
-    reader = _LABEL_READERS.get(path.suffix, _read_other_labels)
+    reader = _LABEL_READERS.get(path.suffix.lower(), _read_other_labels)
     try:
         return reader(path, names)
     except DataError:

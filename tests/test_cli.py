@@ -391,6 +391,19 @@ def test_data_that_overflow_are_refused(folder):
         assert "(in layer 'relu2')" in fails(command, "m.snn.onnx", "--data", "huge.npz")
 
 
+def test_layers_that_were_never_active_have_no_fit_curve(folder):
+    b = Builder((4,))
+    b.op("Add", b.gemm(3), b.constant(-100.0))
+    b.relu()
+    b.gemm(3)
+    b.save(folder / "dead.onnx")
+    np.save("four.npy", uniform(20, 4))
+    call("convert", "dead.onnx", "--data", "four.npy", "-T", 4)
+    command = ("fit-curve", "dead.snn.onnx", "--data", "four.npy")
+    assert "no layer was active" in call(*command)
+    assert json.loads(call(*command, "--json")) == []
+
+
 def test_json_has_no_infinity(folder):
     b = Builder((6,))
     b.gemm(8)
@@ -433,7 +446,7 @@ def test_output_that_cannot_be_written(folder, snn):
         assert "cannot be written" in fails("convert", "model.onnx", "-o", target)
     (folder / "mine.passes").touch()
     kept = ("convert", "model.onnx", "-o", "mine.onnx", "--keep-intermediate")
-    assert "mine.passes: File exists" in fails(*kept)
+    assert "mine.passes: cannot be written into: File exists" in fails(*kept)
     assert "cannot be written" in fails("run", snn, "--data", "x.npy", "-o", "gone/y.npy")
     assert "cannot be written" in fails(
         "evaluate", snn, "--data", "test.npz", "--csv", "gone/t.csv"
@@ -577,6 +590,20 @@ def test_a_delay_may_be_estimated():
 
 
 @pytest.mark.usefixtures("folder")
+def test_timesteps_are_found_on_data_for_thresholds_that_take_none():
+    b = Builder((3, 8, 8))
+    b.conv(8)
+    b.batchnorm()
+    b.relu()
+    b.head()
+    b.save(Path("normalized.onnx"))
+    command = ("convert", "normalized.onnx", "--threshold", "gaussian", "-T", "auto", "--json")
+    found = json.loads(call(*command, "--data", "x.npy", "--agreement", 0.9))
+    assert found["threshold"] == "gaussian"
+    assert 1 <= found["timesteps"] <= 64
+
+
+@pytest.mark.usefixtures("folder")
 def test_delays_that_make_no_sense_are_refused():
     command = ("convert", "model.onnx", "--data", "x.npy", "-T", 4)
     for delay in (4, -1):
@@ -621,7 +648,7 @@ def test_line_of_compare_reads_the_data_as_compare_did(folder, monkeypatch, cali
     prepared = Preprocessing(0.5, (-0.1, 0.2, 0.0), (0.5,), "nhwc")
     source = load_source("my model.onnx")
     samples = load("the data.npz", source.inputs, preprocessing=prepared, array="a", labelled=False)
-    expected = Way("fit").convert(source, samples.slice(0, 16 if calibrate else 4), 4)
+    expected = Way("fit").convert(source, samples.spread(16 if calibrate else 4), 4)
     found = SpikingModel.load("my model.snn.onnx").model.graph
     assert found.SerializeToString() == expected.model.graph.SerializeToString()
 

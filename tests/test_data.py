@@ -102,6 +102,20 @@ def test_idx_finds_its_labels_beside_the_images(tmp_path, suffix):
     np.testing.assert_array_equal(data.labels, np.arange(6))
 
 
+@pytest.mark.parametrize(
+    ("samples", "labels"),
+    [
+        ("gg-images.idx3-ubyte.gz", "gg-labels.idx1-ubyte.gz"),
+        ("train-images-idx3-ubyte", "train-labels-idx1-ubyte.gz"),
+        ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte"),
+    ],
+)
+def test_labels_beside_may_be_gzipped_or_not_and_written_with_a_dot(tmp_path, samples, labels):
+    path = idx(tmp_path / samples, gray)
+    idx(tmp_path / labels, np.arange(6))
+    np.testing.assert_array_equal(load(path, [GRAY]).labels, np.arange(6))
+
+
 def test_idx_without_labels_beside_has_none(tmp_path):
     assert load(idx(tmp_path / "images", gray), [GRAY]).labels is None
 
@@ -166,6 +180,28 @@ def test_image_folders_are_classes(tmp_path, spec, mode):
     feed = whole(data)["x"]
     assert feed.shape == (4, *spec.shape[1:])
     np.testing.assert_allclose(feed.mean(axis=(1, 2, 3)), [0, 40, 100, 140])
+
+
+def test_a_limit_takes_samples_of_every_class_and_reads_no_other_image(tmp_path):
+    folder = images(tmp_path, "RGB", count=4)
+    (folder / "cat" / "1.png").write_text("no image")
+    data = load(folder, [RGB], limit=4)
+    np.testing.assert_array_equal(data.labels, [0, 0, 1, 1])
+    np.testing.assert_allclose(whole(data)["x"].mean(axis=(1, 2, 3)), [0, 80, 100, 180])
+
+
+def test_a_limit_of_an_array_is_spread_over_it(tmp_path):
+    data = load(npz(tmp_path, x=rgb, y=np.arange(6)), [RGB], limit=3)
+    np.testing.assert_array_equal(data.labels, [0, 2, 4])
+    np.testing.assert_array_equal(whole(data)["x"], rgb[::2])
+    assert len(load(npz(tmp_path, x=rgb), [RGB], limit=7)) == 6
+
+
+def test_parts_are_spread_and_hold_every_sample_once():
+    first, second = Dataset({"x": rgb}, np.arange(6)).parted(2)
+    np.testing.assert_array_equal(first.labels, [0, 3])
+    np.testing.assert_array_equal(second.labels, [1, 2, 4, 5])
+    np.testing.assert_array_equal(second.inputs["x"], rgb[[1, 2, 4, 5]])
 
 
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
@@ -311,6 +347,25 @@ def test_one_channel_moves_to_the_model_s_axis_undeclared(tmp_path):
 def test_several_channels_are_not_moved_undeclared(tmp_path):
     with pytest.raises(DataError, match=r"\[6, 4, 5, 3\].*\[N, 3, 4, 5\]"):
         load(npy(tmp_path, rgb.transpose(0, 2, 3, 1)), [RGB])
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_channels_behind_a_square_image_are_channels_last(tmp_path, channels):
+    spec = InputSpec("x", (None, 8, 8, channels), FLOAT)
+    last = np.random.default_rng(0).integers(0, 255, (6, 8, 8, channels)).astype(np.uint8)
+    for layout in (None, "nhwc"):
+        data = load(npy(tmp_path, last), [spec], preprocessing=Preprocessing(layout=layout))
+        np.testing.assert_array_equal(whole(data)["x"], last)
+    first = npy(tmp_path, np.moveaxis(last, 3, 1))
+    data = load(first, [spec], preprocessing=Preprocessing(layout="nchw"))
+    np.testing.assert_array_equal(whole(data)["x"], last)
+
+
+def test_layout_is_left_where_only_the_file_s_own_fits(tmp_path):
+    spec = InputSpec("x", (None, 8, 6, 4), FLOAT)
+    values = np.zeros((5, 8, 6, 4), np.float32)
+    data = load(npy(tmp_path, values), [spec], preprocessing=Preprocessing(layout="nhwc"))
+    assert whole(data)["x"].shape == (5, 8, 6, 4)
 
 
 def test_flat_models_take_the_file_s_order_whatever_its_layout(tmp_path):

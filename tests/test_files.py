@@ -20,6 +20,12 @@ def test_written_bytes_replace_what_was_there(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_names_as_long_as_a_folder_takes_are_written_and_longer_ones_refused_at_once(tmp_path):
+    write_bytes(b"", tmp_path / ("n" * 255))
+    with pytest.raises(OutputError, match="cannot be written"):
+        check_writable(tmp_path / ("n" * 256))
+
+
 def test_file_is_readable_like_any_other(tmp_path):
     (tmp_path / "plain").touch()
     write_bytes(b"", tmp_path / "file")

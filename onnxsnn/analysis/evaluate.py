@@ -19,18 +19,50 @@ from onnxsnn.runtime.runner import Runner
 from onnxsnn.session import SampleSession, Session
 from onnxsnn.source import Source
 
-__all__ = ["EarlyExit", "Evaluation", "Row", "evaluate", "squared_error", "squares"]
+__all__ = [
+    "EarlyExit",
+    "Evaluation",
+    "Measured",
+    "Row",
+    "evaluate",
+    "relative_error",
+    "squared_error",
+    "squares",
+]
+
+
+class Measured:
+    """What is judged by its accuracy, else its agreement with the ANN, else its error."""
+
+    accuracy: float | None
+    agreement: float | None
+    error: float | None
+
+    @property
+    def measure(self) -> str:
+        """The name of the first of them that there is.
+
+        Raises:
+            DataError: there is none.
+        """
+        for name in ("accuracy", "agreement", "error"):
+            if getattr(self, name) is not None:
+                return name
+        raise DataError(
+            "the ANN's outputs are all 0, or infinite, on these data, so that no error relates to "
+            "them; give others"
+        )
 
 
 @dataclass
-class Row:
+class Row(Measured):
     """What holds after `timesteps` steps; a field is None where it was not to be had.
 
     Attributes:
         accuracy: share of samples whose class is the label.
         agreement: share of samples whose class is the ANN's.
         error: ||SNN - ANN||_2 / ||ANN||_2 over the samples of all outputs, the root mean
-            square of the difference relative to that of the ANN; None where that is infinite.
+            square of the difference relative to that of the ANN; see `relative_error`.
         rate: mean spikes per neuron and step, over all spiking layers.
         spikes: mean spikes per sample until here.
     """
@@ -41,21 +73,6 @@ class Row:
     error: float | None = None
     rate: float = 0.0
     spikes: float = 0.0
-
-    @property
-    def measure(self) -> str:
-        """What an SNN is judged by: accuracy, else agreement with the ANN, else error.
-
-        Raises:
-            DataError: there is none of them.
-        """
-        for name in ("accuracy", "agreement", "error"):
-            if getattr(self, name) is not None:
-                return name
-        raise DataError(
-            "the ANN's outputs are all 0, or infinite, on these data, so that no error relates to "
-            "them; give others"
-        )
 
 
 @dataclass
@@ -273,6 +290,16 @@ def squares(values: Array) -> float:
     return float(np.square(values, dtype=np.float64).sum())
 
 
+def relative_error(squared: float, norm: float) -> float | None:
+    """`sqrt(squared / norm)` of a squared error, relative to the sum of the ANN's squares.
+
+    None where the ANN's outputs are all 0 and the SNN's are not, or where some are infinite.
+    """
+    if squared == 0:
+        return 0.0
+    return float(np.sqrt(squared / norm)) if 0 < norm < np.inf else None
+
+
 def _summary(
     totals: _Totals, runner: Runner, samples: int, labelled: bool, compared: bool
 ) -> Evaluation:
@@ -285,9 +312,7 @@ def _summary(
         return {
             "accuracy": float(totals.correct[row] / samples) if labelled else None,
             "agreement": float(totals.agreeing[row] / samples) if totals.has_classes else None,
-            "error": float(np.sqrt(totals.squared_error[row] / norm))
-            if 0 < norm < np.inf
-            else None,
+            "error": relative_error(float(totals.squared_error[row]), norm) if compared else None,
             "rate": spikes / (neurons * timesteps),
             "spikes": spikes,
         }

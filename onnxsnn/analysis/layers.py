@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from onnxsnn.analysis.error_split import ErrorSplit, LayerResponse, SplitTotals, parts
-from onnxsnn.analysis.evaluate import squared_error, squares
+from onnxsnn.analysis.evaluate import Measured, relative_error, squared_error, squares
 from onnxsnn.analysis.exact_layer import with_exact_layer
 from onnxsnn.analysis.fit_curve import FitCurve, FitCurves
 from onnxsnn.analysis.reference import Reference
@@ -32,23 +32,18 @@ _VALUES = 2**18  # of a layer whose error is split, in a batch: as many samples 
 
 
 @dataclass(frozen=True)
-class Measures:
+class Measures(Measured):
     """How near the outputs after T steps are; see `evaluate.Row`."""
 
     accuracy: float | None
     agreement: float | None
-    error: float
-
-    @property
-    def kind(self) -> str:
-        """The first of these that there is."""
-        return next(name for name, value in vars(self).items() if value is not None)
+    error: float | None
 
     def gain_over(self, other: Measures) -> tuple[float, float]:
-        """How much better this is: by its first measure, then by the error."""
-        sign = -1.0 if self.kind == "error" else 1.0
-        first = sign * (getattr(self, self.kind) - getattr(other, self.kind))
-        return first, other.error - self.error
+        """How much better this is: by its measure, then by the error, where there is one."""
+        sign = -1.0 if self.measure == "error" else 1.0
+        first = sign * (getattr(self, self.measure) - getattr(other, self.measure))
+        return first, (other.error or 0.0) - (self.error or 0.0)
 
 
 @dataclass(frozen=True)
@@ -101,7 +96,7 @@ class Analysis:
     """What came of it.
 
     Attributes:
-        samples: how many were run, the first of the data.
+        samples: how many were run, evenly spread over the data.
         timesteps: T.
         measure: what layers are compared by: `accuracy`, `agreement` or `error`.
         plain: the measures of the SNN as it is, on these samples.
@@ -132,7 +127,7 @@ def analyse(
 
     Args:
         snn: any SNN.
-        data: samples; of many, the first `samples` are run.
+        data: samples; of many, `samples` are run, evenly spread over all.
         ann: the network that the SNN was converted from.
         timesteps: T; None for the number that the thresholds were chosen for.
         samples: how many to run at most.
@@ -146,7 +141,7 @@ def analyse(
     """
     steps, snn = snn.steps(timesteps), snn.unrounded()
     _refuse_lacking_samples(snn)
-    data = data.slice(0, samples)
+    data = data.spread(samples)
     looker = _Looker(snn, ann, data, steps)
     done = 0
     for feeds, labels in data.batches(batch_size(snn)):
@@ -160,7 +155,7 @@ def analyse(
     return Analysis(
         samples=len(data),
         timesteps=steps,
-        measure=plain.kind,
+        measure=plain.measure,
         plain=plain,
         costliest=max(gains, key=lambda layer: gains[layer]),
         layers=[
@@ -224,7 +219,8 @@ class _Looker:
         """Run a batch: as it is, and with each layer exact."""
         expected = self._ann.run(feeds, self._compared)
         outputs, runs = self._run(feeds)
-        self.plain.add(outputs, expected, labels)
+        samples = len(next(iter(feeds.values())))
+        self.plain.add(outputs, expected, labels, samples)
         currents = self._reference.currents(feeds)
         for layer, run in runs.items():
             self.rates[layer].add(run)
@@ -232,7 +228,7 @@ class _Looker:
             arrived = run.current / self._timesteps - self._biases[layer]
             rates = self._reference.activation(layer, arrived) / self._responses[layer].scale
             exact = self._run_exact(layer, feeds, rates)
-            self.exact[layer].add(exact, expected, labels)
+            self.exact[layer].add(exact, expected, labels, samples)
 
     def _split(self, layer: str, run: _LayerRun, current: Array) -> None:
         """Take a batch into the split of a layer's error; of a large layer, some samples."""
@@ -334,12 +330,16 @@ class _Scores:
         self._labelled = self._classes = False
 
     def add(
-        self, outputs: Mapping[str, Array], expected: Mapping[str, Array], labels: Array | None
+        self,
+        outputs: Mapping[str, Array],
+        expected: Mapping[str, Array],
+        labels: Array | None,
+        samples: int,
     ) -> None:
-        """A batch: what the SNN says, what the ANN says, and what is right."""
+        """A batch: what the SNN says, what the ANN says, and what is right of so many samples."""
         first = next(iter(expected))
         found, wanted = classes(outputs[first]), classes(expected[first])
-        self._samples += len(expected[first])
+        self._samples += samples
         self._classes = wanted is not None
         self._labelled = labels is not None and self._classes
         if wanted is not None:
@@ -354,5 +354,5 @@ class _Scores:
         return Measures(
             accuracy=self._correct / self._samples if self._labelled else None,
             agreement=self._agreeing / self._samples if self._classes else None,
-            error=float(np.sqrt(self._error / self._norm)) if self._norm else 0.0,
+            error=relative_error(self._error, self._norm),
         )

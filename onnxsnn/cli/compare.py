@@ -66,7 +66,7 @@ def compare_command(
     samples, test = calibration_and_test(test, calibrate, source.inputs, options)
     with display.progress("comparing") as progress:
         ways = ways_for(source, samples)
-        steps = timesteps or timesteps_for(source)
+        steps = sorted({*timesteps}) or timesteps_for(source)
         comparison = compare(source, samples, test, ways, steps, progress)
     if plot is not None:
         draw(comparison, plot)

@@ -22,9 +22,9 @@ from onnxsnn.cli.options import (
     number_or_auto,
     print_json,
 )
-from onnxsnn.convert import DEFAULT_TIMESTEPS, THRESHOLDS, Conversion, convert
+from onnxsnn.convert import DEFAULT_TIMESTEPS, THRESHOLDS, Conversion, convert, takes_data
 from onnxsnn.data import Dataset
-from onnxsnn.errors import UsageError
+from onnxsnn.errors import OutputError, UsageError
 from onnxsnn.files import write_model
 from onnxsnn.neurons import RECTIFYING_NEURONS
 from onnxsnn.source import Source, load_source
@@ -44,7 +44,8 @@ __all__ = ["convert_command"]
 )  # fmt: skip
 @click.option(
     "--agreement", type=float, default=AGREEMENT, show_default=True,
-    help="For `-T auto`: the share of the samples that must keep the ANN's class.",
+    help="For `-T auto`: the share of the samples that must keep the ANN's class. Those that "
+    "thresholds are fitted to do so more than others.",
 )  # fmt: skip
 @click.option(
     "--error", type=float, default=ERROR, show_default=True,
@@ -116,11 +117,12 @@ def convert_command(
     """
     output = output or Path(f"{model.stem}.snn.onnx")
     check_output(output)
+    keeper = _Keeper(output) if keep_intermediate else None
     if timesteps is None and delay:
         raise UsageError("-T auto tries each T from 1 on, below --delay too; give --delay auto")
     source = load_source(model)
     samples = load_data(data, source.inputs, options, labelled=False) if data else None
-    ways: dict[str, Any] = {
+    ways: Mapping[str, Any] = {
         "threshold": threshold,
         "neuron": neuron_of(neuron, levels, initial_potential),
         "per_layer": per_layer,
@@ -131,16 +133,17 @@ def convert_command(
         "integer": integer,
     }
     with display.progress("calibrating") as progress:
-        found = timesteps
+        found, fitted_to = timesteps, samples
         if found is None:
-            found = _fewest(source, samples, ways, agreement, error)
+            fitted_to = samples if takes_data(threshold, correct) else None
+            found = _fewest(source, samples, fitted_to, ways, agreement, error)
         conversion = convert(
             source,
-            samples,
+            fitted_to,
             timesteps=LIMIT if found is None else found,
             **ways,
             verify=verify,
-            keep=_Keeper(output) if keep_intermediate else None,
+            keep=keeper,
             progress=progress,
         )
     conversion.snn.save(output)
@@ -164,6 +167,7 @@ def convert_command(
 def _fewest(
     source: Source,
     samples: Dataset | None,
+    fitted_to: Dataset | None,
     ways: Mapping[str, Any],
     agreement: float,
     error: float,
@@ -171,24 +175,34 @@ def _fewest(
     """The smallest number of timesteps that will do."""
     if samples is None:
         raise UsageError("timesteps are found on data; give some with --data, or a number with -T")
-    conversion_for = partial(_converted, source, samples, ways)
+    conversion_for = partial(_converted, source, fitted_to, ways)
     return fewest_timesteps(source, samples, conversion_for, agreement, error)
 
 
 def _converted(
-    source: Source, samples: Dataset, ways: Mapping[str, Any], timesteps: int
+    source: Source, fitted_to: Dataset | None, ways: Mapping[str, Any], timesteps: int
 ) -> Conversion:
-    return convert(source, samples, timesteps=timesteps, **ways)
+    return convert(source, fitted_to, timesteps=timesteps, **ways)
 
 
 class _Keeper:
-    """Writes every intermediate model into a folder beside the SNN."""
+    """Writes every intermediate model into a folder beside the SNN, in the place of older ones.
+
+    Raises:
+        OutputError: there can be no such folder.
+    """
 
     def __init__(self, output: Path) -> None:
         self._folder = output.with_suffix(".passes")
         self._count = 0
+        try:
+            self._folder.mkdir(exist_ok=True)
+            for older in self._folder.glob("[0-9]*-*.onnx"):
+                older.unlink()
+        except OSError as error:
+            reason = error.strerror or error
+            raise OutputError(f"{self._folder}: cannot be written into: {reason}") from error
 
     def __call__(self, name: str, model: onnx.ModelProto) -> None:
         self._count += 1
-        self._folder.mkdir(exist_ok=True)
         write_model(model, self._folder / f"{self._count}-{name}.onnx")

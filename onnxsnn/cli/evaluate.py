@@ -34,6 +34,7 @@ from onnxsnn.cli.options import (
     timesteps_option,
 )
 from onnxsnn.errors import UsageError
+from onnxsnn.figures import counted
 from onnxsnn.files import write_bytes
 from onnxsnn.model import SpikingModel
 from onnxsnn.runtime import BACKENDS, Runner
@@ -93,7 +94,7 @@ def evaluate_command(
     most, calibrates that margin, and the rest is run.
 
     With --analyse, each layer's error is split into clipping, quantization, unevenness and what
-    it inherits, on the first 512 samples, and each layer in turn is made exact. With --energy,
+    it inherits, on 512 of the samples at most, and each layer in turn is made exact. With --energy,
     synaptic operations are counted by their true fan-out, and energies modelled.
     """
     if calibrate is not None and not early_exit:
@@ -114,7 +115,9 @@ def evaluate_command(
     margin, calibrated_on = None, ""
     if early_exit:
         known, samples = calibration_and_test(samples, calibrate, network.inputs, options)
-        calibrated_on = f"{len(known)} samples of {calibrate or f'{data}, the rest of which ran'}"
+        calibrated_on = (
+            f"{counted(len(known), 'sample')} of {calibrate or f'{data}, the rest of which ran'}"
+        )
         with display.progress("calibrating") as progress:
             runner = Runner(network, backend, memory=memory)
             margin = calibrate_margin(

@@ -71,7 +71,9 @@ _LOADING_OPTIONS = [
     click.option("--mean", help="Subtract after scaling: one number, or a,b,c per channel."),
     click.option("--std", help="Divide after that: one number, or a,b,c per channel."),
     click.option("--layout", type=click.Choice(["nchw", "nhwc"]), help="Layout in the file."),
-    click.option("--limit", type=click.IntRange(min=1), help="Use the first so many samples."),
+    click.option(
+        "--limit", type=click.IntRange(min=1), help="Use so many samples, spread over all."
+    ),
 ]
 
 
@@ -208,7 +210,7 @@ def load_data(
         std=parse_numbers(options["std"]) if options["std"] else (),
         layout=options["layout"],
     )
-    samples = load(
+    return load(
         path,
         inputs,
         labels=options["labels"],
@@ -216,20 +218,20 @@ def load_data(
         array=options["array"],
         label_array=options["label_array"],
         labelled=labelled and not options["no_labels"],
+        limit=options["limit"],
     )
-    return samples.slice(0, options["limit"])
 
 
 def calibration_and_test(
     data: Dataset, calibrate: Path | None, inputs: list[InputSpec], options: dict[str, Any]
 ) -> tuple[Dataset, Dataset]:
-    """Samples to calibrate on, from a file or the first quarter of the data, and those to run."""
+    """Samples to calibrate on, from a file or a quarter of the data, and those to run."""
     if calibrate is not None:
         return load_data(calibrate, inputs, options | {"labels": None}, labelled=False), data
     if len(data) < 2:
         raise data.error("one sample cannot calibrate and be run too; give more, or --calibrate")
     count = min(256, -(-len(data) // 4))
-    return data.slice(0, count), data.slice(count, None)
+    return data.parted(count)
 
 
 def print_json(value: Any) -> None:

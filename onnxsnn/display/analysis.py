@@ -10,7 +10,7 @@ from onnxsnn.analysis.energy import Energy
 from onnxsnn.analysis.layers import Analysis
 from onnxsnn.analysis.target import SpikeRatio
 from onnxsnn.display.base import new_table, number, percent, plain, stdout
-from onnxsnn.figures import joules
+from onnxsnn.figures import counted, joules
 
 __all__ = ["show_analysis", "show_energy"]
 
@@ -31,7 +31,7 @@ def show_analysis(analysis: Analysis) -> None:
     plainly = _show(analysis)(getattr(analysis.plain, analysis.measure))
     console.print(
         f"{verdict}; {analysis.measure} {plainly} at T = {analysis.timesteps} on "
-        f"{analysis.samples:,} samples, and above with one layer exact at a time",
+        f"{counted(analysis.samples, 'sample')}, and above with one layer exact at a time",
         soft_wrap=True,
     )
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from onnxsnn.analysis.comparison import Comparison
 from onnxsnn.convert import takes_data
 from onnxsnn.display.base import new_table, number, percent, stdout
+from onnxsnn.figures import counted
 
 __all__ = ["show_best", "show_comparison"]
 
@@ -25,7 +26,7 @@ def show_comparison(comparison: Comparison) -> None:
     console.print(table)
     ann = "" if comparison.ann_accuracy is None else f", ANN {percent(comparison.ann_accuracy)}"
     console.print(
-        f"{comparison.measure} on {comparison.samples:,} samples{ann}; "
+        f"{comparison.measure} on {counted(comparison.samples, 'sample')}{ann}; "
         "each cell converted for its T and run for it",
         soft_wrap=True,
     )

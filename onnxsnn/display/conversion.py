@@ -7,6 +7,7 @@ from typing import Any
 
 from onnxsnn.convert import Conversion
 from onnxsnn.display.base import new_table, number, percent, plain, show_bits, stdout
+from onnxsnn.figures import counted
 
 __all__ = ["show_conversion"]
 
@@ -48,7 +49,7 @@ def _cost(cost: Mapping[str, Any]) -> str:
     """What 8 bits cost, in a line."""
     if cost["error"] is None:
         return "what 8 bits cost is not known, as no output can be compared"
-    samples = f"{cost['samples']} samples" + (" of noise" if cost["random"] else "")
+    samples = counted(cost["samples"], "sample") + (" of noise" if cost["random"] else "")
     said = f"8 bits cost, on {samples}: outputs differ by {percent(cost['error'])}"
     if cost["agreement"] is None:
         return said

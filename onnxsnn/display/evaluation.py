@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from onnxsnn.analysis.evaluate import EarlyExit, Evaluation, Row
 from onnxsnn.analysis.fit_curve import FitCurve
 from onnxsnn.display.base import new_table, number, percent, plain, show_bits, stdout
+from onnxsnn.figures import counted
 from onnxsnn.runtime.dataset import DatasetRun
 
 __all__ = ["show_evaluation", "show_fit_curves", "show_run"]
@@ -30,11 +31,12 @@ def show_evaluation(evaluation: Evaluation, calibrated_on: str = "") -> None:
     console.print(table)
     _show_rates(evaluation.layer_rates)
     ann = "" if evaluation.ann_accuracy is None else f", ANN {percent(evaluation.ann_accuracy)}"
-    console.print(f"{evaluation.samples:,} samples{ann}, {show_bits(evaluation.bits_per_spike)}")
+    samples = counted(evaluation.samples, "sample")
+    console.print(f"{samples}{ann}, {show_bits(evaluation.bits_per_spike)}")
     if early is not None:
         console.print(
             f"early exit: mean T = {early.timesteps:.2f}, {percent(early.saved)} of the spikes "
-            f"saved, {early.speedup:.2f} times faster; margin {early.margin:.4g}, "
+            f"saved, {early.speedup:.2f} times as fast; margin {early.margin:.4g}, "
             f"calibrated on {plain(calibrated_on)}",
             soft_wrap=True,
         )
@@ -46,7 +48,8 @@ def show_run(run: DatasetRun) -> None:
     for name, values in run.outputs.items():
         stdout().print(f"{name}: {list(values.shape)} {values.dtype}", markup=False)
     stdout().print(
-        f"{run.samples:,} samples, T = {run.timesteps}, {run.spikes:,.0f} spikes per sample"
+        f"{counted(run.samples, 'sample')}, T = {run.timesteps}, "
+        f"{run.spikes:,.0f} spikes per sample"
     )
 
 
@@ -60,8 +63,11 @@ def _show_rates(rates: dict[str, float]) -> None:
 
 def show_fit_curves(curves: Sequence[FitCurve]) -> None:
     """One row per layer: the fit curve after 1, 2, 4, ... steps and the last, and its bound."""
-    steps = len(curves[0].values) if curves else 0
-    shown = sorted({2**power for power in range(steps.bit_length())} | {steps} - {0})
+    if not curves:
+        stdout().print("no layer was active on these data, so that none has a fit curve")
+        return
+    steps = len(curves[0].values)
+    shown = sorted({2**power for power in range(steps.bit_length())} | {steps})
     table = new_table("Layer", "Omega", *(f"K({t})" for t in shown), f"2 Omega / {steps}")
     for curve in curves:
         values = (f"{curve.values[t - 1]:.4f}" for t in shown)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -15,13 +15,14 @@ from onnxsnn.analysis.target import Target, target_of
 from onnxsnn.arrays import Array
 from onnxsnn.data import Dataset
 from onnxsnn.model import SpikingModel, compared_outputs
+from onnxsnn.readers import spread
 from onnxsnn.runtime.dataset import batch_size
 from onnxsnn.runtime.early_exit import classes
 from onnxsnn.runtime.runner import Runner
 from onnxsnn.session import SampleSession
 from onnxsnn.source import Source
 
-__all__ = ["Flip", "RasterRow", "ReportData", "gather"]
+__all__ = ["Flip", "Flips", "RasterRow", "ReportData", "gather"]
 
 _RASTER_ROWS = 96  # in all
 _ROWS_PER_LAYER = 8
@@ -49,7 +50,7 @@ class RasterRow:
 
 @dataclass(frozen=True)
 class Flip:
-    """A sample whose class is not the ANN's in the end, or was another for long.
+    """A sample whose class is not the ANN's in the end, or was another before.
 
     Attributes:
         sample: its index in the data.
@@ -68,6 +69,21 @@ class Flip:
     settled: int
     outputs: dict[int, list[float]]
     image: Array | None = None
+
+
+@dataclass(frozen=True)
+class Flips:
+    """The samples that flip class.
+
+    Attributes:
+        drawn: some of them: those whose class is not the ANN's, then those that settled last.
+        differing: how many end in another class than the ANN's.
+        late: how many end in the ANN's class, but were in another after some step.
+    """
+
+    drawn: list[Flip] = field(default_factory=list)
+    differing: int = 0
+    late: int = 0
 
 
 @dataclass(frozen=True)
@@ -94,7 +110,7 @@ class ReportData:
     target: Target | None
     inspection: Inspection
     raster: list[RasterRow] = field(default_factory=list)
-    flips: list[Flip] = field(default_factory=list)
+    flips: Flips = field(default_factory=Flips)
 
 
 def gather(
@@ -135,7 +151,7 @@ def gather(
         target=target_of(evaluation),
         inspection=inspect_model(snn.model),
         raster=_raster(snn, next(data.batches(1))[0], steps),
-        flips=_flips(snn, ann, data.slice(0, SAMPLES), steps),
+        flips=_flips(snn, ann, data, steps),
     )
 
 
@@ -158,14 +174,18 @@ def _raster(snn: SpikingModel, feeds: Mapping[str, Array], steps: int) -> list[R
     return rows
 
 
-def _flips(snn: SpikingModel, ann: Source, data: Dataset, steps: int) -> list[Flip]:
-    """The samples that differ from the ANN in the end, then those that settled last."""
-    found: list[Flip] = []
-    for flip in _candidates(snn, ann, data, steps):
-        found.append(flip)
-        found.sort(key=lambda f: (f.snn == f.ann, -f.settled, f.sample))
-        del found[_FLIPS:]
-    return found
+def _flips(snn: SpikingModel, ann: Source, data: Dataset, steps: int) -> Flips:
+    """The samples that flip class; of those that are not drawn, the number alone is kept."""
+    drawn: list[Flip] = []
+    flipping = differing = 0
+    rows = spread(SAMPLES, len(data))
+    for flip in _candidates(snn, ann, data.take(rows), steps):
+        flip = replace(flip, sample=int(rows[flip.sample]))
+        flipping, differing = flipping + 1, differing + (flip.snn != flip.ann)
+        drawn.append(flip)
+        drawn.sort(key=lambda f: (f.snn == f.ann, -f.settled, f.sample))
+        del drawn[_FLIPS:]
+    return Flips(drawn, differing, flipping - differing)
 
 
 def _candidates(snn: SpikingModel, ann: Source, data: Dataset, steps: int) -> Iterator[Flip]:

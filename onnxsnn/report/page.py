@@ -8,7 +8,7 @@ from importlib.resources import files
 
 from onnxsnn.analysis.summary import evaluation_as_dict
 from onnxsnn.analysis.target import Target
-from onnxsnn.figures import joules, percent
+from onnxsnn.figures import counted, joules, percent
 from onnxsnn.report.gather import ReportData
 from onnxsnn.report.html import figure
 from onnxsnn.report.sections import SECTIONS, measure_text
@@ -59,8 +59,8 @@ def _about(data: ReportData) -> str:
     return (
         f"Neurons: {escape(neurons)}, {bits} bit{'' if result.bits_per_spike == 1 else 's'} per "
         f"spike. Thresholds: {escape(metadata['threshold'])}{corrected}{early}, "
-        f"for T = {data.snn.timesteps}{late}. Run here for {len(result.rows)} "
-        f"step{'' if len(result.rows) == 1 else 's'} on {samples} samples, beside the ANN."
+        f"for T = {data.snn.timesteps}{late}. Run here for {counted(len(result.rows), 'step')} "
+        f"on {samples} sample{'' if result.samples == 1 else 's'}, beside the ANN."
     )
 
 

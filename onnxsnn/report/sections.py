@@ -7,8 +7,8 @@ from functools import partial
 from html import escape
 
 from onnxsnn.analysis.error_split import ErrorSplit
-from onnxsnn.analysis.layers import LayerAnalysis, RateDistribution
-from onnxsnn.figures import joules, number, percent
+from onnxsnn.analysis.layers import Analysis, LayerAnalysis, RateDistribution
+from onnxsnn.figures import counted, joules, number, percent
 from onnxsnn.report.gather import Flip, ReportData
 from onnxsnn.report.html import details, figure, plot, section, table
 from onnxsnn.report.png import data_url
@@ -39,7 +39,7 @@ def _accuracy(data: ReportData) -> Made:
     result, measure = data.evaluation, data.measure
     values = [float(getattr(row, measure)) for row in result.rows]
     target, text = data.target, measure_text(measure)
-    lead = f"After {_steps(len(values))} the {measure} is {text(values[-1])}."
+    lead = f"After {counted(len(values), 'step')} the {measure} is {text(values[-1])}."
     if target is not None:
         goal = {
             "accuracy": f"A point below the ANN's accuracy, {text(target.level)},",
@@ -50,7 +50,7 @@ def _accuracy(data: ReportData) -> Made:
             lead += f" {goal} is not reached."
         else:
             steps = figure("target.timesteps", target.timesteps)
-            lead = f"{goal} is reached after {steps} of {_steps(len(values))}."
+            lead = f"{goal} is reached after {steps} of {counted(len(values), 'step')}."
     guide = None
     if measure == "accuracy" and result.ann_accuracy is not None:
         guide = (result.ann_accuracy, "ANN")
@@ -104,6 +104,14 @@ def _rows(data: ReportData) -> str:
     return details("Every step as a table", table("Every step", heads, rows))
 
 
+def _error_change(analysis: Analysis, layer: LayerAnalysis) -> str:
+    """What a layer's being exact does to the error of the outputs, where they have one."""
+    before, after = analysis.plain.error, layer.exact.error
+    if before is None or after is None:
+        return ""
+    return f", and the relative error of the outputs from {number(before)} to {number(after)}"
+
+
 def _errors(data: ReportData) -> Made:
     analysis = data.analysis
     worst = next(layer for layer in analysis.layers if layer.layer == analysis.costliest)
@@ -114,8 +122,7 @@ def _errors(data: ReportData) -> Made:
     gain = f"{_gain(analysis.measure, worst.gain)}{unit}"
     lead = (
         f"<strong>{_node(worst.layer)}</strong> costs most: were it exact, {analysis.measure} "
-        f"would change by {gain}, and the relative error of the outputs from "
-        f"{number(analysis.plain.error)} to {number(worst.exact.error)}. Most of its own error is "
+        f"would change by {gain}{_error_change(analysis, worst)}. Most of its own error is "
         f"{cause}: {reason}."
     )
     if worst.gain <= 0:
@@ -148,7 +155,7 @@ def _errors(data: ReportData) -> Made:
         "<p class=note>Error: squared distance of what the layer gives from the ANN's "
         "activation, relative to that. Parts left of the line make up for others. A layer is "
         "exact when it gives the ANN's function of the current that arrives, in every step. On "
-        f"{analysis.samples:,} samples, T = {analysis.timesteps}"
+        f"{counted(analysis.samples, 'sample')}, T = {analysis.timesteps}"
         + (f"; one sample is {100 / analysis.samples:.2f} points" if unit else "")
         + ".</p>"
     )
@@ -291,7 +298,9 @@ def _raster(data: ReportData) -> Made | None:
         return None
     drawn = "".join(
         f"<div><h3>{_node(name)}</h3>"
-        + raster(f"Spikes in {name}", f"{len(rows)} neurons, {_steps(len(rows[0]))}.", rows)
+        + raster(
+            f"Spikes in {name}", f"{len(rows)} neurons, {counted(len(rows[0]), 'step')}.", rows
+        )
         + "</div>"
         for name, rows in groups.items()
     )
@@ -311,15 +320,16 @@ def _raster(data: ReportData) -> Made | None:
 
 
 def _flips(data: ReportData) -> Made | None:
-    if not data.flips:
+    flips = data.flips
+    if not flips.drawn:
         return None
-    wrong = sum(flip.snn != flip.ann for flip in data.flips)
     lead = (
-        f"Of the first {data.analysis.samples:,} samples, {wrong} that end in another class than "
-        f"the ANN's and {len(data.flips) - wrong} that settled late: the running estimates of "
-        "their outputs. The ANN's class is coloured, the SNN's black or white where it is another."
+        f"Of {counted(data.analysis.samples, 'sample')}, {flips.differing:,} end in another class "
+        f"than the ANN's, and {flips.late:,} in its class, but not from the first step on. Of "
+        f"{len(flips.drawn)} of them, the running estimates of the outputs: the ANN's class is "
+        "coloured, the SNN's black or white where it is another."
     )
-    drawn = "".join(map(_flip, data.flips))
+    drawn = "".join(map(_flip, flips.drawn))
     return "Samples that flip", section(
         "flips", "Samples that flip class", lead, f"<div class=many>{drawn}</div>"
     )
@@ -445,10 +455,6 @@ SECTIONS: tuple[tuple[str, Callable[[ReportData], Made | None]], ...] = (
     ("nodes", _layers),
 )
 """By identity, what makes a section of the data; None where there is nothing to show."""
-
-
-def _steps(count: int) -> str:
-    return f"{count} step{'' if count == 1 else 's'}"
 
 
 def _axis_of(values: list[float], measure: str) -> Axis:

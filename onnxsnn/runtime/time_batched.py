@@ -226,9 +226,13 @@ _TOLERANCE = 1e-2  # relative; a spike may fall on the other side of its thresho
 
 
 def _pair(values: Array) -> Array:
-    """Two samples that differ."""
+    """Two samples that differ: floats in noise too, as what is fed first may all be 0."""
     last = values[-1:] if len(values) > 1 else np.roll(values[:1], 1, axis=-1)
-    return np.concatenate([values[:1], last])
+    pair = np.concatenate([values[:1], last])
+    if values.dtype.kind == "f":
+        noise = np.random.default_rng(0).random(pair.shape) * (np.abs(pair).max(initial=0) or 1)
+        pair = (pair / 2 + noise / 2).astype(values.dtype)
+    return pair
 
 
 def _stirred(

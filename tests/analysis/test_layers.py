@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxsnn import Dataset, Runner, SpikingModel, convert, load_source
+from onnxsnn import Dataset, Runner, SpikingModel, convert, evaluate, load_source
 from onnxsnn.analysis.exact_layer import with_exact_layer
 from onnxsnn.analysis.layers import analyse
 from onnxsnn.errors import DataError, ModelError, UnsupportedError, UsageError
@@ -222,6 +222,31 @@ def test_many_samples_are_cut(source):
     )
     assert analysis.samples == 7
     assert seen == [(7, 7)]
+
+
+def means_of_all(folder, scale=1.0):
+    """A network whose output is one number for all samples."""
+    b = Builder((6,))
+    b.gemm(8)
+    b.relu()
+    b.op("Mul", b.gemm(3), b.constant(scale))
+    b.op("ReduceMean", keepdims=0)
+    source, x = load_source(b.save(folder / "m.onnx")), dataset(x=uniform(20, 6))
+    return convert(source, x, timesteps=T).snn, source, x
+
+
+def test_an_output_of_one_number_for_all_samples_has_an_error(tmp_path):
+    snn, source, x = means_of_all(tmp_path)
+    found = analyse(snn, x, source)
+    assert found.measure == "error"
+    assert found.samples == 20
+    assert found.plain.error == pytest.approx(evaluate(snn, x, ann=source).rows[-1].error, rel=1e-4)
+
+
+def test_outputs_that_are_all_0_have_an_error_of_0(tmp_path):
+    snn, source, x = means_of_all(tmp_path, scale=0.0)
+    assert analyse(snn, x, source).plain.error == 0
+    assert evaluate(snn, x, ann=source).rows[-1].error == 0
 
 
 def test_outputs_without_an_axis_of_samples_are_refused(tmp_path):

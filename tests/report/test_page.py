@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from onnxsnn import Dataset, convert, load_source
-from onnxsnn.analysis.evaluate import Row
+from onnxsnn.analysis.evaluate import Row, evaluate
 from onnxsnn.cli import main
 from onnxsnn.errors import DataError
 from onnxsnn.report import gather, page
@@ -187,10 +187,20 @@ def logarithms(tmp_path, outputs):
 LOGS = uniform(20, 6)
 
 
+def test_all_samples_that_flip_are_counted_and_some_are_drawn(tmp_path):
+    source = load_source(residual_network().save(tmp_path / "m.onnx"))
+    x = uniform(48, 3, 8, 8, seed=2)
+    snn = convert(source, dataset(x=x[:16]), timesteps=2, threshold="max").snn
+    flips = gather("m", snn, source, dataset(x=x)).flips
+    agreement = evaluate(snn, dataset(x=x), ann=source).rows[-1].agreement
+    assert flips.differing == 48 - round(48 * agreement) > len(flips.drawn) == 6
+    assert all(flip.snn != flip.ann for flip in flips.drawn)
+
+
 def test_outputs_that_are_infinite_are_left_out_of_plots(tmp_path):
     found = gather("m", *logarithms(tmp_path, 3), dataset(x=LOGS))
     assert "NaN" not in page(found)
-    assert all(np.isfinite(list(flip.outputs.values())).all() for flip in found.flips)
+    assert all(np.isfinite(list(flip.outputs.values())).all() for flip in found.flips.drawn)
 
 
 def test_outputs_that_no_error_relates_to_are_refused(tmp_path):
@@ -226,6 +236,7 @@ def fifty_layers(network, timesteps):
     evaluation = replace(
         small.evaluation, rows=rows, layer_rates={layer.layer: 0.1 for layer in layers}
     )
+    traces = {c: random.random(timesteps).tolist() for c in range(5)}
     energies = [
         replace(e, snn=[1e6 * t / 7 for t in range(timesteps)]) for e in small.energy.energies
     ]
@@ -246,12 +257,7 @@ def fifty_layers(network, timesteps):
             for layer in layers
             for i in range(2)
         ],
-        flips=[
-            replace(
-                small.flips[0], outputs={c: random.random(timesteps).tolist() for c in range(5)}
-            )
-        ]
-        * 6,
+        flips=replace(small.flips, drawn=[replace(small.flips.drawn[0], outputs=traces)] * 6),
     )
 
 

@@ -228,6 +228,23 @@ def test_a_graph_that_mixes_samples_is_stepped_with_one_warning(tmp_path, axis, 
     assert_same(expected, outputs, 1e-5)
 
 
+@pytest.mark.parametrize("first", [np.zeros((6, 4), np.float32), np.ones((6, 4), np.float32)])
+def test_samples_that_are_all_alike_do_not_hide_that_a_graph_mixes_them(tmp_path, first):
+    b = Builder((4,))
+    b.op("Div", "x", b.op("ReduceMax", "x", axes=[0], keepdims=1))
+    b.gemm(4)
+    b.relu()
+    b.gemm(3)
+    x = np.abs(uniform(6, 4))
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x), timesteps=T).snn
+    runner = Runner(snn)
+    runner.run(first, T)
+    outputs = runner.run(x, T).outputs
+    assert len(runner.warnings) == 1
+    expected = {name: values[-1] for name, values in stepped(snn, {"x": x}, T).items()}
+    assert_same(expected, outputs, 1e-5)
+
+
 @pytest.mark.parametrize(("end", "warnings"), [(20, 1), (10**9, 0), (2**31 - 1, 0)])
 def test_rows_that_are_cut_off_only_from_large_batches_are_found(tmp_path, end, warnings):
     """20 rows are all of them in any trial of few samples."""
