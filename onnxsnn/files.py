@@ -6,7 +6,7 @@ import io
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from onnx.external_data_helper import load_external_data_for_model
 from onnxsnn.arrays import Array
 from onnxsnn.errors import ModelError, OutputError, in_file
 from onnxsnn.fused import take_apart
+from onnxsnn.parts import read_by
 from onnxsnn.qonnx import without_qonnx
 from onnxsnn.squeezes import name_squeezed
 
@@ -108,7 +109,7 @@ def _sort_nodes(graph: onnx.GraphProto) -> None:
     """Put nodes behind what they read, which some exporters leave to ONNX Runtime."""
     makers = {name: at for at, node in enumerate(graph.node) for name in node.output if name}
     needed = {
-        at: {makers[name] for name in _read(node) if name in makers}
+        at: {makers[name] for name in read_by(node) if name in makers}
         for at, node in enumerate(graph.node)
     }
     if all(maker < at for at, found in needed.items() for maker in found):
@@ -119,15 +120,6 @@ def _sort_nodes(graph: onnx.GraphProto) -> None:
         return  # the checker says what is wrong
     graph.ClearField("node")
     graph.node.extend(nodes)
-
-
-def _read(node: onnx.NodeProto) -> Iterator[str]:
-    """The tensors that a node reads, those of the graphs inside it too."""
-    yield from node.input
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            for inner in graph.node:
-                yield from _read(inner)
 
 
 def write_model(model: onnx.ModelProto, path: str | Path) -> None:

@@ -279,9 +279,9 @@ class SpikingModel:
 
     @cached_property
     def comparable_outputs(self) -> list[str]:
-        """Names of the outputs that are compared with the ANN's: not those of value_sizes."""
-        known = comparable_outputs(self.graph())  # states among them
-        return [name for name in self.outputs if name in known]
+        """Names of the outputs that are compared with the ANN's; see value_sizes."""
+        outputs = set(self.outputs)  # states are outputs of the graph too
+        return [name for name in comparable_outputs(self.graph()) if name in outputs]
 
     @property
     def state_size(self) -> int:

@@ -11,7 +11,7 @@ from onnx import helper, numpy_helper
 
 from onnxsnn.arrays import Array
 
-__all__ = ["Parts", "constants_of", "graphs_of", "write_constants_out"]
+__all__ = ["Parts", "constants_of", "graphs_of", "read_by", "write_constants_out"]
 
 
 class Parts:
@@ -133,6 +133,15 @@ def _dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:
     else:
         dense[tuple(places.T)] = values
     return numpy_helper.from_array(dense, sparse.values.name)
+
+
+def read_by(node: onnx.NodeProto) -> Iterator[str]:
+    """The tensors that a node reads, those of the graphs inside it too."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                yield from read_by(inner)
 
 
 def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

@@ -67,6 +67,7 @@ def prepare(
         UnsupportedError: the model holds something that cannot be converted, or nothing that
             would spike.
     """
+    line.warnings += source.warnings
     if source.precisions:
         kinds = " and ".join(source.precisions)
         line.warnings.append(f"the model is of {kinds}; the SNN computes in float32")

@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 import onnx.inliner
 
+from onnxsnn.classical import without_classical
 from onnxsnn.errors import ModelError, in_file
 from onnxsnn.files import read_model
 from onnxsnn.functions import MINIMUM_OPSET
@@ -38,6 +39,7 @@ class Source:
         inputs: what it is fed; weights that are graph inputs are not among them.
         precisions: the types of numbers, other than float32, that the file computes with.
         levels: the steps of the coarsest rounding of values in it; None where none are rounded.
+        warnings: what the user should know of what became of the file's outputs.
     """
 
     model: onnx.ModelProto
@@ -45,6 +47,7 @@ class Source:
     inputs: list[InputSpec]
     precisions: list[str] = field(default_factory=list)
     levels: int | None = None
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def few_levels(self) -> int | None:
@@ -83,10 +86,12 @@ def load_source(path: str | Path) -> Source:
             f"{path}: is of opset {opset_of(model)}, older than {_OLDEST_OPSET}; "
             f"export it again with opset {MINIMUM_OPSET} or newer"
         )
+    with in_file(path):
+        model, warnings = without_classical(model)
     precisions = other_precisions(model) + ["whole numbers"] * is_quantized(model)
     model = _runnable(model, path)
     digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    return Source(model, digest, input_specs(model), precisions, fewest_levels(model))
+    return Source(model, digest, input_specs(model), precisions, fewest_levels(model), warnings)
 
 
 def _runnable(model: onnx.ModelProto, path: str | Path) -> onnx.ModelProto:

@@ -83,9 +83,13 @@ def refuse_changing_sizes(graph: Graph) -> None:
 
 
 def comparable_outputs(graph: Graph) -> list[str]:
-    """Names of the outputs that are compared: those whose size the values do not decide."""
+    """Names of the outputs that are compared: those whose size the values do not decide.
+
+    Whole numbers beside floats are classes that were made of their scores, and are left out.
+    """
     varying = sized_by_values(graph)
-    return [tensor.name for tensor in graph.outputs if tensor.name not in varying]
+    known = [tensor for tensor in graph.outputs if tensor.name not in varying]
+    return [tensor.name for tensor in list(filter(is_float, known)) or known]
 
 
 def nothing_to_compare(names: Collection[str]) -> DataError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from onnxsnn.runtime.early_exit import classes, run_early
 from onnxsnn.runtime.runner import Runner
 from onnxsnn.session import SampleSession, Session
 from onnxsnn.source import Source
+from onnxsnn.value_sizes import sized_by_values
 
 __all__ = [
     "EarlyExit",
@@ -158,10 +159,10 @@ def evaluate(
 ) -> Evaluation:
     """Run an SNN on data, beside its ANN where that is given.
 
-    A class is the greatest value along axis 1 of the first output, where that output has
-    two axes of floats; other outputs have an error, and no class. Outputs whose size the values
-    decide are left out, which is said. With a margin, what early exit at that margin gives is
-    measured too.
+    A class is the greatest value along axis 1 of the first output that is compared, where that
+    has two axes of floats; other outputs have an error, and no class. Outputs whose size the values
+    decide, and whole numbers beside floats, are left out, which is said. With a margin, what early
+    exit at that margin gives is measured too.
 
     Raises:
         UsageError: timesteps below 1, a negative margin, or neither labels nor an ANN to
@@ -185,12 +186,20 @@ def evaluate(
         done += len(next(iter(feeds.values())))
         progress(done, len(data))
     result = _summary(totals, runner, len(data), data.labels is not None, ann is not None)
-    result.warnings += [
-        f"how much output {name!r} holds, the values decide, so that it is not compared"
-        for name in snn.outputs
-        if name not in names
-    ]
+    result.warnings += _uncompared(snn, names)
     return result
+
+
+def _uncompared(snn: SpikingModel, compared: Sequence[str]) -> list[str]:
+    """Why the other outputs are not compared."""
+    others = [name for name in snn.outputs if name not in compared]
+    varying = sized_by_values(snn.graph()) if others else ()
+    return [
+        f"how much output {name!r} holds, the values decide, so that it is not compared"
+        if name in varying
+        else f"output {name!r} is of whole numbers, and not compared where others are of scores"
+        for name in others
+    ]
 
 
 def _warm_up(runner: Runner, feeds: dict[str, Array], timesteps: int, margin: float) -> None:

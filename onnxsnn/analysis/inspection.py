@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 
 from onnxsnn import functions
+from onnxsnn.classical import without_classical
 from onnxsnn.errors import ModelError, in_file
 from onnxsnn.files import read_model
 from onnxsnn.graph import Graph, Node, constant, from_model
@@ -79,7 +80,7 @@ def inspect(path: str | Path) -> Inspection:
     """
     model = read_model(path)
     with in_file(path):
-        return inspect_model(model)
+        return inspect_model(without_classical(model)[0])
 
 
 def inspect_model(model: onnx.ModelProto) -> Inspection:

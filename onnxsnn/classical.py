@@ -1,0 +1,216 @@
+"""What scikit-learn's pipelines have around a network (domain ai.onnx.ml), in ONNX's own operators.
+
+In front of the network features are scaled, made one length, chosen or encoded; behind it the name
+of the class is looked up, and a map from names to probabilities made (ZipMap): that output becomes
+the array of them. An output of text is left out, with all that only it needs.
+
+https://onnx.ai/onnx/operators/#ai-onnx-ml says what the operators are. Those that are models of
+their own, such as trees, are not networks, and stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from onnxsnn.errors import ModelError
+from onnxsnn.functions import MINIMUM_OPSET
+from onnxsnn.graph import opset_of
+from onnxsnn.opsets import to_opset
+from onnxsnn.parts import Parts, constants_of, read_by
+
+__all__ = ["without_classical"]
+
+_DOMAIN = "ai.onnx.ml"
+_MAP = "ZipMap"
+_AXES_READ = 18  # since when every reduction reads its axes, as sums do before
+
+
+def without_classical(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
+    """A model with such operators in parts, and what the user should know of it.
+
+    Returns:
+        the model, which is that given where there is nothing to do, and warnings.
+
+    Raises:
+        ModelError: all outputs are text, or onnx cannot bring the model to an opset that has what
+            stands for such an operator.
+    """
+    texts = [tensor.name for tensor in model.graph.output if _is_text(tensor)]
+    has_rule = any(_has_rule(node) for node in model.graph.node)
+    if not texts and not has_rule:
+        return model, []
+    plain = onnx.ModelProto()
+    plain.CopyFrom(to_opset(model, MINIMUM_OPSET) if has_rule else model)
+    _leave_out(plain.graph, texts)
+    maps = [node.output[0] for node in plain.graph.node if node.op_type == _MAP]
+    _take_apart(plain)
+    warnings = [f"output {name!r} is text, and left out" for name in texts]
+    warnings += [f"output {name!r} is an array, and no map from names of classes" for name in maps]
+    return plain, warnings
+
+
+def _is_text(tensor: onnx.ValueInfoProto) -> bool:
+    return bool(tensor.type.tensor_type.elem_type == TensorProto.STRING)
+
+
+def _has_rule(node: onnx.NodeProto) -> bool:
+    return node.domain == _DOMAIN and node.op_type in _RULES
+
+
+def _leave_out(graph: onnx.GraphProto, names: list[str]) -> None:
+    """Leave outputs out, and the nodes and constants that nothing else needs."""
+    outputs = [tensor for tensor in graph.output if tensor.name not in names]
+    if not outputs:
+        raise ModelError(
+            f"all that the model gives is text ({', '.join(names)}); "
+            "export it with the scores of its classes as an output"
+        )
+    if not names:
+        return
+    needed = {tensor.name for tensor in outputs}
+    kept = []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            needed.update(read_by(node))
+            kept.append(node)
+    constants = [tensor for tensor in graph.initializer if tensor.name in needed]
+    for name, entries in (("output", outputs), ("node", kept[::-1]), ("initializer", constants)):
+        graph.ClearField(name)
+        getattr(graph, name).extend(entries)
+
+
+def _take_apart(model: onnx.ModelProto) -> None:
+    """Put parts in the place of nodes that have a rule."""
+    graph, opset = model.graph, opset_of(model)
+    ranks = {name: len(tensor.dims) for name, tensor in constants_of(graph).items()}
+    nodes = list(graph.node)
+    graph.ClearField("node")
+    for node in nodes:
+        if not _has_rule(node):
+            graph.node.append(node)
+            continue
+        parts = _Parts(node, ranks, opset)
+        parts.give(0, _RULES[node.op_type](parts))
+        graph.node.extend(parts.nodes)
+    _declare_arrays(graph, [node for node in nodes if node.op_type == _MAP])
+
+
+def _declare_arrays(graph: onnx.GraphProto, maps: list[onnx.NodeProto]) -> None:
+    """Let outputs that were maps be arrays, [samples, classes]."""
+    for node in maps:
+        names = [helper.get_attribute_value(attribute) for attribute in node.attribute]
+        shape = [None, max(map(len, names))]
+        for tensor in graph.output:
+            if tensor.name == node.output[0]:
+                made = helper.make_tensor_value_info(tensor.name, TensorProto.FLOAT, shape)
+                tensor.CopyFrom(made)
+
+
+class _Parts(Parts):
+    """The nodes that stand for one, and what rules ask of the model.
+
+    Attributes:
+        ranks: of constants, by name.
+        opset: of the model.
+    """
+
+    def __init__(self, node: onnx.NodeProto, ranks: Mapping[str, int], opset: int) -> None:
+        super().__init__(node)
+        self.ranks, self.opset = ranks, opset
+
+    def values(self, name: str) -> str:
+        """The constant that an attribute holds: float32, or whole numbers."""
+        values = np.array(self.attributes[name])
+        return self.array(values.astype(np.float32 if values.dtype.kind == "f" else np.int64))
+
+
+def _scaler(parts: _Parts) -> str:
+    """(x - offset) scale."""
+    x = parts.floats(parts.read(0))
+    if parts.attributes.get("offset"):
+        x = parts.add("Sub", x, parts.values("offset"))
+    return parts.add("Mul", x, parts.values("scale")) if parts.attributes.get("scale") else x
+
+
+def _binarizer(parts: _Parts) -> str:
+    """1 above the threshold, else 0."""
+    threshold = parts.number(parts.attributes.get("threshold", 0.0))
+    return parts.floats(parts.add("Greater", parts.floats(parts.read(0)), threshold))
+
+
+def _normalizer(parts: _Parts) -> str:
+    """Rows over their greatest value, the sum of their sizes, or their length; 0 stays."""
+    kind, x = parts.attributes.get("norm", b"MAX"), parts.floats(parts.read(0))
+    if kind == b"MAX":
+        norm = _greatest(parts, x)
+    elif kind == b"L1":
+        norm = _row_sums(parts, parts.add("Abs", x))
+    else:
+        norm = parts.add("Sqrt", _row_sums(parts, parts.add("Mul", x, x)))
+    is_zero = parts.add("Equal", norm, parts.number(0.0))
+    return parts.add("Div", x, parts.add("Where", is_zero, parts.number(1.0), norm))
+
+
+def _row_sums(parts: _Parts, tensor: str) -> str:
+    return parts.add("ReduceSum", tensor, parts.whole(-1))
+
+
+def _greatest(parts: _Parts, tensor: str) -> str:
+    if parts.opset < _AXES_READ:
+        return parts.add("ReduceMax", tensor, axes=[-1])
+    return parts.add("ReduceMax", tensor, parts.whole(-1))
+
+
+def _imputer(parts: _Parts) -> str:
+    """Others in the place of values that stand for none."""
+    x = parts.read(0)
+    kind = "float" if "imputed_value_floats" in parts.attributes else "int64"
+    missing = parts.attributes.get(f"replaced_value_{kind}", 0)
+    if np.isnan(missing):
+        is_missing = parts.add("IsNaN", x)
+    else:
+        is_missing = parts.add("Equal", x, parts.values(f"replaced_value_{kind}"))
+    return parts.add("Where", is_missing, parts.values(f"imputed_value_{kind}s"), x)
+
+
+def _chosen(parts: _Parts) -> str:
+    """Columns by number; of a vector, as one row."""
+    x, places = parts.inputs
+    if parts.ranks.get(x) == 1:
+        x = parts.add("Reshape", x, parts.whole(1, -1))
+    return parts.add("Gather", x, parts.add("Reshape", places, parts.whole(-1)), axis=-1)
+
+
+def _joined(parts: _Parts) -> str:
+    """Columns side by side, as floats."""
+    pieces = [parts.add("Reshape", parts.floats(x), parts.whole(0, -1)) for x in parts.inputs]
+    return parts.add("Concat", *pieces, axis=1)
+
+
+def _one_hot(parts: _Parts) -> str:
+    """1 where the value is a category, [samples, columns, categories]."""
+    column = parts.add("Reshape", parts.read(0), parts.whole(0, -1, 1))
+    wholes = parts.add("Cast", column, to=TensorProto.INT64)
+    return parts.floats(parts.add("Equal", wholes, parts.values("cats_int64s")))
+
+
+def _array(parts: _Parts) -> str:
+    """What the map is made of."""
+    return parts.read(0)
+
+
+_RULES: dict[str, Callable[[_Parts], Any]] = {
+    "ArrayFeatureExtractor": _chosen,
+    "Binarizer": _binarizer,
+    "FeatureVectorizer": _joined,
+    "Imputer": _imputer,
+    "Normalizer": _normalizer,
+    "OneHotEncoder": _one_hot,
+    "Scaler": _scaler,
+    _MAP: _array,
+}

@@ -1,0 +1,140 @@
+"""What scikit-learn's pipelines have around a network gives what it gave, in other operators."""
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper
+
+from onnxsnn import Dataset, convert, evaluate, load_source
+from onnxsnn.classical import without_classical
+from onnxsnn.errors import ModelError
+from onnxsnn.session import Session
+from tests.models import Builder, assert_same, uniform
+
+ML = {"domain": "ai.onnx.ml"}
+X = uniform(30, 6)
+
+
+def saved(b, path, *outputs):
+    """The model with operators of ai.onnx.ml, each output of a name, a type and some axes."""
+    declared = [helper.make_tensor_value_info(n, kind, [None] * axes) for n, kind, axes in outputs]
+    graph = helper.make_graph(b.nodes, "test", b.inputs, declared, b.constants)
+    opsets = [helper.make_opsetid("", b.opset), helper.make_opsetid("ai.onnx.ml", 3)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    return path
+
+
+def in_parts(b, path, axes=2):
+    """What the tensor last made is in the file, and of its source."""
+    saved(b, path, (b.last, TensorProto.FLOAT, axes))
+    x = np.round(3 * X)
+    x[0] = 0
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    model = load_source(path).model
+    assert not any(node.domain for node in model.graph.node)
+    return {b.last: session.run(None, {"x": x})[0]}, Session(model).run({"x": x})
+
+
+@pytest.mark.parametrize("opset", [14, 17, 18, 21])
+@pytest.mark.parametrize(
+    ("operator", "settings"),
+    [
+        ("Scaler", {"offset": [0.5], "scale": [2.0]}),
+        ("Scaler", {"offset": [float(i) for i in range(6)], "scale": [0.1 * i for i in range(6)]}),
+        ("Binarizer", {"threshold": 0.5}),
+        ("Binarizer", {}),
+        ("Normalizer", {"norm": "L1"}),
+        ("Normalizer", {"norm": "L2"}),
+        ("Normalizer", {"norm": "MAX"}),
+        ("Imputer", {"imputed_value_floats": [7.0], "replaced_value_float": 2.0}),
+        ("Imputer", {"imputed_value_floats": [9.0] * 6, "replaced_value_float": float("nan")}),
+    ],
+)
+def test_features_are_prepared_as_before(tmp_path, opset, operator, settings):
+    b = Builder((6,), opset=opset)
+    b.op(operator, **settings, **ML)
+    assert_same(*in_parts(b, tmp_path / "m.onnx"))
+
+
+def test_chosen_columns_side_by_side(tmp_path):
+    b = Builder((6,))
+    columns = [
+        b.op("ArrayFeatureExtractor", "x", b.constant(places, np.int64), **ML)
+        for places in ([4, 1], [5], [0, 0, 2])
+    ]
+    b.op("FeatureVectorizer", *columns, inputdimensions=[2, 1, 3], **ML)
+    assert_same(*in_parts(b, tmp_path / "m.onnx"))
+
+
+def test_categories_become_ones(tmp_path):
+    b = Builder((6,))
+    column = b.op("ArrayFeatureExtractor", "x", b.constant([3], np.int64), **ML)
+    b.op("OneHotEncoder", column, cats_int64s=[-2, 0, 1, 3], zeros=1, **ML)
+    assert_same(*in_parts(b, tmp_path / "m.onnx", axes=3))
+
+
+def classifier(path, names, zipmap=True):
+    """A classifier as skl2onnx writes it: the class by its name, and a map of probabilities."""
+    b = Builder((6,))
+    b.op("Scaler", offset=[0.1], scale=[2.0], **ML)
+    b.gemm(8, inputs=6)
+    b.relu()
+    b.gemm(3)
+    scores = b.op("Softmax", axis=1)
+    best = b.op("ArgMax", scores, axis=1)
+    is_text = isinstance(names[0], str)
+    known = b.constant(names, object if is_text else np.int64)
+    chosen = b.op("ArrayFeatureExtractor", known, best, **ML)
+    label = b.op("Reshape", chosen, b.constant([-1], np.int64))
+    outputs = [(label, TensorProto.STRING if is_text else TensorProto.INT64, 1)]
+    if not zipmap:
+        return saved(b, path, *outputs, (scores, TensorProto.FLOAT, 2)), scores
+    kind = "strings" if is_text else "int64s"
+    b.op("ZipMap", scores, **{f"classlabels_{kind}": names}, **ML)
+    b.nodes[-1].output[0] = "probabilities"
+    path = saved(b, path, *outputs, ("probabilities", TensorProto.FLOAT, 2))
+    model = onnx.load(path)
+    key = TensorProto.STRING if is_text else TensorProto.INT64
+    value = helper.make_tensor_type_proto(TensorProto.FLOAT, [])
+    maps = helper.make_sequence_type_proto(helper.make_map_type_proto(key, value))
+    model.graph.output[1].type.CopyFrom(maps)
+    onnx.save(model, path)
+    return path, "probabilities"
+
+
+@pytest.mark.parametrize("zipmap", [True, False])
+@pytest.mark.parametrize("names", [["cat", "dog", "owl"], [10, 20, 30]])
+def test_a_classifier_is_judged_by_its_scores(tmp_path, names, zipmap):
+    path, scores = classifier(tmp_path / "m.onnx", names, zipmap)
+    given = ort.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"x": X})[1]
+    if zipmap:
+        given = np.array([[row[name] for name in names] for row in given])
+    source = load_source(path)
+    np.testing.assert_allclose(Session(source.model).run({"x": X})[scores], given, rtol=1e-5)
+    conversion = convert(source, Dataset({"x": X}), timesteps=64)
+    result = evaluate(conversion.snn, Dataset({"x": X}, given.argmax(1)), ann=source)
+    assert result.ann_accuracy == 1
+    assert result.rows[-1].accuracy == result.rows[-1].agreement > 0.9
+    assert result.rows[-1].error < 0.05
+    texts = [line for line in conversion.warnings if "is text, and left out" in line]
+    assert len(texts) == isinstance(names[0], str)
+    assert any("no map" in line for line in conversion.warnings) == zipmap
+    assert any("whole numbers" in line for line in result.warnings) == isinstance(names[0], int)
+
+
+def test_a_model_that_gives_text_alone_is_refused(tmp_path):
+    path, _ = classifier(tmp_path / "m.onnx", ["cat", "dog", "owl"], zipmap=False)
+    model = onnx.load(path)
+    del model.graph.output[1]
+    onnx.save(model, path)
+    with pytest.raises(ModelError, match=r"m\.onnx: all that the model gives is text"):
+        load_source(path)
+
+
+def test_a_model_without_any_is_left_as_it_is():
+    b = Builder((6,))
+    b.gemm(3, inputs=6)
+    model = b.model()
+    assert without_classical(model) == (model, [])
+    assert without_classical(model)[0] is model
