@@ -19,8 +19,22 @@ import onnx_graphsurgeon as gs
 from onnx.numpy_helper import to_array
 
 from onnxsnn.arrays import Array
-from onnxsnn.graph import Graph, Node, Tensor, computed, constant, insert, remove, unique_name
+from onnxsnn.graph import (
+    Graph,
+    Node,
+    Tensor,
+    computed,
+    constant,
+    has_body,
+    insert,
+    nodes_before,
+    part_up_to,
+    remove,
+    to_model,
+    unique_name,
+)
 from onnxsnn.parts import constants_of
+from onnxsnn.session import make_session
 
 __all__ = ["dequantize", "fewest_levels", "is_quantized"]
 
@@ -95,8 +109,34 @@ def dequantize(graph: Graph) -> None:
         if values is not None:
             node.outputs[0].to_constant(values.values).inputs.clear()
     graph.cleanup().toposort()
+    _compute_settings(graph)
     _Dequantizer(graph).run()
     graph.cleanup().toposort()
+
+
+def _compute_settings(graph: Graph) -> None:
+    """Let scales and zero points that are computed of constants be such."""
+    read = {
+        tensor.name: tensor
+        for node in graph.nodes
+        if node.op in _QUANTIZED
+        for tensor in node.inputs[1:]
+        if tensor.inputs and _is_of_constants(tensor)
+    }
+    if read:
+        values = make_session(to_model(part_up_to(graph, list(read)))).run(None, {})
+        for tensor, array in zip(read.values(), values, strict=True):
+            tensor.to_constant(array).inputs.clear()
+        graph.cleanup().toposort()
+
+
+def _is_of_constants(tensor: Tensor) -> bool:
+    """Whether nothing that a tensor is computed from is an input of the graph, or within a body."""
+    before = nodes_before([tensor])
+    sources = [source for node in before for source in node.inputs]
+    return not any(map(has_body, before)) and all(
+        source.inputs or constant(source) is not None or not source.name for source in sources
+    )
 
 
 class _Dequantizer:

@@ -428,3 +428,23 @@ def test_scales_may_be_constants_in_any_form(tmp_path):
     assert source.levels == 255
     assert [node.op for node in source.graph().nodes] == ["Identity", "Identity"]
     assert error(run(to_model(source.graph()), x), run(b.model(), x)) < 0.02
+
+
+def test_scales_and_zeros_may_be_computed_of_constants(tmp_path):
+    """As torch.ao writes the bias of a convolution: its zero is as many zeros as it has values."""
+    b, x = Builder((3, 6, 6)), uniform(5, 3, 6, 6)
+    x_scale, zero = b.constant(0.01), b.constant(0, np.int8)
+    kept = b.op("DequantizeLinear", b.op("QuantizeLinear", "x", x_scale, zero), x_scale, zero)
+    scales = b.constant(b.random.uniform(0.01, 0.02, 4))
+    weights = b.constant(b.random.integers(-127, 128, (4, 3, 3, 3)), np.int8)
+    real = b.op("DequantizeLinear", weights, scales, b.constant(np.zeros(4), np.int8), axis=0)
+    many = b.op("ConstantOfShape", b.op("Shape", scales))
+    zeros = b.op("Cast", many, to=TensorProto.INT32)
+    bias = b.constant(b.random.integers(-999, 999, 4), np.int32)
+    shift = b.op("DequantizeLinear", bias, b.op("Mul", scales, x_scale), zeros, axis=0)
+    b.op("Conv", kept, real, shift)
+    b.relu()
+    source = load_source(b.save(tmp_path / "m.onnx"))
+    assert not any(node.op == "DequantizeLinear" for node in source.graph().nodes)
+    assert error(run(to_model(source.graph()), x), run(b.model(), x)) < 0.02
+    assert len(convert(source, dataset(x=x), timesteps=4).snn.layers) == 1
