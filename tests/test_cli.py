@@ -335,12 +335,17 @@ def test_shape_that_cannot_be_resolved(folder):
     assert "n.onnx: is not valid ONNX: Field 'shape'" in fails("convert", "n.onnx")
 
 
-def test_nan_weights(folder):
-    b = Builder((3,))
-    b.op("MatMul", "x", b.constant([[np.nan], [1.0], [2.0]]))
-    b.relu()
-    b.save(folder / "m.onnx")
-    assert "holds NaN" in fails("convert", "m.onnx")
+@pytest.mark.parametrize(("value", "name"), [(np.nan, "NaN"), (-np.inf, "infinity")])
+def test_weights_that_are_no_numbers(folder, value, name):
+    for is_last in (False, True):
+        b = Builder((3,))
+        b.gemm(3)
+        if is_last:
+            b.relu()
+        b.op("MatMul", b.last, b.constant([[value], [1.0], [2.0]]))
+        b.relu()
+        b.save(folder / "m.onnx")
+        assert f"holds {name}" in fails("convert", "m.onnx")
 
 
 def test_old_opset(folder):

@@ -43,6 +43,7 @@ from onnxsnn.passes.report import Report
 from onnxsnn.passes.sizes import fix_targets, sizes_of
 from onnxsnn.passes.strides import remove_strides
 from onnxsnn.session import quiet_onnxruntime
+from onnxsnn.signals import weighted_input
 
 __all__ = ["clean", "name_nodes"]
 
@@ -253,13 +254,17 @@ def _new_constant(graph: Graph, node: Node, role: str, values: Array) -> gs.Cons
 
 
 def _check_finite(graph: Graph) -> None:
+    """Refuse NaN in any constant, and infinity in a factor; as a bound or a mask it is sound."""
     for node in graph.nodes:
-        for tensor in node.inputs:
+        is_weighted = weighted_input(node) is not None
+        for position, tensor in enumerate(node.inputs):
             values = constant(tensor)
             if values is None or not np.issubdtype(values.dtype, np.floating):
                 continue
-            if np.isnan(values).any():
+            has_nan = np.isnan(values).any()
+            if has_nan or (is_weighted and position < 2 and np.isinf(values).any()):
                 raise ModelError(
-                    f"weight {tensor.name!r} of node {node.name!r} ({node.op}) holds NaN; "
+                    f"weight {tensor.name!r} of node {node.name!r} ({node.op}) holds "
+                    f"{'NaN' if has_nan else 'infinity'}; "
                     "export the model again from a checkpoint that is sound"
                 )
