@@ -276,6 +276,13 @@ def join(
     }
 
 
+def _is_of_any(parts: Sequence[Array], count: int, axis: int) -> bool:
+    """Whether what batches give is the same for any samples: not one entry for each."""
+    sizes = [part.shape[axis] for part in parts]
+    by_sample = count <= sum(sizes) < count + max(sizes)
+    return not by_sample and all(np.array_equal(part, parts[0]) for part in parts[1:])
+
+
 def _joined(name: str, parts: Sequence[Array], count: int, axis: int, filled: bool) -> Array:
     """One output's parts as one."""
     a_number = parts[0].ndim <= axis
@@ -284,7 +291,9 @@ def _joined(name: str, parts: Sequence[Array], count: int, axis: int, filled: bo
             f"output {name!r} is one number for a whole batch, and the samples came in "
             f"{len(parts)} batches; give no more samples than one batch takes"
         )
+    if a_number or _is_of_any(parts, count, axis):
+        return parts[0]
     whole = parts[0] if len(parts) == 1 else np.concatenate(parts, axis)
-    if a_number or not filled:
+    if not filled:
         return whole
     return whole[(slice(None),) * axis + (slice(count),)]

@@ -22,6 +22,15 @@ def test_joined_pieces_are_the_whole(count, size):
     np.testing.assert_array_equal(join(pieces, count)["x"], feeds["x"])
 
 
+@pytest.mark.parametrize("filled", [False, True])
+def test_what_is_of_no_sample_is_given_once(filled):
+    fixed = np.arange(20.0).reshape(10, 2)
+    rows = [np.zeros((4, 2)), np.ones((4 if filled else 1, 2))]
+    joined = join([{"fixed": fixed, "rows": part} for part in rows], 5, filled=filled)
+    np.testing.assert_array_equal(joined["fixed"], fixed)
+    np.testing.assert_array_equal(joined["rows"][:, 0], [0, 0, 0, 0, 1])
+
+
 def test_batch_is_fixed_where_all_inputs_agree():
     assert fixed_batch([[2, 3], [2]]) == 2
     assert fixed_batch([["N", 3]]) is None

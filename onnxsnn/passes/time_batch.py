@@ -116,8 +116,8 @@ def time_batch(
             None for all.
 
     Raises:
-        UnsupportedError: the batch is fixed, something that varies, an output among it, has no
-            batch axis, or a node takes some rows of the batch.
+        UnsupportedError: the batch is fixed, something that varies has no batch axis, an output is
+            a single number, or a node takes some rows of the batch.
     """
     return _TimeBatcher(graph, states, every_step).run()
 
@@ -153,14 +153,13 @@ class _TimeBatcher:
     def run(self) -> TimeBatched:
         if any(not t.shape or isinstance(t.shape[0], int) for t in self.sources):
             raise UnsupportedError("the batch axis of an input is fixed")
-        if any(id(t) not in self.moving for t in self.outputs):
-            raise UnsupportedError("an output does not vary over time")
         if any(t.shape is not None and not t.shape for t in self.outputs):
             raise UnsupportedError("an output is a single number for all samples")
         self.steps = self._op("Shape", [self.time], np.int64, [1])
         for node in list(self.graph.nodes):
             if any(id(tensor) in self.moving for tensor in node.outputs):
                 self._fold(node)
+        self._pass_on()
         return self._split()
 
     def _moving(self) -> set[int]:
@@ -456,6 +455,17 @@ class _TimeBatcher:
             bounds, sizes = [self._vector(1), self._vector(len(sizes))], sizes[1:]
             shape = self._op("Slice", [shape, *bounds], np.int64, [len(sizes)])
         return self._op("Expand", [state, shape], state.dtype, sizes)
+
+    def _pass_on(self) -> None:
+        """Let an output that does not vary over time be read from the static model, as it is."""
+        for position, tensor in enumerate(self.outputs):
+            if id(tensor) not in self.moving:
+                given = gs.Variable(tensor.name, tensor.dtype, tensor.shape)
+                tensor.name = unique_name(self.graph, f"{tensor.name}.static")
+                insert(self.graph, "Identity", [tensor], given)
+                self.graph.outputs[self.graph.outputs.index(tensor)] = given
+                self.outputs[position] = given
+                self.last.add(id(given))
 
     def _split(self) -> TimeBatched:
         """The static model and the chunk."""

@@ -319,6 +319,27 @@ def test_whole_numbers_of_each_sample_are_no_sizes_whatever_is_added(tmp_path):
     assert_same(stepped(snn, {"x": x}, T), folded(snn, x, T), 1e-4)
 
 
+@pytest.mark.parametrize("every_step", [False, True])
+def test_outputs_that_do_not_vary_fold_too(tmp_path, every_step):
+    """What is computed of the input alone, of constants alone, and the input itself."""
+    b = Builder((6,))
+    features = b.op("Softmax", b.op("Mul", "x", b.constant(2.0)), axis=1)
+    anchors = b.op("Mul", b.normal(5, 4), b.constant(2.0))
+    given = b.op("Identity", "x")
+    b.op("MatMul", features, b.normal(6, 4))
+    b.relu()
+    scores = b.gemm(3, inputs=4)
+    path, x = b.save(tmp_path / "m.onnx", scores, features, anchors, given), uniform(7, 6)
+    snn = convert(path, dataset(x=x), timesteps=T).snn
+    runner = Runner(snn)
+    result = runner.run(x, T, every_step=every_step)
+    assert not runner.warnings
+    expected = stepped(snn, {"x": x}, T)
+    for step in range(T) if every_step else [T - 1]:
+        found = result.every_step[step] if every_step else result.outputs
+        assert_same({name: values[step] for name, values in expected.items()}, found, 1e-5)
+
+
 def test_an_output_without_axes_is_not_folded(tmp_path):
     b = Builder((4,))
     b.gemm(4)
