@@ -609,3 +609,17 @@ def test_a_bias_of_each_sample_of_a_fixed_batch_converges(tmp_path):
     snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x), timesteps=256).snn
     found, expected = Runner(snn).run(x[:3]).outputs, outputs_of(b.model(), x=x[:3])
     assert_same(expected, found, 0.02)
+
+
+def test_a_network_that_was_exported_in_training_says_so(tmp_path):
+    b = Builder((3, 6, 6))
+    b.conv(4)
+    b.batchnorm()
+    b.nodes[-1].attribute.append(onnx.helper.make_attribute("training_mode", 1))
+    b.nodes[-1].output.extend(["mean", "variance"])
+    b.relu()
+    b.head()
+    data = dataset(x=uniform(8, 3, 6, 6))
+    warnings = convert(b.save(tmp_path / "m.onnx"), data, timesteps=4).warnings
+    (said,) = [line for line in warnings if "normalizes by the samples" in line]
+    assert "'batchnormalization1' (BatchNormalization)" in said

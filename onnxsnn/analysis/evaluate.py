@@ -270,7 +270,7 @@ def _check_labels(labels: Array, values: Array) -> None:
     if classes(values) is None:
         raise DataError(
             f"labels need an output of one score per class, and the model's has shape "
-            f"{list(values.shape)}; leave the labels out (--no-labels) and give the ANN"
+            f"{list(values.shape)}; leave the labels out (--no-labels), and compare with the ANN"
         )
     if labels.max() >= values.shape[1]:
         raise DataError(
