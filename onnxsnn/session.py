@@ -128,6 +128,10 @@ class Session:
     ) -> dict[str, Array]:
         """Outputs by name, all or those named, for feeds by name.
 
+        Args:
+            feeds: [N, ...] each, of the model's types.
+            outputs: names; None for all.
+
         Raises:
             DataError: the model fails on these feeds.
         """

@@ -42,8 +42,8 @@ class Result:
     """What a run gives.
 
     Attributes:
-        outputs: after the last step, by name.
-        every_step: after each step, where that was asked for.
+        outputs: after the last step, by name, of the shapes and types that the ANN gives.
+        every_step: the same after each step, [T] of them, where that was asked for.
         spikes: by layer, spikes fired per sample over the run, [N]; where `rates` was asked.
         rates: by layer, mean firing rate over the run, in spikes per neuron and step.
     """
