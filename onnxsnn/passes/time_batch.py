@@ -117,7 +117,7 @@ def time_batch(
 
     Raises:
         UnsupportedError: the batch is fixed, something that varies has no batch axis, an output is
-            a single number, or a node takes some rows of the batch.
+            a single number or an input, or a node takes some rows of the batch.
     """
     return _TimeBatcher(graph, states, every_step).run()
 
@@ -153,6 +153,8 @@ class _TimeBatcher:
     def run(self) -> TimeBatched:
         if any(not t.shape or isinstance(t.shape[0], int) for t in self.sources):
             raise UnsupportedError("the batch axis of an input is fixed")
+        if any(t is source for t in self.outputs for source in self.sources):
+            raise UnsupportedError("an output is an input, by the same name")
         if any(t.shape is not None and not t.shape for t in self.outputs):
             raise UnsupportedError("an output is a single number for all samples")
         self.steps = self._op("Shape", [self.time], np.int64, [1])

@@ -1,6 +1,7 @@
 """Many timesteps in one run give what stepping gives, spike for spike."""
 
 import numpy as np
+import onnx
 import pytest
 from onnx import numpy_helper
 
@@ -338,6 +339,18 @@ def test_outputs_that_do_not_vary_fold_too(tmp_path, every_step):
     for step in range(T) if every_step else [T - 1]:
         found = result.every_step[step] if every_step else result.outputs
         assert_same({name: values[step] for name, values in expected.items()}, found, 1e-5)
+
+
+def test_an_input_among_the_outputs_is_stepped(tmp_path):
+    b, x = Builder((6,)), uniform(7, 6)
+    b.gemm(4)
+    b.relu()
+    model, path = b.model(b.gemm(3)), tmp_path / "m.onnx"
+    model.graph.output.append(model.graph.input[0])
+    onnx.save(model, path)
+    runner = Runner(convert(path, dataset(x=x), timesteps=T).snn)
+    np.testing.assert_array_equal(runner.run(x, T).outputs["x"], x)
+    assert len(runner.warnings) == 1
 
 
 def test_an_output_without_axes_is_not_folded(tmp_path):
