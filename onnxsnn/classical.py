@@ -64,14 +64,14 @@ def _has_rule(node: onnx.NodeProto) -> bool:
 
 def _leave_out(graph: onnx.GraphProto, names: list[str]) -> None:
     """Leave outputs out, and the nodes and constants that nothing else needs."""
+    if not names:
+        return
     outputs = [tensor for tensor in graph.output if tensor.name not in names]
     if not outputs:
         raise ModelError(
             f"all that the model gives is text ({', '.join(names)}); "
             "export it with the scores of its classes as an output"
         )
-    if not names:
-        return
     needed = {tensor.name for tensor in outputs}
     kept = []
     for node in reversed(graph.node):
