@@ -280,8 +280,9 @@ class SpikingModel:
     @cached_property
     def comparable_outputs(self) -> list[str]:
         """Names of the outputs that are compared with the ANN's; see value_sizes."""
-        outputs = set(self.outputs)  # states are outputs of the graph too
-        return [name for name in comparable_outputs(self.graph()) if name in outputs]
+        graph, names = self.graph(), set(self.outputs)
+        graph.outputs = [tensor for tensor in graph.outputs if tensor.name in names]  # no states
+        return comparable_outputs(graph)
 
     @property
     def state_size(self) -> int:

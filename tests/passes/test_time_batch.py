@@ -418,14 +418,16 @@ def test_a_fixed_batch_is_refused():
         time_batch(snn.graph(), snn.states)
 
 
-def test_an_output_that_no_neuron_reaches_is_refused():
+def test_an_output_that_no_neuron_reaches_is_passed_on():
     b = Builder((4,))
     first = b.gemm(4)
     b.relu()
     second = b.gemm(3)
     snn = with_whole_thresholds(b, IntegrateAndFire(), [first, second])
-    with pytest.raises(UnsupportedError, match="does not vary over time"):
-        time_batch(snn.graph(), snn.states)
+    folded = time_batch(snn.graph(), snn.states)
+    assert folded.every_step == {second}
+    assert [tensor.name for tensor in folded.chunk.graph.output][:2] == [first, second]
+    assert list(folded.constant_inputs) == [f"{first}.static"]
 
 
 def test_neurons_that_have_samples_along_another_axis_are_refused():
