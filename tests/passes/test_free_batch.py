@@ -257,3 +257,18 @@ def test_a_sample_that_decides_on_a_branch_does_so_alone():
     graph, report = free_batch(graph)
     assert graph.inputs[0].shape == [1, 6]
     assert report.warnings
+
+
+def test_a_mask_of_the_first_sample_is_found_whatever_ids_a_trial_draws():
+    """Where all ids of a sample are the same, a mask of another one changes nothing."""
+    b = Builder((9,), batch=1)
+    b.inputs = [
+        helper.make_tensor_value_info(name, TensorProto.INT64, [1, 9]) for name in ("ids", "mask")
+    ]
+    rows = b.op("Gather", b.normal(2, 4), "ids")
+    centred = b.op("Sub", rows, b.op("ReduceMean", rows, axes=[1], keepdims=1))
+    first = b.op("Gather", "mask", b.constant([0], np.int64), axis=0)
+    shown = b.op("Unsqueeze", b.op("Cast", first, to=1), b.constant([2], np.int64))
+    b.op("ReduceSum", b.op("Mul", centred, shown), b.constant([1], np.int64), keepdims=0)
+    _, report = free_batch(b.graph())
+    assert report.warnings == ["the batch axis stays 1: the graph mixes or fixes it"]
