@@ -159,6 +159,7 @@ def _freed(graph: Graph, batch: int) -> Graph | None:
             _FREES[node.op](freed, node, samples)
         samples.follow(node)
         _open_bodies(node, batch)
+    _repeat_outputs(freed, batch)
     for tensor in [*freed.inputs, *freed.outputs]:
         if not tensor.shape or tensor.shape[0] != batch:
             return None
@@ -243,6 +244,27 @@ def _repeat_starts(graph: Graph, node: gs.Node, samples: FollowedSamples) -> Non
             sizes = _sizes(graph, beside[0], place.axis, values.shape, at)
             insert(graph, "Expand", [zero, sizes], each)
             node.inputs[position] = each
+
+
+def _repeat_outputs(graph: Graph, batch: int) -> None:
+    """Give an output that is a constant of one sample, or of all in the batch, for each of many."""
+    for position, tensor in enumerate(graph.outputs):
+        values = constant(_copied(tensor))
+        if values is None:
+            continue
+        rows = values if values.shape[:1] == (batch,) else np.stack([values] * batch)
+        one = gs.Constant(unique_name(graph, f"{tensor.name}.one"), rows[:1])
+        each = gs.Variable(tensor.name, values.dtype, rows.shape)
+        if np.array_equal(np.broadcast_to(one.values, rows.shape), rows):
+            tensor.name = unique_name(graph, f"{tensor.name}.fixed")
+            insert(graph, "Expand", [one, _sizes(graph, graph.inputs[0], 0, rows.shape)], each)
+            graph.outputs[position] = each
+
+
+def _copied(tensor: gs.Tensor) -> gs.Tensor:
+    """What a tensor is a copy of."""
+    maker = tensor.inputs[0] if tensor.inputs else None
+    return maker.inputs[0] if maker is not None and maker.op == "Identity" else tensor
 
 
 def _of_each_sample(node: gs.Node, samples: FollowedSamples) -> Iterator[tuple[int, Array, int]]:

@@ -1,6 +1,7 @@
 """free_batch: a graph for one sample takes many, and gives each what it gave it alone."""
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper
 
@@ -8,6 +9,7 @@ from onnxsnn.graph import from_model
 from onnxsnn.passes.clean import clean
 from onnxsnn.passes.free_batch import free_batch
 from onnxsnn.passes.loop_branches import loop_branches
+from onnxsnn.session import SampleSession
 from tests.loops import recurrent
 from tests.models import Builder, assert_same, outputs_of, uniform
 
@@ -272,3 +274,23 @@ def test_a_mask_of_the_first_sample_is_found_whatever_ids_a_trial_draws():
     b.op("ReduceSum", b.op("Mul", centred, shown), b.constant([1], np.int64), keepdims=0)
     _, report = free_batch(b.graph())
     assert report.warnings == ["the batch axis stays 1: the graph mixes or fixes it"]
+
+
+@pytest.mark.parametrize("copied", [False, True])
+@pytest.mark.parametrize(("batch", "shape"), [(1, (1, 3)), (1, (4,)), (1, ()), (2, (2, 3))])
+def test_outputs_that_are_constants_are_given_for_each_sample(batch, shape, copied):
+    """As policies give the spread of their actions."""
+    b = Builder((6,), batch=batch)
+    scores = b.gemm(3)
+    spread = b.constant(np.full(shape, 0.5))
+    if copied:
+        spread = b.op("Identity", spread)
+    model = b.undeclared(scores, spread)
+    model.graph.output[1].CopyFrom(helper.make_tensor_value_info(spread, TensorProto.FLOAT, shape))
+    model = onnx.shape_inference.infer_shapes(model)
+    graph, report = free_batch(clean(from_model(model))[0])
+    assert not report.warnings
+    x = uniform(4, 6)
+    found, alone = outputs_of(graph, x=x), SampleSession(model).run({"x": x})
+    assert found[spread].shape == (4, *(shape[1:] if shape[:1] == (batch,) else shape))
+    assert_same(alone, found)
