@@ -1,10 +1,11 @@
 """What scikit-learn's pipelines have around a network (domain ai.onnx.ml), in ONNX's own operators.
 
-In front of the network features are scaled, made one length, chosen or encoded; behind it the name
-of the class is looked up, and a map from names to probabilities made (ZipMap): that output becomes
-the array of them. An output of text is left out, with all that only it needs.
+In front of the network features are scaled, made one length, chosen or encoded; behind it a linear
+model may weigh what several networks say, the name of the class is looked up, and a map from names
+to probabilities made (ZipMap): that output becomes the array of them. An output of text is left
+out, with all that only it needs.
 
-https://onnx.ai/onnx/operators/#ai-onnx-ml says what the operators are. Those that are models of
+https://onnx.ai/onnx/operators/#ai-onnx-ml says what the operators are. Others that are models of
 their own, such as trees, are not networks, and stay.
 """
 
@@ -26,7 +27,7 @@ from onnxsnn.parts import Parts, constants_of, read_by
 __all__ = ["without_classical"]
 
 _DOMAIN = "ai.onnx.ml"
-_MAP = "ZipMap"
+_CLASSIFIER, _ENCODER, _MAP = "LinearClassifier", "LabelEncoder", "ZipMap"
 _AXES_READ = 18  # since when every reduction reads its axes, as sums do before
 
 
@@ -37,9 +38,10 @@ def without_classical(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str
         the model, which is that given where there is nothing to do, and warnings.
 
     Raises:
-        ModelError: all outputs are text, or onnx cannot bring the model to an opset that has what
-            stands for such an operator.
+        ModelError: an input is text, or all outputs are, or onnx cannot bring the model to an opset
+            that has what stands for such an operator.
     """
+    _refuse_text(model.graph)
     texts = [tensor.name for tensor in model.graph.output if _is_text(tensor)]
     has_rule = any(_has_rule(node) for node in model.graph.node)
     if not texts and not has_rule:
@@ -54,12 +56,29 @@ def without_classical(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str
     return plain, warnings
 
 
+def _refuse_text(graph: onnx.GraphProto) -> None:
+    for tensor in graph.input:
+        if _is_text(tensor):
+            raise ModelError(
+                f"input {tensor.name!r} is text, which no network reads; encode it as numbers "
+                "before, and export what follows"
+            )
+
+
 def _is_text(tensor: onnx.ValueInfoProto) -> bool:
     return bool(tensor.type.tensor_type.elem_type == TensorProto.STRING)
 
 
 def _has_rule(node: onnx.NodeProto) -> bool:
-    return node.domain == _DOMAIN and node.op_type in _RULES
+    if node.domain != _DOMAIN or node.op_type not in _RULES:
+        return False
+    given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    if node.op_type == _ENCODER:
+        return not any(name.endswith(("_strings", "_tensor")) for name in given)
+    scores = given.get("post_transform", b"NONE")
+    if len(given.get("intercepts", ())) == 1 and node.op_type == _CLASSIFIER:
+        return bool(scores == b"LOGISTIC")  # ONNX Runtime has ways of its own with others
+    return scores in _SCORES
 
 
 def _leave_out(graph: onnx.GraphProto, names: list[str]) -> None:
@@ -123,9 +142,9 @@ class _Parts(Parts):
         super().__init__(node)
         self.ranks, self.opset = ranks, opset
 
-    def values(self, name: str) -> str:
-        """The constant that an attribute holds: float32, or whole numbers."""
-        values = np.array(self.attributes[name])
+    def values(self, given: Any) -> str:
+        """What an attribute holds as a constant: float32, or whole numbers."""
+        values = np.array(given)
         return self.array(values.astype(np.float32 if values.dtype.kind == "f" else np.int64))
 
 
@@ -133,8 +152,12 @@ def _scaler(parts: _Parts) -> str:
     """(x - offset) scale."""
     x = parts.floats(parts.read(0))
     if parts.attributes.get("offset"):
-        x = parts.add("Sub", x, parts.values("offset"))
-    return parts.add("Mul", x, parts.values("scale")) if parts.attributes.get("scale") else x
+        x = parts.add("Sub", x, parts.values(parts.attributes["offset"]))
+    return (
+        parts.add("Mul", x, parts.values(parts.attributes["scale"]))
+        if parts.attributes.get("scale")
+        else x
+    )
 
 
 def _binarizer(parts: _Parts) -> str:
@@ -147,7 +170,7 @@ def _normalizer(parts: _Parts) -> str:
     """Rows over their greatest value, the sum of their sizes, or their length; 0 stays."""
     kind, x = parts.attributes.get("norm", b"MAX"), parts.floats(parts.read(0))
     if kind == b"MAX":
-        norm = _greatest(parts, x)
+        norm = _greatest(parts, x, keepdims=1)
     elif kind == b"L1":
         norm = _row_sums(parts, parts.add("Abs", x))
     else:
@@ -160,10 +183,10 @@ def _row_sums(parts: _Parts, tensor: str) -> str:
     return parts.add("ReduceSum", tensor, parts.whole(-1))
 
 
-def _greatest(parts: _Parts, tensor: str) -> str:
+def _greatest(parts: _Parts, tensor: str, keepdims: int) -> str:
     if parts.opset < _AXES_READ:
-        return parts.add("ReduceMax", tensor, axes=[-1])
-    return parts.add("ReduceMax", tensor, parts.whole(-1))
+        return parts.add("ReduceMax", tensor, axes=[-1], keepdims=keepdims)
+    return parts.add("ReduceMax", tensor, parts.whole(-1), keepdims=keepdims)
 
 
 def _imputer(parts: _Parts) -> str:
@@ -174,8 +197,10 @@ def _imputer(parts: _Parts) -> str:
     if np.isnan(missing):
         is_missing = parts.add("IsNaN", x)
     else:
-        is_missing = parts.add("Equal", x, parts.values(f"replaced_value_{kind}"))
-    return parts.add("Where", is_missing, parts.values(f"imputed_value_{kind}s"), x)
+        is_missing = parts.add("Equal", x, parts.values(parts.attributes[f"replaced_value_{kind}"]))
+    return parts.add(
+        "Where", is_missing, parts.values(parts.attributes[f"imputed_value_{kind}s"]), x
+    )
 
 
 def _chosen(parts: _Parts) -> str:
@@ -196,7 +221,50 @@ def _one_hot(parts: _Parts) -> str:
     """1 where the value is a category, [samples, columns, categories]."""
     column = parts.add("Reshape", parts.read(0), parts.whole(0, -1, 1))
     wholes = parts.add("Cast", column, to=TensorProto.INT64)
-    return parts.floats(parts.add("Equal", wholes, parts.values("cats_int64s")))
+    return parts.floats(parts.add("Equal", wholes, parts.values(parts.attributes["cats_int64s"])))
+
+
+def _encoded(parts: _Parts) -> str:
+    """The value that belongs to a key, or to all others."""
+    keys, values = (
+        next(name for name in parts.attributes if name.startswith(kind))
+        for kind in ("keys_", "values_")
+    )
+    kind = values.removeprefix("values_").removesuffix("s")
+    usual = parts.attributes.get(f"default_{kind}", -1 if kind == "int64" else -0.0)
+    column = parts.add("Reshape", parts.read(0), parts.whole(0, -1, 1))
+    place = parts.add("Equal", column, parts.values(parts.attributes[keys]))
+    hits = parts.add("Cast", place, to=TensorProto.INT32)
+    at = parts.add("ArgMax", hits, axis=-1, keepdims=0)
+    is_known = parts.add("Cast", _greatest(parts, hits, keepdims=0), to=TensorProto.BOOL)
+    found = parts.add("Gather", parts.values(parts.attributes[values]), at)
+    return parts.add("Where", is_known, found, parts.values(usual))
+
+
+def _regressed(parts: _Parts) -> str:
+    """Linear in what is read."""
+    return _linear(parts, parts.attributes.get("targets", 1))
+
+
+def _classified(parts: _Parts) -> str:
+    """The class of the greatest score, which are linear in what is read; two may have one score."""
+    scores = _linear(parts, len(parts.attributes["intercepts"]))
+    if len(parts.attributes["intercepts"]) == 1:
+        scores = parts.add("Concat", parts.add("Neg", scores), scores, axis=1)
+    scores = _SCORES[parts.attributes.get("post_transform", b"NONE")](parts, scores)
+    parts.give(1, scores)
+    best = parts.add("ArgMax", scores, axis=1, keepdims=0)
+    labels = parts.attributes.get("classlabels_ints")
+    return parts.add("Gather", parts.values(labels), best) if labels else best
+
+
+def _linear(parts: _Parts, rows: int) -> str:
+    weights = np.array(parts.attributes["coefficients"], np.float32).reshape(rows, -1)
+    product = parts.add("MatMul", parts.floats(parts.read(0)), parts.array(weights.T.copy()))
+    return parts.plus(
+        product,
+        parts.values(parts.attributes["intercepts"]) if "intercepts" in parts.attributes else "",
+    )
 
 
 def _array(parts: _Parts) -> str:
@@ -204,11 +272,20 @@ def _array(parts: _Parts) -> str:
     return parts.read(0)
 
 
+_SCORES: dict[bytes, Callable[[_Parts, str], str]] = {
+    b"LOGISTIC": lambda parts, scores: parts.add("Sigmoid", scores),
+    b"NONE": lambda _parts, scores: scores,
+    b"SOFTMAX": lambda parts, scores: parts.add("Softmax", scores, axis=-1),
+}
+
 _RULES: dict[str, Callable[[_Parts], Any]] = {
     "ArrayFeatureExtractor": _chosen,
     "Binarizer": _binarizer,
     "FeatureVectorizer": _joined,
     "Imputer": _imputer,
+    _ENCODER: _encoded,
+    _CLASSIFIER: _classified,
+    "LinearRegressor": _regressed,
     "Normalizer": _normalizer,
     "OneHotEncoder": _one_hot,
     "Scaler": _scaler,

@@ -74,6 +74,49 @@ def test_categories_become_ones(tmp_path):
     assert_same(*in_parts(b, tmp_path / "m.onnx", axes=3))
 
 
+@pytest.mark.parametrize(
+    ("rows", "transform"), [(3, "NONE"), (3, "SOFTMAX"), (3, "LOGISTIC"), (1, "LOGISTIC")]
+)
+def test_linear_models_are_layers_of_weights(tmp_path, rows, transform):
+    b = Builder((6,))
+    b.op(
+        "LinearClassifier", count=2, post_transform=transform, multi_class=int(rows > 1),
+        classlabels_ints=[7, 3, 5][: rows + 1], intercepts=b.random.normal(size=rows).tolist(),
+        coefficients=b.random.normal(size=6 * rows).tolist(), **ML,
+    )  # fmt: skip
+    label, b.last = b.last, f"{b.last}_1"
+    assert_same(*in_parts(b, tmp_path / "m.onnx"))
+    path = saved(b, tmp_path / "l.onnx", (label, TensorProto.INT64, 1))
+    given = ort.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"x": X})[0]
+    np.testing.assert_array_equal(Session(load_source(path).model).run({"x": X})[label], given)
+
+
+@pytest.mark.parametrize("intercepts", [{}, {"intercepts": [0.5, -1.0]}])
+def test_linear_regression_is_a_layer_of_weights(tmp_path, intercepts):
+    b = Builder((6,))
+    weights = b.random.normal(size=12).tolist()
+    b.op("LinearRegressor", coefficients=weights, targets=2, **intercepts, **ML)
+    assert_same(*in_parts(b, tmp_path / "m.onnx"))
+
+
+@pytest.mark.parametrize("usual", [{}, {"default_float": 0.5}])
+def test_numbers_stand_for_others(tmp_path, usual):
+    b = Builder((6,))
+    b.op("Cast", to=TensorProto.INT64)
+    keys = {"keys_int64s": [-2, 0, 3], "values_floats": [0.1, 0.2, 0.3]}
+    b.op("LabelEncoder", **keys, **usual, **ML)
+    assert_same(*in_parts(b, tmp_path / "m.onnx"))
+
+
+def test_inputs_of_text_are_refused(tmp_path):
+    b = Builder((6,))
+    b.inputs = [helper.make_tensor_value_info("x", TensorProto.STRING, ["N", 1])]
+    b.op("OneHotEncoder", cats_strings=["cat", "dog"], **ML)
+    path = saved(b, tmp_path / "m.onnx", (b.last, TensorProto.FLOAT, 3))
+    with pytest.raises(ModelError, match=r"m\.onnx: input 'x' is text"):
+        load_source(path)
+
+
 def classifier(path, names, zipmap=True):
     """A classifier as skl2onnx writes it: the class by its name, and a map of probabilities."""
     b = Builder((6,))
