@@ -187,6 +187,8 @@ def evaluate(
         progress(done, len(data))
     result = _summary(totals, runner, len(data), data.labels is not None, ann is not None)
     result.warnings += _uncompared(snn, names)
+    if not np.isfinite(totals.squared_norm):
+        result.warnings.append("the ANN gives NaN or infinity on these data, so there is no error")
     return result
 
 

@@ -74,8 +74,20 @@ def _says_open(graph: Graph) -> bool:
 
 
 def _is_of_one(graph: Graph) -> bool:
-    """Whether the axis of one sample is squeezed away with others, and values go on without it."""
-    return any(node.op == "Squeeze" and len(node.inputs) == 1 for node in graph.nodes)
+    """Whether the axis of one sample is squeezed away with others, and values go on without it.
+
+    A number that is reduced of all samples, as PyTorch's newer exporter writes a mean, had none.
+    """
+    squeezed = [n.inputs[0] for n in graph.nodes if n.op == "Squeeze" and len(n.inputs) == 1]
+    return not all(map(_is_reduced, squeezed))
+
+
+def _is_reduced(tensor: gs.Tensor) -> bool:
+    """Whether a tensor is one number, reduced of an open number of samples."""
+    maker = tensor.inputs[0] if tensor.inputs else None
+    if maker is None or not maker.op.startswith("Reduce") or not maker.inputs[0].shape:
+        return False
+    return not _is_size(maker.inputs[0].shape[0]) and set(tensor.shape or [0]) == {1}
 
 
 def _takes_one(graph: Graph) -> bool:

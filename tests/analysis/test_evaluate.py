@@ -160,3 +160,16 @@ def test_outputs_of_truths_and_of_unsigned_numbers_have_an_error(tmp_path, to):
     wanted = np.linalg.norm(found - expected) / np.linalg.norm(expected)
     assert error == pytest.approx(wanted)
     assert analyse(snn, data, source).plain.error == pytest.approx(wanted)
+
+
+def test_an_ann_that_gives_nan_says_so(tmp_path):
+    b = Builder((6,))
+    b.gemm(8)
+    b.relu()
+    scores = b.gemm(3)
+    b.op("Log", scores)
+    source = load_source(b.save(tmp_path / "m.onnx", scores, b.last))
+    data = dataset(x=uniform(20, 6))
+    result = evaluate(convert(source, data, timesteps=2).snn, data, ann=source)
+    assert result.rows[-1].error is None
+    assert any("NaN or infinity" in line for line in result.warnings)

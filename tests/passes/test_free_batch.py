@@ -294,3 +294,15 @@ def test_outputs_that_are_constants_are_given_for_each_sample(batch, shape, copi
     found, alone = outputs_of(graph, x=x), SampleSession(model).run({"x": x})
     assert found[spread].shape == (4, *(shape[1:] if shape[:1] == (batch,) else shape))
     assert_same(alone, found)
+
+
+def test_a_number_that_is_reduced_of_all_samples_leaves_their_number_open():
+    """As PyTorch's newer exporter writes the mean of everything."""
+    b = Builder((6,))
+    scores = b.gemm(3)
+    b.op("ReduceMean", keepdims=1)
+    b.op("Squeeze")
+    graph, report = free_batch(clean(b.graph(scores, b.last))[0])
+    assert not report.warnings
+    assert graph.inputs[0].shape[0] == "N"
+    assert outputs_of(graph, x=uniform(4, 6))[b.last].shape == ()
