@@ -532,19 +532,39 @@ def _add(work: _Dequantizer, node: Node) -> None:
 
 
 def _clip(work: _Dequantizer, node: Node) -> None:
-    """Of fewer whole numbers than their type has: 4 bits, say."""
+    """Of fewer whole numbers than their type has: 4 bits, say; on one side alone, maybe."""
     values, *bounds = node.inputs
-    least, most = (constant(bound) for bound in bounds) if len(bounds) == 2 else (None, None)
-    held = constant(values)
-    if least is None or most is None:
+    held, known = constant(values), work.levels.get(id(values))
+    if not all(bound.is_empty() or constant(bound) is not None for bound in bounds):
         work.read_whole(node)
     elif held is not None and held.dtype.kind != "f":
-        node.outputs[0].to_constant(np.clip(held, least, most)).inputs.clear()
-    elif id(values) in work.levels:
+        clipped = np.clip(held, *_bounds(bounds, held.dtype))
+        node.outputs[0].to_constant(clipped.astype(held.dtype)).inputs.clear()
+    elif known is not None:
         output = node.outputs[0]
         remove(work.graph, node)
-        work.stands_for(output, *work.levels[id(values)])
-        work.clip(values, output, float(least), float(most))
+        work.stands_for(output, *known)
+        work.clip(values, output, *map(float, _bounds(bounds, known[1].dtype)))
+
+
+def _bounds(given: Sequence[Tensor], kind: np.dtype[Any]) -> list[Any]:
+    """The least and the greatest whole number, those of the type where none is given."""
+    values = [constant(tensor) for tensor in given] + [None, None]
+    return [
+        limit if own is None else own for own, limit in zip(values, _limits(kind), strict=False)
+    ]
+
+
+def _cast(work: _Dequantizer, node: Node) -> None:
+    """To the type that whole numbers have, it does nothing."""
+    known = work.levels.get(id(node.inputs[0]))
+    own = None if known is None else onnx.helper.np_dtype_to_tensor_dtype(known[1].dtype)
+    if node.attrs["to"] == own:
+        node.op = "Identity"
+        node.attrs.clear()
+        work.move(node)
+    else:
+        work.read_whole(node)
 
 
 def _relu(work: _Dequantizer, node: Node) -> None:
@@ -606,6 +626,7 @@ _QUANTIZED: dict[str, Callable[[_Dequantizer, Node], None]] = {
 _RULES = {
     **_QUANTIZED,
     "Add": _add,
+    "Cast": _cast,
     "Clip": _clip,
     "Concat": _join,
     "Pad": _pad,

@@ -12,7 +12,7 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from onnxsnn import Runner, convert, load_source
+from onnxsnn import Runner, convert, evaluate, load_source
 from onnxsnn.errors import UnsupportedError
 from onnxsnn.graph import constant, to_model
 from onnxsnn.passes.clean import clean
@@ -448,3 +448,27 @@ def test_scales_and_zeros_may_be_computed_of_constants(tmp_path):
     assert not any(node.op == "DequantizeLinear" for node in source.graph().nodes)
     assert error(run(to_model(source.graph()), x), run(b.model(), x)) < 0.02
     assert len(convert(source, dataset(x=x), timesteps=4).snn.layers) == 1
+
+
+def test_seven_bits_of_eight_and_casts_to_the_same_type_are_rounding_alone(tmp_path):
+    """As torch.ao writes its quantizers: the least bound is left out, or a Cast in between."""
+    b, x = Builder((3, 6, 6)), uniform(40, 3, 6, 6)
+    scale, zero, most = b.constant(0.02), b.constant(64, np.uint8), b.constant(127, np.uint8)
+    clipped = b.op("Clip", b.op("QuantizeLinear", "x", scale, zero), "", most)
+    b.op("DequantizeLinear", clipped, scale, zero)
+    b.conv(4)
+    b.relu()
+    scale, zero = b.constant(0.02), b.constant(0, np.uint8)
+    whole = b.op("Cast", b.op("QuantizeLinear", b.last, scale, zero), to=TensorProto.UINT8)
+    real = b.op("DequantizeLinear", whole, scale, zero)
+    weights = b.constant(b.random.integers(-90, 90, (8, 4, 3, 3)), np.int8)
+    few = b.op("Clip", weights, "", b.constant(70, np.int8))
+    b.channels = 8
+    b.op("Conv", real, b.op("DequantizeLinear", few, b.constant(0.01), b.constant(0, np.int8)))
+    b.relu()
+    b.head()
+    source = load_source(b.save(tmp_path / "m.onnx"))
+    assert error(run(to_model(source.graph()), x), run(b.model(), x)) < 0.02
+    snn = convert(source, dataset(x=x), timesteps=64).snn
+    assert [layer.neuron for layer in snn.layers] == ["if", "if"]
+    assert evaluate(snn, dataset(x=x), ann=source).rows[-1].error < 0.05
