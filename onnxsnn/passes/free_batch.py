@@ -306,12 +306,66 @@ def _free_resize(graph: Graph, node: gs.Node, samples: FollowedSamples) -> None:
         node.inputs[3] = _sizes(graph, node.inputs[0], place.axis, sizes)
 
 
+def _free_places(graph: Graph, node: gs.Node, samples: FollowedSamples) -> None:
+    """Take from each sample what is taken from the only one, by its number and places within it."""
+    data, places = node.inputs[0], constant(node.inputs[1])
+    is_first = samples.place(data) == Place(0) and samples.batch == 1
+    if places is None or not is_first or places.shape[:1] != (1,) or places.shape[-1] != 2:
+        return
+    if not node.attrs.get("batch_dims", 0) and not np.any(places[..., 0]):
+        name = unique_name(graph, f"{node.name}.places")
+        node.op, node.attrs = "Gather", {"axis": 1}
+        node.inputs = [data, gs.Constant(name, places[0, ..., 1])]
+        samples.set(node.outputs[0], Place(0))
+
+
+def _note_merged(graph: Graph, node: gs.Node, samples: FollowedSamples) -> None:  # noqa: ARG001
+    """Say where samples lie in what a Flatten gives, with others on their axis maybe."""
+    place, source, target = samples.place(node.inputs[0]), node.inputs[0].shape, node.outputs[0]
+    if place is not None and _all_known(source, target.shape):
+        behind = place.inner * prod(source[place.axis + 1 :])
+        found = place_among(target.shape, behind, place.axis, samples.batch)
+        if found is not None:
+            samples.set(target, found)
+
+
+def _free_merged(graph: Graph, node: gs.Node, samples: FollowedSamples) -> None:
+    """Take from each sample what is taken from the only one, from an axis that others share."""
+    data, chosen = node.inputs
+    place, places = samples.place(data), constant(chosen)
+    if place is None or place.axis or place.inner == 1 or samples.batch != 1:
+        return
+    if node.attrs.get("axis", 0) or not _all_known(data.shape, node.outputs[0].shape):
+        return
+    sizes = [-1, place.inner, *data.shape[1:]]
+    if places is not None and places.shape[:1] == (1,) and np.all(places >= 0):
+        one = gs.Constant(unique_name(graph, f"{node.name}.places"), places[0])
+        node.inputs, node.attrs["axis"] = [_reshaped(graph, data, sizes), one], 1
+    elif samples.place(chosen) == Place(0) and chosen.shape == [1]:  # each sample's own
+        node.op, node.attrs = "GatherND", {"batch_dims": 1}
+        node.inputs = [_reshaped(graph, data, sizes), _reshaped(graph, chosen, [-1, 1])]
+    else:
+        return
+    samples.set(node.outputs[0], Place(0))
+
+
+def _reshaped(graph: Graph, tensor: gs.Tensor, sizes: Sequence[int]) -> gs.Tensor:
+    """A tensor in another shape."""
+    result = gs.Variable(unique_name(graph, f"{tensor.name}.apart"), tensor.dtype)
+    target = gs.Constant(unique_name(graph, f"{result.name}.shape"), np.array(sizes, np.int64))
+    insert(graph, "Reshape", [tensor, target], result)
+    return result
+
+
 _FREES = {
     **dict.fromkeys(["Add", "Div", "Mul", "Pow", "Sub", "Where"], _share_constants),
     "Concat": _repeat_constants,
     "Expand": _free_expand,
+    "Flatten": _note_merged,
+    "Gather": _free_merged,
     **dict.fromkeys(["Loop", "Scan"], _repeat_starts),
     "GatherElements": _repeat_constants,
+    "GatherND": _free_places,
     "Reshape": _free_reshape,
     "Resize": _free_resize,
 }

@@ -306,3 +306,34 @@ def test_a_number_that_is_reduced_of_all_samples_leaves_their_number_open():
     assert not report.warnings
     assert graph.inputs[0].shape[0] == "N"
     assert outputs_of(graph, x=uniform(4, 6))[b.last].shape == ()
+
+
+def by_number(b):
+    """A mask as PyTorch's newer exporter looks it up: by the number of the sample, and a place."""
+    chosen = b.op("GatherND", "x", b.constant([[[0, 2], [0, 0], [0, 2]]], np.int64))
+    b.op("Reshape", chosen, b.constant([1, 9], np.int64))
+
+
+def by_place_among_all(b):
+    """The same by its older one, which merges the samples with what is in them."""
+    flat = b.op("Flatten", "x", axis=2)
+    chosen = b.op("Gather", flat, b.constant([[[2, 0], [1, 1]]], np.int64))
+    b.op("Reshape", chosen, b.constant([-1], np.int64))
+    b.op("Reshape", b.last, b.constant([1, 12], np.int64))
+
+
+def by_a_place_of_its_own(b):
+    """The last token of each sample, wherever it is."""
+    flat, means = b.op("Flatten", "x", axis=2), b.op("ReduceMean", "x", axes=[2], keepdims=0)
+    b.op("Gather", flat, b.op("ArgMax", means, axis=1, keepdims=0))
+
+
+@pytest.mark.parametrize(
+    ("choose", "width"), [(by_number, 9), (by_place_among_all, 12), (by_a_place_of_its_own, 3)]
+)
+def test_places_in_the_only_sample_are_places_in_each(choose, width):
+    b = Builder((3, 3), batch=1)
+    choose(b)
+    b.gemm(2, inputs=width)
+    report = freed(b, uniform(5, 3, 3))
+    assert report.actions["batch axis made symbolic"] == 1
