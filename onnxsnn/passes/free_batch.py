@@ -319,6 +319,14 @@ def _free_places(graph: Graph, node: gs.Node, samples: FollowedSamples) -> None:
         samples.set(node.outputs[0], Place(0))
 
 
+def _free_grid(graph: Graph, node: gs.Node, samples: FollowedSamples) -> None:
+    """A grid for each sample."""
+    sizes = constant(node.inputs[1])
+    if sizes is not None and samples.place(node.inputs[0]) == Place(0):
+        node.inputs[1] = _sizes(graph, node.inputs[0], 0, sizes)
+        samples.set(node.outputs[0], Place(0))
+
+
 def _note_merged(graph: Graph, node: gs.Node, samples: FollowedSamples) -> None:  # noqa: ARG001
     """Say where samples lie in what a Flatten gives, with others on their axis maybe."""
     place, source, target = samples.place(node.inputs[0]), node.inputs[0].shape, node.outputs[0]
@@ -358,6 +366,7 @@ def _reshaped(graph: Graph, tensor: gs.Tensor, sizes: Sequence[int]) -> gs.Tenso
 
 
 _FREES = {
+    "AffineGrid": _free_grid,
     **dict.fromkeys(["Add", "Div", "Mul", "Pow", "Sub", "Where"], _share_constants),
     "Concat": _repeat_constants,
     "Expand": _free_expand,

@@ -328,6 +328,20 @@ def by_a_place_of_its_own(b):
     b.op("Gather", flat, b.op("ArgMax", means, axis=1, keepdims=0))
 
 
+def test_grids_are_made_for_each_sample():
+    b = Builder((1, 4, 4), batch=1, opset=20)
+    b.op(
+        "Reshape",
+        b.op("ReduceMean", "x", b.constant([1, 2], np.int64)),
+        b.constant([1, 4], np.int64),
+    )
+    b.channels = 4
+    theta = b.op("Reshape", b.gemm(6), b.constant([1, 2, 3], np.int64))
+    b.op("GridSample", "x", b.op("AffineGrid", theta, b.constant([1, 1, 4, 4], np.int64)))
+    report = freed(b, uniform(5, 1, 4, 4))
+    assert report.actions["batch axis made symbolic"] == 1
+
+
 @pytest.mark.parametrize(
     ("choose", "width"), [(by_number, 9), (by_place_among_all, 12), (by_a_place_of_its_own, 3)]
 )
