@@ -27,7 +27,8 @@ from onnxsnn.parts import Parts, constants_of, read_by
 __all__ = ["without_classical"]
 
 _DOMAIN = "ai.onnx.ml"
-_CLASSIFIER, _ENCODER, _MAP = "LinearClassifier", "LabelEncoder", "ZipMap"
+_CLASSIFIER, _MAP = "LinearClassifier", "ZipMap"
+_ENCODERS = {"LabelEncoder", "OneHotEncoder"}  # of numbers or of text
 _AXES_READ = 18  # since when every reduction reads its axes, as sums do before
 
 
@@ -73,11 +74,11 @@ def _has_rule(node: onnx.NodeProto) -> bool:
     if node.domain != _DOMAIN or node.op_type not in _RULES:
         return False
     given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-    if node.op_type == _ENCODER:
+    if node.op_type in _ENCODERS:
         return not any(name.endswith(("_strings", "_tensor")) for name in given)
-    scores = given.get("post_transform", b"NONE")
-    if len(given.get("intercepts", ())) == 1 and node.op_type == _CLASSIFIER:
-        return bool(scores == b"LOGISTIC")  # ONNX Runtime has ways of its own with others
+    scores, rows = given.get("post_transform", b"NONE"), len(given.get("intercepts", ()))
+    if node.op_type == _CLASSIFIER and rows < 2:  # ONNX Runtime has ways of its own with others
+        return bool(rows and scores == b"LOGISTIC")
     return scores in _SCORES
 
 
@@ -193,11 +194,11 @@ def _imputer(parts: _Parts) -> str:
     """Others in the place of values that stand for none."""
     x = parts.read(0)
     kind = "float" if "imputed_value_floats" in parts.attributes else "int64"
-    missing = parts.attributes.get(f"replaced_value_{kind}", 0)
+    missing = parts.attributes.get(f"replaced_value_{kind}", 0.0 if kind == "float" else 0)
     if np.isnan(missing):
         is_missing = parts.add("IsNaN", x)
     else:
-        is_missing = parts.add("Equal", x, parts.values(parts.attributes[f"replaced_value_{kind}"]))
+        is_missing = parts.add("Equal", x, parts.values(missing))
     return parts.add(
         "Where", is_missing, parts.values(parts.attributes[f"imputed_value_{kind}s"]), x
     )
@@ -261,10 +262,8 @@ def _classified(parts: _Parts) -> str:
 def _linear(parts: _Parts, rows: int) -> str:
     weights = np.array(parts.attributes["coefficients"], np.float32).reshape(rows, -1)
     product = parts.add("MatMul", parts.floats(parts.read(0)), parts.array(weights.T.copy()))
-    return parts.plus(
-        product,
-        parts.values(parts.attributes["intercepts"]) if "intercepts" in parts.attributes else "",
-    )
+    shift = parts.attributes.get("intercepts")
+    return parts.plus(product, parts.values(shift) if shift else "")
 
 
 def _array(parts: _Parts) -> str:
@@ -283,7 +282,7 @@ _RULES: dict[str, Callable[[_Parts], Any]] = {
     "Binarizer": _binarizer,
     "FeatureVectorizer": _joined,
     "Imputer": _imputer,
-    _ENCODER: _encoded,
+    "LabelEncoder": _encoded,
     _CLASSIFIER: _classified,
     "LinearRegressor": _regressed,
     "Normalizer": _normalizer,

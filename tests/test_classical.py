@@ -48,6 +48,7 @@ def in_parts(b, path, axes=2):
         ("Normalizer", {"norm": "L2"}),
         ("Normalizer", {"norm": "MAX"}),
         ("Imputer", {"imputed_value_floats": [7.0], "replaced_value_float": 2.0}),
+        ("Imputer", {"imputed_value_floats": [7.0]}),
         ("Imputer", {"imputed_value_floats": [9.0] * 6, "replaced_value_float": float("nan")}),
     ],
 )
