@@ -92,7 +92,7 @@ class Dataset:
         """Feeds of at most `size` samples, ready for the model, and their labels.
 
         Raises:
-            DataError: a value is NaN or infinite.
+            DataError: a value is infinite, or NaN and the model has no rule for that.
             UsageError: `size` is less than 1.
         """
         if size < 1:
@@ -125,7 +125,8 @@ class Dataset:
         spec = next((spec for spec in self.specs if spec.name == name), None)
         with np.errstate(all="ignore"):  # what overflows is refused below
             feed = values if spec is None else self.preprocessing.apply(values, spec)
-        if feed.dtype.kind == "f" and not np.isfinite(feed).all():
+        known = np.isnan(feed) if spec is not None and spec.knows_nan else False
+        if feed.dtype.kind == "f" and not np.all(np.isfinite(feed) | known):
             raise self.error(f"the samples for input {name!r} hold NaN or infinity as {feed.dtype}")
         return feed
 

@@ -14,11 +14,19 @@ _CHANNELS = (1, 3)
 
 @dataclass(frozen=True)
 class InputSpec:
-    """One input of a model: its shape has the batch first, and None for a symbolic size."""
+    """One input of a model.
+
+    Attributes:
+        name: of the tensor.
+        shape: the batch first, and None for a symbolic size.
+        dtype: of its values.
+        knows_nan: whether the model has a rule for NaN, which says that a value is missing.
+    """
 
     name: str
     shape: tuple[int | None, ...]
     dtype: np.dtype[Any]
+    knows_nan: bool = False
 
     @property
     def takes_floats(self) -> bool:

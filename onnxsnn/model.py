@@ -420,13 +420,15 @@ def step_graph(model: onnx.ModelProto, states: Sequence[State]) -> Graph:
 def input_specs(model: onnx.ModelProto) -> list[InputSpec]:
     """The inputs of a model that have no initializer."""
     known = {tensor.name for tensor in model.graph.initializer}
-    return [_spec(tensor) for tensor in model.graph.input if tensor.name not in known]
+    knows_nan = any(node.op_type == "IsNaN" for node in model.graph.node)
+    return [_spec(tensor, knows_nan) for tensor in model.graph.input if tensor.name not in known]
 
 
-def _spec(tensor: onnx.ValueInfoProto) -> InputSpec:
+def _spec(tensor: onnx.ValueInfoProto, knows_nan: bool = False) -> InputSpec:
     kind = tensor.type.tensor_type
     shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim)
-    return InputSpec(tensor.name, shape, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+    return InputSpec(tensor.name, shape, dtype, knows_nan)
 
 
 def is_spiking(model: onnx.ModelProto) -> bool:

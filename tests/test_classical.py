@@ -8,7 +8,8 @@ from onnx import TensorProto, helper
 
 from onnxsnn import Dataset, convert, evaluate, load_source
 from onnxsnn.classical import without_classical
-from onnxsnn.errors import ModelError
+from onnxsnn.data import load
+from onnxsnn.errors import DataError, ModelError
 from onnxsnn.session import Session
 from tests.models import Builder, assert_same, uniform
 
@@ -182,3 +183,21 @@ def test_a_model_without_any_is_left_as_it_is():
     model = b.model()
     assert without_classical(model) == (model, [])
     assert without_classical(model)[0] is model
+
+
+def test_missing_values_are_data_where_the_model_fills_them_in(tmp_path):
+    b = Builder((6,))
+    b.op("Imputer", imputed_value_floats=[0.5], replaced_value_float=float("nan"), **ML)
+    b.gemm(8, inputs=6)
+    b.relu()
+    b.gemm(3)
+    source = load_source(saved(b, tmp_path / "m.onnx", (b.last, TensorProto.FLOAT, 2)))
+    values = np.where(X > 0.8, np.nan, X)
+    assert np.isnan(values).any()
+    np.savez(tmp_path / "x.npz", x=values)
+    data = load(tmp_path / "x.npz", source.inputs)
+    snn = convert(source, data, timesteps=64).snn
+    assert evaluate(snn, load(tmp_path / "x.npz", snn.inputs), ann=source).rows[-1].error < 0.05
+    np.savez(tmp_path / "x.npz", x=np.where(X > 0.8, np.inf, X))
+    with pytest.raises(DataError, match="NaN or infinity"):
+        convert(source, load(tmp_path / "x.npz", source.inputs), timesteps=64)
