@@ -188,7 +188,7 @@ def evaluate(
     result = _summary(totals, runner, len(data), data.labels is not None, ann is not None)
     result.warnings += _uncompared(snn, names)
     if not np.isfinite(totals.squared_norm):
-        result.warnings.append("the ANN gives NaN or infinity on these data, so there is no error")
+        result.warnings.append("the ANN gives what is no number on these data: there is no error")
     return result
 
 
