@@ -4,11 +4,12 @@
    graph. A Reshape to a constant shape leaves the axis open where they lie (a -1), with heads or
    a sequence beside them or not, or copies it (a 0); so does an Expand (a 1). Constants that are
    the same for every sample are cut to one, and repeated beside others in a Concat (class tokens)
-   or GatherElements; so do states of a Loop or Scan that start with zeros. Sizes of a Resize have
-   the batch's among them. Whether that is sound the arithmetic says: the new graph must give, for
-   a sample more, what the old one gives for those that it takes. Where it does not, the graph
-   stays as it was; so does one in which a sample decides on a branch, or on the turns of a Loop:
-   several would do so together.
+   or GatherElements; so are outputs that are constants, and states of a Loop or Scan that start
+   with zeros. Sizes of a Resize, or of a grid, have the batch's among them. What is looked up by
+   the number of the only sample, or in an axis that it shares, is looked up in each. Whether that
+   is sound the arithmetic says: the new graph must give, for some samples more, what the old one
+   gives for those that it takes. Where it does not, the graph stays as it was; so does one in which
+   a sample decides on a branch, or on the turns of a Loop: several would do so together.
 2. A graph whose batch is symbolic, and that takes one sample but not two all the same (an
    exporter wrote the 1 into it somewhere), is one of a batch of one. So is one that squeezes all
    axes of size 1, and means the sample's among them: see `squeezes.py`.
