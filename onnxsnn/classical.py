@@ -12,6 +12,7 @@ their own, such as trees, are not networks, and stay.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from onnxsnn.errors import ModelError
 from onnxsnn.functions import MINIMUM_OPSET
 from onnxsnn.graph import opset_of
 from onnxsnn.opsets import to_opset
-from onnxsnn.parts import Parts, constants_of, read_by
+from onnxsnn.parts import Parts, constants_of, read_by, replace_nodes
 
 __all__ = ["without_classical"]
 
@@ -50,11 +51,14 @@ def without_classical(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str
     plain = onnx.ModelProto()
     plain.CopyFrom(to_opset(model, MINIMUM_OPSET) if has_rule else model)
     _leave_out(plain.graph, texts)
-    maps = [node.output[0] for node in plain.graph.node if node.op_type == _MAP]
-    _take_apart(plain)
+    maps = [node for node in plain.graph.node if node.op_type == _MAP]
+    ranks = {name: len(tensor.dims) for name, tensor in constants_of(plain.graph).items()}
+    replace_nodes(plain.graph, partial(_parts, ranks=ranks, opset=opset_of(plain)))
+    _declare_arrays(plain.graph, maps)
     warnings = [f"output {name!r} is text, and left out" for name in texts]
-    warnings += [f"output {name!r} is an array, and no map from names of classes" for name in maps]
-    return plain, warnings
+    return plain, warnings + [
+        f"output {node.output[0]!r} is an array, and no map from names of classes" for node in maps
+    ]
 
 
 def _refuse_text(graph: onnx.GraphProto) -> None:
@@ -104,20 +108,13 @@ def _leave_out(graph: onnx.GraphProto, names: list[str]) -> None:
         getattr(graph, name).extend(entries)
 
 
-def _take_apart(model: onnx.ModelProto) -> None:
-    """Put parts in the place of nodes that have a rule."""
-    graph, opset = model.graph, opset_of(model)
-    ranks = {name: len(tensor.dims) for name, tensor in constants_of(graph).items()}
-    nodes = list(graph.node)
-    graph.ClearField("node")
-    for node in nodes:
-        if not _has_rule(node):
-            graph.node.append(node)
-            continue
-        parts = _Parts(node, ranks, opset)
-        parts.give(0, _RULES[node.op_type](parts))
-        graph.node.extend(parts.nodes)
-    _declare_arrays(graph, [node for node in nodes if node.op_type == _MAP])
+def _parts(node: onnx.NodeProto, ranks: Mapping[str, int], opset: int) -> list[onnx.NodeProto]:
+    """What a node is made of; the node alone where there is no rule."""
+    if not _has_rule(node):
+        return [node]
+    parts = _Parts(node, ranks, opset)
+    parts.give(0, _RULES[node.op_type](parts))
+    return parts.nodes
 
 
 def _declare_arrays(graph: onnx.GraphProto, maps: list[onnx.NodeProto]) -> None:
@@ -154,11 +151,9 @@ def _scaler(parts: _Parts) -> str:
     x = parts.floats(parts.read(0))
     if parts.attributes.get("offset"):
         x = parts.add("Sub", x, parts.values(parts.attributes["offset"]))
-    return (
-        parts.add("Mul", x, parts.values(parts.attributes["scale"]))
-        if parts.attributes.get("scale")
-        else x
-    )
+    if parts.attributes.get("scale"):
+        x = parts.add("Mul", x, parts.values(parts.attributes["scale"]))
+    return x
 
 
 def _binarizer(parts: _Parts) -> str:
@@ -171,7 +166,7 @@ def _normalizer(parts: _Parts) -> str:
     """Rows over their greatest value, the sum of their sizes, or their length; 0 stays."""
     kind, x = parts.attributes.get("norm", b"MAX"), parts.floats(parts.read(0))
     if kind == b"MAX":
-        norm = _greatest(parts, x, keepdims=1)
+        norm = _greatest(parts, x)
     elif kind == b"L1":
         norm = _row_sums(parts, parts.add("Abs", x))
     else:
@@ -184,10 +179,10 @@ def _row_sums(parts: _Parts, tensor: str) -> str:
     return parts.add("ReduceSum", tensor, parts.whole(-1))
 
 
-def _greatest(parts: _Parts, tensor: str, keepdims: int) -> str:
+def _greatest(parts: _Parts, tensor: str) -> str:
     if parts.opset < _AXES_READ:
-        return parts.add("ReduceMax", tensor, axes=[-1], keepdims=keepdims)
-    return parts.add("ReduceMax", tensor, parts.whole(-1), keepdims=keepdims)
+        return parts.add("ReduceMax", tensor, axes=[-1])
+    return parts.add("ReduceMax", tensor, parts.whole(-1))
 
 
 def _imputer(parts: _Parts) -> str:
@@ -237,7 +232,8 @@ def _encoded(parts: _Parts) -> str:
     place = parts.add("Equal", column, parts.values(parts.attributes[keys]))
     hits = parts.add("Cast", place, to=TensorProto.INT32)
     at = parts.add("ArgMax", hits, axis=-1, keepdims=0)
-    is_known = parts.add("Cast", _greatest(parts, hits, keepdims=0), to=TensorProto.BOOL)
+    count = parts.add("ReduceSum", hits, parts.whole(-1), keepdims=0)
+    is_known = parts.add("Cast", count, to=TensorProto.BOOL)
     found = parts.add("Gather", parts.values(parts.attributes[values]), at)
     return parts.add("Where", is_known, found, parts.values(usual))
 
@@ -277,7 +273,7 @@ _SCORES: dict[bytes, Callable[[_Parts, str], str]] = {
     b"SOFTMAX": lambda parts, scores: parts.add("Softmax", scores, axis=-1),
 }
 
-_RULES: dict[str, Callable[[_Parts], Any]] = {
+_RULES: dict[str, Callable[[_Parts], str]] = {
     "ArrayFeatureExtractor": _chosen,
     "Binarizer": _binarizer,
     "FeatureVectorizer": _joined,

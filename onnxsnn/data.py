@@ -125,9 +125,13 @@ class Dataset:
         spec = next((spec for spec in self.specs if spec.name == name), None)
         with np.errstate(all="ignore"):  # what overflows is refused below
             feed = values if spec is None else self.preprocessing.apply(values, spec)
-        known = np.isnan(feed) if spec is not None and spec.knows_nan else False
-        if feed.dtype.kind == "f" and not np.all(np.isfinite(feed) | known):
-            raise self.error(f"the samples for input {name!r} hold NaN or infinity as {feed.dtype}")
+        if feed.dtype.kind == "f":
+            knows_nan = spec is not None and spec.knows_nan
+            sound = ~np.isinf(feed) if knows_nan else np.isfinite(feed)
+            if not sound.all():
+                raise self.error(
+                    f"the samples for input {name!r} hold NaN or infinity as {feed.dtype}"
+                )
         return feed
 
     def error(self, message: str) -> DataError:

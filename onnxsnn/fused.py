@@ -10,13 +10,14 @@ https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md says
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any
 
 import onnx
 
 from onnxsnn.graph import from_model, opset_of
-from onnxsnn.parts import Parts
+from onnxsnn.parts import Parts, replace_nodes
 
 __all__ = ["take_apart"]
 
@@ -32,10 +33,7 @@ def take_apart(model: onnx.ModelProto) -> onnx.ModelProto:
         return model
     apart = onnx.ModelProto()
     apart.CopyFrom(model)
-    shapes = _shapes(model)
-    nodes = [part for node in model.graph.node for part in _parts(node, shapes, opset)]
-    apart.graph.ClearField("node")
-    apart.graph.node.extend(nodes)
+    replace_nodes(apart.graph, partial(_parts, shapes=_shapes(model), opset=opset))
     return apart
 
 

@@ -42,5 +42,5 @@ class InputSpec:
         if len(self.shape) != 4 or self.shape[1] in _CHANNELS:
             return 1
         height, width, last = self.shape[1:]
-        is_fewest = None not in (height, last) and height == width and (last or 0) < (height or 0)
+        is_fewest = height is not None and last is not None and height == width and last < height
         return 3 if last in _CHANNELS or is_fewest else 1

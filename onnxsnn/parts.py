@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,14 @@ from onnx import helper, numpy_helper
 
 from onnxsnn.arrays import Array
 
-__all__ = ["Parts", "constants_of", "graphs_of", "read_by", "write_constants_out"]
+__all__ = [
+    "Parts",
+    "constants_of",
+    "graphs_of",
+    "read_by",
+    "replace_nodes",
+    "write_constants_out",
+]
 
 
 class Parts:
@@ -133,6 +140,15 @@ def _dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:
     else:
         dense[tuple(places.T)] = values
     return numpy_helper.from_array(dense, sparse.values.name)
+
+
+def replace_nodes(
+    graph: onnx.GraphProto, parts_of: Callable[[onnx.NodeProto], Iterable[onnx.NodeProto]]
+) -> None:
+    """Put the nodes that stand for each node of a graph in its place."""
+    nodes = [part for node in graph.node for part in parts_of(node)]
+    graph.ClearField("node")
+    graph.node.extend(nodes)
 
 
 def read_by(node: onnx.NodeProto) -> Iterator[str]:

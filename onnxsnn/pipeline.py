@@ -12,7 +12,7 @@ from onnxsnn.arrays import Array
 from onnxsnn.calibration.synthetic import noise
 from onnxsnn.data import Dataset
 from onnxsnn.errors import ModelError, UnsupportedError
-from onnxsnn.graph import Graph, describe, to_model
+from onnxsnn.graph import Graph, to_model
 from onnxsnn.metadata import write_metadata
 from onnxsnn.model import Layer
 from onnxsnn.operators import refuse_unsupported
@@ -72,12 +72,6 @@ def prepare(
         kinds = " and ".join(source.precisions)
         line.warnings.append(f"the model is of {kinds}; the SNN computes in float32")
     graph = line.did(*clean(source.graph()))
-    line.warnings += [
-        f"{describe(node)} normalizes by the samples that it is given together; "
-        "export the model for inference"
-        for node in graph.nodes
-        if node.op == "BatchNormalization" and node.attrs.get("training_mode", 0)
-    ]
     if data is not None:
         graph = _without_branches(graph, data, line)
     graph = _if_it_did(line, graph, loop_branches(graph, sizes_known=data is not None))

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 import onnx
 
+from onnxsnn.analysis.evaluate import squares
 from onnxsnn.arrays import Array
 from onnxsnn.calibration.synthetic import noise
 from onnxsnn.data import Dataset
@@ -190,8 +191,8 @@ def _cost(
     random: bool,
 ) -> Cost:
     numbers = [name for name in snn if np.issubdtype(snn[name].dtype, np.floating)]
-    distance = sum(_squares(rounded[name] - snn[name]) for name in numbers)
-    norm = sum(_squares(snn[name]) for name in numbers)
+    distance = sum(squares(rounded[name] - snn[name]) for name in numbers)
+    norm = sum(squares(snn[name]) for name in numbers)
     error = float(np.sqrt(distance / norm)) if norm else 0.0
     return Cost(
         samples=samples,
@@ -210,7 +211,3 @@ def _agreement(outputs: Mapping[str, Array], others: Mapping[str, Array]) -> flo
     name = next(iter(outputs))
     left, right = classes(outputs[name]), classes(others[name])
     return None if left is None or right is None else float(np.mean(left == right))
-
-
-def _squares(values: Array) -> float:
-    return float(np.square(values, dtype=np.float64).sum())

@@ -24,7 +24,7 @@ from onnxsnn.cli.options import (
 )
 from onnxsnn.convert import DEFAULT_TIMESTEPS, THRESHOLDS, Conversion, convert, takes_data
 from onnxsnn.data import Dataset
-from onnxsnn.errors import OutputError, UsageError
+from onnxsnn.errors import UsageError
 from onnxsnn.files import write_model
 from onnxsnn.neurons import RECTIFYING_NEURONS
 from onnxsnn.source import Source, load_source
@@ -117,7 +117,6 @@ def convert_command(
     """
     output = output or Path(f"{model.stem}.snn.onnx")
     check_output(output)
-    keeper = _Keeper(output) if keep_intermediate else None
     if timesteps is None and delay:
         raise UsageError("-T auto tries each T from 1 on, below --delay too; give --delay auto")
     source = load_source(model)
@@ -132,6 +131,7 @@ def convert_command(
         "strict": strict,
         "integer": integer,
     }
+    keeper = _Keeper(output) if keep_intermediate else None
     with display.progress("calibrating") as progress:
         found, fitted_to = timesteps, samples
         if found is None:
@@ -186,22 +186,14 @@ def _converted(
 
 
 class _Keeper:
-    """Writes every intermediate model into a folder beside the SNN, in the place of older ones.
-
-    Raises:
-        OutputError: there can be no such folder.
-    """
+    """Writes every intermediate model into a folder beside the SNN, in the place of older ones."""
 
     def __init__(self, output: Path) -> None:
         self._folder = output.with_suffix(".passes")
         self._count = 0
-        try:
-            self._folder.mkdir(exist_ok=True)
-            for older in self._folder.glob("[0-9]*-*.onnx"):
-                older.unlink()
-        except OSError as error:
-            reason = error.strerror or error
-            raise OutputError(f"{self._folder}: cannot be written into: {reason}") from error
+        self._folder.mkdir(exist_ok=True)
+        for older in self._folder.glob("[0-9]*-*.onnx"):
+            older.unlink()
 
     def __call__(self, name: str, model: onnx.ModelProto) -> None:
         self._count += 1

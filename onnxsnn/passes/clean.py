@@ -261,10 +261,11 @@ def _check_finite(graph: Graph) -> None:
             values = constant(tensor)
             if values is None or not np.issubdtype(values.dtype, np.floating):
                 continue
-            has_nan = np.isnan(values).any()
-            if has_nan or (is_weighted and position < 2 and np.isinf(values).any()):
+            is_factor = is_weighted and position < 2
+            sound = np.isfinite(values) if is_factor else ~np.isnan(values)
+            if not sound.all():
                 raise ModelError(
                     f"weight {tensor.name!r} of node {node.name!r} ({node.op}) holds "
-                    f"{'NaN' if has_nan else 'infinity'}; "
+                    f"{'NaN' if np.isnan(values).any() else 'infinity'}; "
                     "export the model again from a checkpoint that is sound"
                 )

@@ -29,6 +29,7 @@ from onnxsnn.graph import (
     Tensor,
     constant,
     data_input,
+    describe,
     insert,
     is_float,
     per_channel,
@@ -80,6 +81,12 @@ def fold_normalization(graph: Graph) -> FoldReport:
         What was folded, and the moments of every tensor that a BatchNormalization made.
     """
     report = FoldReport("fold_normalization")
+    report.warnings += [
+        f"{describe(node)} normalizes by the samples that it is given together; "
+        "export the model for inference"
+        for node in graph.nodes
+        if node.op == "BatchNormalization" and node.attrs.get("training_mode", 0)
+    ]
     for chain in _chains(graph):
         _fold(graph, chain, report)
     graph.cleanup()

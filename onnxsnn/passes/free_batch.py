@@ -190,19 +190,29 @@ def _open_bodies(node: gs.Node, batch: int) -> None:
 
 def _free_reshape(graph: Graph, node: gs.Node, samples: FollowedSamples) -> None:
     """Copy the axis of the samples, or let it take what is left."""
-    place, source, target = samples.place(node.inputs[0]), node.inputs[0].shape, node.outputs[0]
-    sizes = target.shape
-    if constant(node.inputs[1]) is None or place is None or not _all_known(source, sizes):
+    source, target = node.inputs[0], node.outputs[0]
+    found = _place_behind(node, samples)
+    if constant(node.inputs[1]) is None or found is None:
         return
-    behind = place.inner * prod(source[place.axis + 1 :])
-    found = place_among(sizes, behind, place.axis, samples.batch)
-    if found is None:
-        return
-    shape = np.array(sizes, np.int64)
-    shape[found.axis] = 0 if found == place and source[found.axis] == sizes[found.axis] else -1
+    keeps = found == samples.place(source) and source.shape[found.axis] == target.shape[found.axis]
+    shape = np.array(target.shape, np.int64)
+    shape[found.axis] = 0 if keeps else -1
     node.inputs[1] = gs.Constant(unique_name(graph, f"{node.name}.shape"), shape)
     node.attrs.pop("allowzero", None)  # here, 0 says: copy
     samples.set(target, found)
+
+
+def _place_behind(node: gs.Node, samples: FollowedSamples) -> Place | None:
+    """Where samples lie in what a Reshape or Flatten gives; None where that is not known."""
+    place, source, sizes = (
+        samples.place(node.inputs[0]),
+        node.inputs[0].shape,
+        node.outputs[0].shape,
+    )
+    if place is None or not _all_known(source, sizes):
+        return None
+    behind = place.inner * prod(source[place.axis + 1 :])
+    return place_among(sizes, behind, place.axis, samples.batch)
 
 
 def _all_known(*shapes: list[int | str | None] | None) -> bool:
@@ -330,12 +340,9 @@ def _free_grid(graph: Graph, node: gs.Node, samples: FollowedSamples) -> None:
 
 def _note_merged(graph: Graph, node: gs.Node, samples: FollowedSamples) -> None:  # noqa: ARG001
     """Say where samples lie in what a Flatten gives, with others on their axis maybe."""
-    place, source, target = samples.place(node.inputs[0]), node.inputs[0].shape, node.outputs[0]
-    if place is not None and _all_known(source, target.shape):
-        behind = place.inner * prod(source[place.axis + 1 :])
-        found = place_among(target.shape, behind, place.axis, samples.batch)
-        if found is not None:
-            samples.set(target, found)
+    found = _place_behind(node, samples)
+    if found is not None:
+        samples.set(node.outputs[0], found)
 
 
 def _free_merged(graph: Graph, node: gs.Node, samples: FollowedSamples) -> None:

@@ -183,7 +183,7 @@ class TimeBatchedGraph:
             if name in chunk.stacked:
                 rows = len(array) // timesteps
                 outputs[name] = array.reshape(timesteps, rows, *array.shape[1:])
-            else:  # what does not vary is the same after each step
+            else:  # of the last step alone, or the same after each
                 outputs[name] = np.repeat(array[None], timesteps, 0) if every_step else array[None]
         return outputs, {s.input: values[s.output] for s in self._states}
 
