@@ -75,7 +75,7 @@ def train(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=peak, epochs=epochs, steps_per_epoch=steps
     )
-    model.to(memory_format=torch.channels_last)  # twice as fast for depthwise convolutions
+    model.to(memory_format=torch.channels_last)  # faster, depthwise convolutions most
     model.train()
     for epoch in range(epochs):
         total = 0.0
