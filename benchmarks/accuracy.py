@@ -1,9 +1,10 @@
 """Accuracy over T of any trained model, ways of converting it beside each other and the ANN.
 
 What `onnxsnn compare` prints, of ways that are named: a threshold method, a neuron where that
-is not integrate-and-fire, its levels, and whether it is corrected, as in `fit` (quickly),
-`fit+none`, `fit+correct` (on all data), `percentile`, `fit@signed`, `fit@burst:4+correct`, and
-`fit+correct+anytime` for neurons that fire early.
+is not integrate-and-fire, its levels and digits, and whether it is corrected, as in `fit`
+(quickly), `fit+none`, `fit+correct` (on all data), `percentile`, `fit@signed`,
+`fit@burst:4+correct`, `fit@multi-threshold:8:1`, and `fit+correct+anytime` for neurons that fire
+early.
 Thresholds are per channel. A network of train_networks.py, which is trained the first time,
 beside SpikingJelly where that is installed:
 

@@ -67,5 +67,6 @@ def way_of(text: str) -> Way:
     method, _, correction = text.partition("+")
     correct, anytime = CORRECTIONS[correction]
     threshold, _, neuron = method.partition("@")
-    name, _, levels = neuron.partition(":")
-    return Way(threshold, name or "if", int(levels) if levels else None, correct, anytime)
+    name, *settings = neuron.split(":")
+    levels, digits = [*map(int, settings), None, None][:2]
+    return Way(threshold, name or "if", levels, correct, anytime, digits)

@@ -562,7 +562,9 @@ def test_inspect_exits_with_1_where_something_refuses(folder):
         (("--neuron", "burst", "--levels", 3),
          {"model": "burst", "initial_potential": 0.5, "levels": 3}, 2.0),
         (("--neuron", "multi-threshold", "--levels", 4),
-         {"model": "multi-threshold", "initial_potential": 0.0, "levels": 4}, 3.170),
+         {"model": "multi-threshold", "initial_potential": 0.0, "levels": 4, "digits": 2}, 3.170),
+        (("--neuron", "multi-threshold", "--digits", 1),
+         {"model": "multi-threshold", "initial_potential": 0.0, "levels": 8, "digits": 1}, 4.087),
     ],
 )  # fmt: skip
 @pytest.mark.usefixtures("folder")
@@ -575,8 +577,10 @@ def test_neuron_and_its_levels_are_options_and_in_the_metadata(arguments, settin
 
 
 @pytest.mark.usefixtures("folder")
-def test_levels_of_a_neuron_that_has_none_are_refused():
-    assert "has no levels" in fails("convert", "model.onnx", "--levels", 4, code=2)
+@pytest.mark.parametrize("setting", ["levels", "digits"])
+def test_settings_that_a_neuron_does_not_have_are_refused(setting):
+    error = fails("convert", "model.onnx", f"--{setting}", 4, code=2)
+    assert f"neuron 'if' has no {setting}; leave --{setting} out" in error
 
 
 @pytest.mark.usefixtures("folder")

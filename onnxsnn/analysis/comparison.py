@@ -9,6 +9,7 @@ from itertools import product
 from onnxsnn.analysis.evaluate import Evaluation, Row, evaluate
 from onnxsnn.convert import convert, takes_data
 from onnxsnn.data import Dataset
+from onnxsnn.figures import counted
 from onnxsnn.model import SpikingModel
 from onnxsnn.neurons import RECTIFYING_NEURONS, IntegrateAndFire, Neuron
 from onnxsnn.pipeline import Pipeline, prepare
@@ -32,19 +33,22 @@ class Way:
     levels: int | None = None
     correct: bool | None = None
     anytime: bool = False
+    digits: int | None = None
 
     def __str__(self) -> str:
         neuron = "" if self.neuron == IntegrateAndFire.name else f", {self.neuron}"
         levels = "" if self.levels is None else f" {self.levels}"
+        digits = "" if self.digits is None else f", {counted(self.digits, 'digit')}"
         anytime = ", anytime" if self.anytime else ""
-        return f"{self.threshold}{neuron}{levels}{_CORRECTED[self.correct]}{anytime}"
+        return f"{self.threshold}{neuron}{levels}{digits}{_CORRECTED[self.correct]}{anytime}"
 
     @property
     def options(self) -> str:
         """The options of `onnxsnn convert` that say the same."""
         levels = "" if self.levels is None else f" --levels {self.levels}"
+        digits = "" if self.digits is None else f" --digits {self.digits}"
         correct = _OPTION[self.correct] + (" --anytime" if self.anytime else "")
-        return f"--threshold {self.threshold} --neuron {self.neuron}{levels}{correct}"
+        return f"--threshold {self.threshold} --neuron {self.neuron}{levels}{digits}{correct}"
 
     def convert(self, source: Source, data: Dataset, timesteps: int) -> SpikingModel:
         """The network converted in this way, for T steps, without data where it takes none."""
@@ -61,8 +65,9 @@ class Way:
     def _neuron(self) -> Neuron | None:
         if self.neuron == IntegrateAndFire.name:
             return None
-        levels = {} if self.levels is None else {"levels": self.levels}
-        return RECTIFYING_NEURONS[self.neuron](**levels)
+        given = {"levels": self.levels, "digits": self.digits}
+        settings = {name: value for name, value in given.items() if value is not None}
+        return RECTIFYING_NEURONS[self.neuron](**settings)
 
 
 WAYS = (

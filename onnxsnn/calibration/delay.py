@@ -1,6 +1,6 @@
 r"""How long spikes take to reach the read-out, estimated from thresholds and currents.
 
-A neuron that starts at v0 and gets a current m in every step first fires at step
+A neuron that fires at theta, starts at v0 and gets a current m in every step first fires at step
 k = ceil((theta - v0) / m), and so is silent for k - 1 steps. What those behind it miss in each
 of them is its current, on average. So a layer's latency is the mean of k - 1 over its neurons,
 each weighted by its current, clipped at what it can send:
@@ -75,7 +75,7 @@ def latency(statistics: ChannelStatistics, threshold: Array, neuron: Neuron, sta
     """
     most = neuron.greatest_spike
     rates = most * statistics.rates(most * threshold)  # [C, bins], in thresholds
-    silent = np.maximum(np.ceil((neuron.spike_unit - start) / rates) - 1, 0)
+    silent = np.maximum(np.ceil((neuron.fires_at - start) / rates) - 1, 0)
     weights = statistics.counts * rates
     sent = float(weights.sum())
     return float((weights * silent).sum()) / sent if sent else 0.0

@@ -61,6 +61,10 @@ __all__ = ["convert_command"]
     help="Spikes in a burst, or sizes of a multi-threshold neuron's spike.",
 )  # fmt: skip
 @click.option(
+    "--digits", type=click.IntRange(1, 4),
+    help="Binary digits of these sizes: 1 for powers of two, 2 by default.",
+)  # fmt: skip
+@click.option(
     "--initial-potential", type=float,
     help="Membrane potential before the first step, in thresholds; as trained, or 0.5, by default.",
 )  # fmt: skip
@@ -98,6 +102,7 @@ def convert_command(
     threshold: str | None,
     neuron: str,
     levels: int | None,
+    digits: int | None,
     initial_potential: float | None,
     per_layer: bool,
     correct: bool | None,
@@ -123,7 +128,9 @@ def convert_command(
     samples = load_data(data, source.inputs, options, labelled=False) if data else None
     ways: Mapping[str, Any] = {
         "threshold": threshold,
-        "neuron": neuron_of(neuron, levels, initial_potential),
+        "neuron": neuron_of(
+            neuron, levels=levels, digits=digits, initial_potential=initial_potential
+        ),
         "per_layer": per_layer,
         "correct": correct,
         "anytime": anytime,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -176,18 +177,21 @@ def number_or_auto(
         raise click.BadParameter(f"{value!r} is neither a number nor auto") from error
 
 
-def neuron_of(name: str, levels: int | None, initial_potential: float | None) -> Neuron | None:
-    """The neuron that the options describe; None for the default one."""
-    given = {"levels": levels, "initial_potential": initial_potential}
-    settings = {key: value for key, value in given.items() if value is not None}
+def neuron_of(name: str, **given: float | None) -> Neuron | None:
+    """The neuron that the options describe, those that are not None; None for the default one."""
+    settings: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if name == IntegrateAndFire.name and not settings:
         return None
     if not 0 <= settings.get("initial_potential", 0) <= 1:
-        raise UsageError(f"the initial potential is from 0 to 1 and not {initial_potential}")
-    try:
-        return RECTIFYING_NEURONS[name](**settings)
-    except TypeError as error:
-        raise UsageError(f"neuron {name!r} has no levels; leave --levels out") from error
+        raise UsageError(
+            f"the initial potential is from 0 to 1 and not {settings['initial_potential']}"
+        )
+    neuron = RECTIFYING_NEURONS[name]
+    known = signature(neuron).parameters
+    unknown = [setting for setting in settings if setting not in known]
+    if unknown:
+        raise UsageError(f"neuron {name!r} has no {unknown[0]}; leave --{unknown[0]} out")
+    return neuron(**settings)
 
 
 def load_ann(path: Path, snn: SpikingModel) -> Source:

@@ -15,48 +15,57 @@ __all__ = ["MultiThreshold", "SignedMultiThreshold"]
 
 _NEAREST = """
         smallest = Constant <value_float: float = @smallest> ()
-        greatest = Constant <value = float {1.0}> ()
+        greatest = Constant <value_float: float = @greatest> ()
+        digits = Constant <value_float: float = @digits> ()
+        all_digits = Constant <value = float {24.0}> ()
+        beyond = Sub (all_digits, digits)
+        two = Constant <value = float {2.0}> ()
+        times = Pow (two, beyond)
+        whole = Constant <value = float {8388608.0}> ()
+        least_shift = Mul (smallest, whole)
         size = Abs (wanted)
-        capped = Clip (size, smallest, greatest)
-        power = Constant <value = float {8388608.0}> ()
-        shifted = Mul (capped, power)
-        raised = Add (capped, shifted)
-        level = Sub (raised, shifted)
-        middle = Constant <value = float {0.5}> ()
-        bound = Mul (smallest, middle)
-        small = Less (size, bound)
-        none = Constant <value = float {0.0}> ()
-        spike = Where (small, none, level)
+        capped = Min (size, greatest)
+        own_shift = Mul (capped, times)
+        shift = Max (own_shift, least_shift)
+        raised = Add (capped, shift)
+        level = Sub (raised, shift)
         sign = Sign (wanted)
-        nearest = Mul (spike, sign)
+        nearest = Mul (level, sign)
 """.strip()
-# the power of two nearest to `wanted`: added to 2^23 times itself, float32 keeps one bit of it
+# the size nearest to `wanted`: of a number added to 2^(24 - d) times itself, float32 keeps d
+# binary digits; added to 2^23 times the smallest size, whole multiples of that
 
 
 @dataclass(frozen=True)
 class MultiThreshold(Neuron):
-    r"""A spike of the size nearest to the potential: theta, theta/2, ..., theta/2^(n-1), or none.
+    r"""A spike of the one of n sizes that is nearest to the potential, of either sign, or none.
 
-        u = v + z;    s = the level nearest to u / theta, of either sign;    v = u - theta * s
+        u = v + z;    s = the size nearest to u / theta, of either sign;    v = u - theta * s
+
+    Sizes are whole multiples of the smallest that have d binary digits at most, as of floating
+    point: 1, 1/2, 1/4, ... for d = 1 (ECMT, Huang et al., ACM MM 2024, section 4.2, whose
+    thresholds of 3/4 of a size are where the nearest one changes); for d = 2 and n = 8 they are
+    16, 12, 8, 6, 4, 3, 2, 1 sixteenths, which round with half of the squared error or less.
 
     A negative spike takes back no more than was fired before, which keeps the response a
     rectifier's: u is taken as no less than -N, the sum of all spikes, and a spike that would
-    make N negative is halved to the level below. (ECMT, Huang et al., ACM MM 2024, section
-    4.2; its thresholds of 3/4 of a level are where the nearest level changes.)
+    make N negative is halved.
 
     Attributes:
         initial_potential: `v_0` as a fraction of theta; sizes are rounded to the nearest.
         levels: n.
+        digits: d.
     """
 
     initial_potential: float = 0.0
     levels: int = 8
+    digits: int = 2
 
     name: ClassVar[str] = "multi-threshold"
     operator: ClassVar[str] = "MultiThreshold"
     states: ClassVar[tuple[str, ...]] = ("potential", "count")
     body: ClassVar[str] = f"""
-    MultiThreshold <smallest> (x, theta, v, n) => (s, v_next, n_next) {{
+    MultiThreshold <smallest, greatest, digits> (x, theta, v, n) => (s, v_next, n_next) {{
         u = Add (v, x)
         ratio = Div (u, theta)
         lowest = Neg (n)
@@ -77,8 +86,17 @@ class MultiThreshold(Neuron):
     @property
     def sizes(self) -> Floats:
         """The sizes of spikes in units of theta, ascending."""
-        sizes: Floats = np.exp2(np.arange(1.0 - self.levels, 1.0))
+        octave = 2 ** (self.digits - 1)  # numbers from a power of two to the next
+        number = np.arange(1, self.levels + 1)
+        power, place = np.divmod(np.maximum(number - octave, 0), octave)
+        multiples = np.where(number < octave, number, (octave + place) * np.exp2(power))
+        sizes: Floats = multiples / np.exp2(np.ceil(np.log2(multiples[-1])))
         return sizes
+
+    @property
+    def greatest_spike(self) -> float:
+        """The greatest size: 1, or what is next below."""
+        return float(self.sizes[-1])
 
     @property
     def least_spike(self) -> float:
@@ -91,9 +109,18 @@ class MultiThreshold(Neuron):
         return float(self.sizes[0])
 
     @property
+    def fires_at(self) -> float:
+        """Where the smallest size is as near as none."""
+        return self.spike_unit / 2
+
+    @property
     def attributes(self) -> dict[str, float | list[float]]:
         """What the function body is told of this neuron."""
-        return {"smallest": float(self.sizes[0])}
+        return {
+            "smallest": float(self.sizes[0]),
+            "greatest": self.greatest_spike,
+            "digits": float(self.digits),
+        }
 
     @property
     def bits_per_spike(self) -> float:
@@ -103,14 +130,15 @@ class MultiThreshold(Neuron):
     @property
     def signed(self) -> SignedMultiThreshold:
         """The neuron beside it for values that can be negative."""
-        return SignedMultiThreshold(levels=self.levels)
+        return SignedMultiThreshold(levels=self.levels, digits=self.digits)
 
     def nearest(self, values: Floats) -> Floats:
         """The spike nearest to each value, in units of theta."""
-        size = np.abs(values)
-        _, exponent = np.frexp(size / 1.5)  # 2 ** exponent is the nearest power of two
-        level = np.ldexp(size.dtype.type(1), np.clip(exponent, 1 - self.levels, 0))
-        spikes: Floats = np.where(size < self.sizes[0] / 2, 0, np.copysign(level, values))
+        size = np.minimum(np.abs(values), values.dtype.type(self.greatest_spike))
+        _, exponent = np.frexp(size)  # no digit of it is worth 2 ** exponent
+        _, least = np.frexp(self.sizes[0])
+        grain = np.ldexp(size.dtype.type(1), np.maximum(exponent - self.digits, least - 1))
+        spikes: Floats = np.copysign(np.rint(size / grain) * grain, values)
         return spikes
 
     def response(self, activation: Floats, threshold: Floats, timesteps: int) -> Floats:
@@ -142,7 +170,7 @@ class SignedMultiThreshold(MultiThreshold):
     operator: ClassVar[str] = "SignedMultiThreshold"
     states: ClassVar[tuple[str, ...]] = ("potential",)
     body: ClassVar[str] = f"""
-    SignedMultiThreshold <smallest> (x, theta, v) => (s, v_next) {{
+    SignedMultiThreshold <smallest, greatest, digits> (x, theta, v) => (s, v_next) {{
         u = Add (v, x)
         wanted = Div (u, theta)
         {_NEAREST}

@@ -51,6 +51,11 @@ class Neuron(Protocol):
         return 1.0
 
     @property
+    def fires_at(self) -> float:
+        """The least potential above zero at which it sends something, in thresholds."""
+        return self.spike_unit
+
+    @property
     def least_rate(self) -> float:
         """The least that it gives on average, in thresholds: nothing, where it is a rectifier.
 

@@ -53,6 +53,9 @@ def test_ways_say_the_options_of_the_command_line():
     assert str(Way("fit", correct=False)) == "fit, uncorrected"
     assert Way("fit", anytime=True).options.endswith(" --anytime")
     assert str(Way("fit", correct=True, anytime=True)) == "fit, corrected, anytime"
+    powers = Way("fit", "multi-threshold", 8, digits=1)
+    assert str(powers) == "fit, multi-threshold 8, 1 digit"
+    assert powers.options == "--threshold fit --neuron multi-threshold --levels 8 --digits 1"
 
 
 def test_every_way_has_a_row_for_every_number_of_timesteps(tmp_path):

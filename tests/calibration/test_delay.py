@@ -92,6 +92,8 @@ def test_neurons_of_larger_or_smaller_spikes_wait_for_theirs(neuron):
     assert waits(1.0, 3.0, neuron=neuron, start=neuron.initial_potential) == 0
     small = waits(1.0, 0.06, neuron=neuron, start=neuron.initial_potential)
     assert small == (8 if isinstance(neuron, BurstIntegrateAndFire) else 0)
+    smaller = waits(1.0, 0.01, neuron=neuron, start=neuron.initial_potential)
+    assert smaller == (49 if isinstance(neuron, BurstIntegrateAndFire) else 3)
 
 
 def test_one_layer_of_high_rates_needs_no_delay():

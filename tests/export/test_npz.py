@@ -111,9 +111,10 @@ class Simulator:
             wanted = u / threshold
             if not operator.startswith("Signed"):
                 wanted = np.maximum(wanted, -n)
-            size, smallest = np.abs(wanted), settings["smallest"]
-            nearest = 2.0 ** np.floor(np.log2(np.clip(size, smallest, 1.0) / 0.75))
-            s = np.sign(wanted) * np.where(size < smallest / 2, 0, nearest).astype(np.float32)
+            size = np.minimum(np.abs(wanted), settings["greatest"])
+            power = np.floor(np.log2(np.maximum(size, settings["smallest"]))) + 1
+            grain = np.maximum(2.0 ** (power - settings["digits"]), settings["smallest"])
+            s = (np.sign(wanted) * np.rint(size / grain) * grain).astype(np.float32)
             if not operator.startswith("Signed"):
                 s = np.where(n + s < 0, s / 2, s)
         elif "Burst" in operator:

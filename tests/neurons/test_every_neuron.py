@@ -25,7 +25,8 @@ from tests.networks import residual_network
 EXAMPLES = [
     IntegrateAndFire(), IntegrateAndFire(0.0), SignedIntegrateAndFire(), TernaryIntegrateAndFire(),
     BurstIntegrateAndFire(levels=3), SignedBurstIntegrateAndFire(levels=2),
-    MultiThreshold(levels=1), MultiThreshold(levels=4), SignedMultiThreshold(levels=3),
+    MultiThreshold(levels=1), MultiThreshold(levels=8), SignedMultiThreshold(levels=3),
+    MultiThreshold(levels=4, digits=1), SignedMultiThreshold(levels=5, digits=3),
 ]  # fmt: skip
 every = pytest.mark.parametrize("neuron", EXAMPLES, ids=repr)
 rectifying = pytest.mark.parametrize("neuron", [n for n in EXAMPLES if n.signed != n], ids=repr)
@@ -102,8 +103,18 @@ def test_rates_lie_between_the_least_and_the_greatest(neuron):
 
 
 @every
+def test_neuron_fires_at_the_potential_that_it_says(neuron):
+    states = [np.zeros(1) for _ in neuron.states]
+    above, below = (
+        neuron.step(np.array([factor * neuron.fires_at]), np.array(1.0), *states)[0]
+        for factor in (1.001, 0.999)
+    )
+    assert above > 0 == below
+
+
+@every
 def test_response_goes_to_the_activation(neuron):
-    values = np.linspace(-0.9, 0.9, 19)
+    values = np.linspace(-0.9, 0.9, 19) * min(neuron.greatest_spike, 1)
     expected = values if neuron.signed == neuron else np.maximum(values, 0)
     error = np.abs(neuron.response(values, np.array(1.0), 256) - expected).max()
     assert error < 1.01 / 256
@@ -115,6 +126,34 @@ def test_bits_are_those_of_the_values_that_a_spike_can_have(neuron):
              for value in run(neuron, [20.0, current])[0]}  # fmt: skip
     assert neuron.bits_per_spike <= np.log2(2 * 8 + 1)
     assert len(fired) <= round(2**neuron.bits_per_spike)
+
+
+@pytest.mark.parametrize(
+    ("neuron", "sizes"),
+    [
+        (MultiThreshold(levels=8), [1, 2, 3, 4, 6, 8, 12, 16]),
+        (MultiThreshold(levels=4, digits=1), [1, 2, 4, 8]),
+        (SignedMultiThreshold(levels=8, digits=3), [1, 2, 3, 4, 5, 6, 7, 8]),
+    ],
+)
+def test_sizes_are_multiples_of_the_smallest_of_few_digits(neuron, sizes):
+    potentials = np.linspace(0, 1.5, 500)
+    np.testing.assert_array_equal(neuron.sizes / neuron.spike_unit, sizes)
+    np.testing.assert_array_equal(np.unique(neuron.nearest(potentials)), [0, *neuron.sizes])
+    distances = np.abs(potentials - np.append(neuron.sizes, 0)[:, None]).min(axis=0)
+    np.testing.assert_allclose(np.abs(neuron.nearest(potentials) - potentials), distances)
+
+
+@pytest.mark.parametrize("timesteps", [1, 2, 4, 8])
+def test_second_digit_halves_the_error_at_equal_bits(timesteps):
+    """Of currents as they mostly are, many small and few large, by the best threshold for each."""
+    currents = np.random.default_rng(0).exponential(size=2000)
+    thresholds = np.geomspace(1, 10, 25)[:, None]
+    powers, ours = (
+        np.square(neuron.response(currents, thresholds, timesteps) - currents).mean(axis=1).min()
+        for neuron in (MultiThreshold(digits=1), MultiThreshold())
+    )
+    assert ours < powers / 2
 
 
 @pytest.mark.parametrize("neuron", NEURONS.values())

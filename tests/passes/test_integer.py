@@ -213,5 +213,17 @@ def test_what_stays_in_float32_is_told():
 
 
 def test_spikes_of_too_many_sizes_stay_in_float32():
-    _, rounded = both(layers(NETWORKS["stride"]), MultiThreshold(levels=8))
+    _, rounded = both(layers(NETWORKS["stride"]), MultiThreshold(levels=8, digits=1))
     assert "QLinearConv" not in operators(rounded)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_spikes_of_eight_sizes_of_two_digits_are_bytes(name):
+    """Their sums are many, and rounded where the currents' bytes hold fewer."""
+    plain, rounded = both(layers(NETWORKS[name]), MultiThreshold(levels=8))
+    assert "QLinearConv" in operators(rounded)
+    (expected, _), (outputs, _) = (
+        run(snn, eighths(3, 2, 6, 6, seed=1)) for snn in (plain, rounded)
+    )
+    (ours,), (wanted,) = outputs[-1].values(), expected[-1].values()
+    assert np.linalg.norm(ours - wanted) < 0.02 * np.linalg.norm(wanted)
