@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -79,7 +79,7 @@ class Dataset:
                 raise self.error(f"input {name!r} is a single number; give it an axis of samples")
         sizes = {name: len(values) for name, values in self.inputs.items()}
         if len(set(sizes.values())) != 1:
-            raise self.error(f"the inputs hold different numbers of samples: {sizes}")
+            raise self.error(f"the inputs hold different numbers of samples: {sizes}{_once(sizes)}")
         if not len(self):
             raise self.error("the data hold no samples")
         if self.labels is not None and len(self.labels) != len(self):
@@ -235,6 +235,14 @@ def _check_labels(labels: Array, path: Path) -> Array:
     if flat.size and flat.min() < 0:
         raise DataError(f"{path}: labels count from 0, and one is {flat.min()}")
     return flat.astype(np.int64)
+
+
+def _once(sizes: Mapping[str, int]) -> str:
+    """What to do where an input is given once for all samples."""
+    once = [name for name, size in sizes.items() if size == 1]
+    if not once:
+        return ""
+    return f"; make what is one for all a constant: onnxsnn fix-inputs MODEL {once[0]}=NUMBER"
 
 
 def _holds(dtype: np.dtype[Any], values: Array) -> bool:

@@ -539,6 +539,11 @@ def test_inputs_of_different_lengths_are_refused():
         Dataset({"a": np.zeros(3), "b": np.zeros(4)})
 
 
+def test_an_input_given_once_for_all_samples_is_told_to_become_a_constant():
+    with pytest.raises(DataError, match=r"'rate': 1}; .*fix-inputs MODEL rate=NUMBER"):
+        Dataset({"a": np.zeros(3), "rate": np.zeros(1)})
+
+
 def test_scales_and_lists_are_parsed():
     assert parse_scale("1/255") == pytest.approx(1 / 255)
     assert parse_scale("0.5") == 0.5
