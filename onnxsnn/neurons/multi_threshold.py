@@ -21,19 +21,21 @@ _NEAREST = """
         beyond = Sub (all_digits, digits)
         two = Constant <value = float {2.0}> ()
         times = Pow (two, beyond)
-        whole = Constant <value = float {8388608.0}> ()
+        whole = Constant <value = float {12582912.0}> ()
         least_shift = Mul (smallest, whole)
         size = Abs (wanted)
         capped = Min (size, greatest)
         own_shift = Mul (capped, times)
         shift = Max (own_shift, least_shift)
         raised = Add (capped, shift)
-        level = Sub (raised, shift)
+        taken = Sub (raised, capped)
+        level = Sub (raised, taken)
         sign = Sign (wanted)
         nearest = Mul (level, sign)
 """.strip()
-# the size nearest to `wanted`: of a number added to 2^(24 - d) times itself, float32 keeps d
-# binary digits; added to 2^23 times the smallest size, whole multiples of that
+# the size nearest to `wanted`: of x added to 2^(24 - d) x, float32 keeps d binary digits, and of x
+# added to 1.5 * 2^23 of the smallest size, whole multiples of that; taking away what was added, as
+# it was rounded too, is right below a power of two as well (Dekker, Numerische Mathematik 1971)
 
 
 @dataclass(frozen=True)

@@ -144,6 +144,26 @@ def test_sizes_are_multiples_of_the_smallest_of_few_digits(neuron, sizes):
     np.testing.assert_allclose(np.abs(neuron.nearest(potentials) - potentials), distances)
 
 
+@pytest.mark.parametrize("digits", [1, 2, 3, 4])
+@pytest.mark.parametrize("levels", [1, 4, 8, 13])
+def test_body_gives_the_nearest_size_beside_every_size_and_between_two(digits, levels):
+    """A sum that crosses a power of two keeps a digit less, which rounded what was just below."""
+    neuron = SignedMultiThreshold(levels=levels, digits=digits)
+    sizes = np.array([0, *neuron.sizes], np.float32)
+    near = np.concatenate([sizes, (sizes[1:] + sizes[:-1]) / 2])
+    below, above = near, near
+    for _ in range(5):
+        below, above = np.nextafter(below, np.float32(-9)), np.nextafter(above, np.float32(9))
+        near = np.concatenate([near, below, above])
+    x, theta, v = near, np.ones(1, np.float32), np.zeros_like(near)
+    function = ReferenceEvaluator(body(neuron.operator, 17))
+    feeds = {"x": x, "theta": theta, "v": v}
+    spikes, _ = function.run(None, feeds, attributes=neuron.attributes)
+    np.testing.assert_array_equal(spikes, neuron.nearest(x))
+    errors = np.abs(np.abs(x) - sizes[:, None]).min(axis=0)
+    np.testing.assert_array_equal(np.abs(spikes - x), errors)
+
+
 @pytest.mark.parametrize("timesteps", [1, 2, 4, 8])
 def test_second_digit_halves_the_error_at_equal_bits(timesteps):
     """Of currents as they mostly are, many small and few large, by the best threshold for each."""
