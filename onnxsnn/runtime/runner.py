@@ -16,7 +16,7 @@ from onnxsnn.errors import OVERFLOW, DataError, UsageError
 from onnxsnn.functions import INTEGER
 from onnxsnn.inputs import InputSpec
 from onnxsnn.model import SpikingModel
-from onnxsnn.neurons import BurstIntegrateAndFire, IntegrateAndFire
+from onnxsnn.neurons import Neuron
 from onnxsnn.runtime.backend import Backend, Tile
 from onnxsnn.runtime.numpy_backend import NumpyBackend
 from onnxsnn.runtime.onnxruntime_backend import OnnxRuntimeBackend
@@ -373,7 +373,9 @@ def _instrument(snn: SpikingModel, layers: Sequence[str], taps: Sequence[str]) -
     unknown = [name for name in taps if name not in known]
     if unknown:
         raise UsageError(f"the SNN has no tensor {unknown[0]!r} to tap")
-    model.graph.node.extend(node for layer in layers for node in _counting(snn, layer))
+    neurons = snn.neurons
+    for layer in layers:
+        model.graph.node.extend(_counting(snn, layer, neurons[layer]))
     axis = onnx.numpy_helper.from_array(np.array([1]), _AXIS)
     model.graph.initializer.append(axis)
     extra = [*map(_counter, layers), *taps]
@@ -384,20 +386,16 @@ def _instrument(snn: SpikingModel, layers: Sequence[str], taps: Sequence[str]) -
 _AXIS = "onnxsnn.runner.axis"
 
 
-def _counting(snn: SpikingModel, layer: str) -> list[onnx.NodeProto]:
+def _counting(snn: SpikingModel, layer: str, neuron: Neuron) -> list[onnx.NodeProto]:
     """Nodes that count a layer's spikes: negative and small ones too, a burst as several."""
     make = onnx.helper.make_node
     last, nodes = snn.spikes[layer], []
-    fires = snn.operator(layer)
-    if fires.startswith(INTEGER):
+    if snn.operator(layer).startswith(INTEGER):
         scale = snn.wire(layer)
         nodes.append(make("DequantizeLinear", [last, *scale], [f"{layer}.runner.spikes"]))
         last = nodes[-1].output[0]
-    plain = fires.removeprefix(INTEGER) in _WHOLE_SPIKES
-    for operator in ("Flatten",) if plain else ("Flatten", "Abs", "Ceil"):
+    is_count = neuron.least_spike == 0 and neuron.spike_unit == 1
+    for operator in ("Flatten",) if is_count else ("Flatten", "Abs", "Ceil"):
         nodes.append(make(operator, [last], [f"{layer}.runner.{operator}"]))
         last = nodes[-1].output[0]
     return [*nodes, make("ReduceSum", [last, _AXIS], [_counter(layer)], keepdims=0)]
-
-
-_WHOLE_SPIKES = {IntegrateAndFire.operator, BurstIntegrateAndFire.operator}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from onnxsnn import Runner, convert, load_source
+from onnxsnn import BurstIntegrateAndFire, Runner, convert, load_source
 from onnxsnn.errors import DataError, ModelError, UsageError
 from onnxsnn.runtime import BACKENDS
 from onnxsnn.session import SampleSession, Session
@@ -114,6 +114,28 @@ def test_rates_are_the_mean_of_the_spikes(snn):
         assert rates[layer] == pytest.approx(totals[name].mean() / 6, rel=1e-5)
         per_sample = totals[name].reshape(len(X), -1).sum(axis=1)
         np.testing.assert_allclose(runner.spikes[layer], per_sample, rtol=1e-6)
+
+
+@pytest.mark.parametrize("integer", [False, True])
+def test_negative_spikes_of_a_burst_count_as_others(tmp_path, integer):
+    b = Builder((6,))
+    b.gemm(8)
+    b.op("Tanh")
+    b.gemm(5)
+    b.relu()
+    b.gemm(3)
+    x = uniform(16, 6)
+    path, neuron = b.save(tmp_path / "m.onnx"), BurstIntegrateAndFire(levels=3)
+    snn = convert(path, dataset(x=x), timesteps=4, neuron=neuron, integer=integer).snn
+    layer = next(iter(snn.spikes))
+    runner = Runner(snn, rates=True)
+    runner.run(x, 4)
+    plain = snn.unrounded()
+    tap = plain.spikes[layer]
+    steps = [outputs[tap] for outputs in Runner(plain, taps=[tap]).steps(x, 4)]
+    assert min(values.min() for values in steps) < -1
+    expected = sum(np.abs(values).sum(axis=1) for values in steps)
+    np.testing.assert_allclose(runner.spikes[layer], expected, rtol=0.05)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
