@@ -5,7 +5,8 @@ there once for each weight that it meets (`fan_out.py`):
 
 1. What adds, moves or scales values passes spikes on; where two tensors are added, the spikes
    of both go on. A mean over a window is a sum of spikes, each with its own weights behind.
-2. MaxPool passes on the spikes that it makes.
+2. MaxPool passes on the spikes that it makes: what its maximum of all sums has more than a step
+   before, a burst as several.
 3. A running sum or mean, in front of the read-out, passes on the spikes of this step.
 4. A spike that reaches a neuron past all weights, by a shortcut, is one operation.
 5. What reads neither spikes nor a constant current computes on analog values, and its
@@ -35,6 +36,7 @@ from onnxsnn.signals import weighted_input
 __all__ = ["Instrumented", "instrument"]
 
 _ROLE = "events"
+_KEEPS_SIZES = {"Flatten", "GlobalMaxPool", "Identity", "MaxPool", "Reshape", "RunningSum"}
 
 
 @dataclass
@@ -166,6 +168,14 @@ class _Events:
         self._known |= {id(t): part for t, part in zip(node.outputs, parts, strict=True)}
         return parts[number]
 
+    def holds_spikes(self, tensor: Tensor) -> bool:
+        """Whether a tensor holds spikes, or sums of them, as the neurons sent them: unscaled."""
+        while tensor.name not in self._spikes:
+            if not tensor.inputs or tensor.inputs[0].op not in _KEEPS_SIZES:
+                return False
+            tensor = tensor.inputs[0].inputs[0]
+        return True
+
     def make(
         self, operator: str, inputs: list[Tensor], attrs: Mapping[str, Any] | None = None
     ) -> Tensor:
@@ -189,9 +199,27 @@ def _same(events: _Events, node: Node) -> Tensor | None:
     return events[node.inputs[0]]
 
 
-def _nonzero(events: _Events, node: Node) -> Tensor | None:
-    """A current that comes in pieces: MaxPool of spikes gives whole ones."""
-    return events.make("Abs", [events.make("Sign", [node.outputs[0]])])
+def _increment(events: _Events, node: Node) -> Tensor | None:
+    """What the maximum of sums has more than a step before, or another current that is given so."""
+    return _spikes_in(events, node.outputs[0], node.inputs[0])
+
+
+def _maximum(events: _Events, node: Node) -> Tensor | None:
+    """The spikes that MaxPool makes in this step; in front of the read-out it reads means."""
+    source = node.inputs[0]
+    summing = source.inputs[0] if source.inputs else node
+    if summing.op not in ("RunningMean", "DelayedMean"):
+        return _moved(events, node)
+    sums, current = summing.outputs[1], summing.inputs[0]
+    before = events.make("Sub", [sums, current])
+    now, last = (events.make(node.op, [read], node.attrs) for read in (sums, before))
+    return _spikes_in(events, events.make("Sub", [now, last]), current)
+
+
+def _spikes_in(events: _Events, current: Tensor, made_of: Tensor) -> Tensor:
+    """One for each value of a current that is not 0, and more for a burst whose size is known."""
+    count = "Ceil" if events.holds_spikes(made_of) else "Sign"
+    return events.make(count, [events.make("Abs", [current])])
 
 
 def _moved(events: _Events, node: Node) -> Tensor | None:
@@ -300,9 +328,10 @@ def _summed(events: _Events, node: Node) -> Tensor | None:
 _RULES: dict[str, Callable[[_Events, Node], Tensor | None]] = {
     **dict.fromkeys(["RunningSum", "RunningMean", "DelayedMean"], _same),
     **dict.fromkeys(["Neg", "Cast", "Identity"], _same),
-    **dict.fromkeys(["SumIncrement", "MeanIncrement"], _nonzero),
-    **dict.fromkeys(["DepthToSpace", "Expand", "Flatten", "Gather", "GlobalMaxPool"], _moved),
-    **dict.fromkeys(["MaxPool", "Reshape", "Resize", "Slice", "SpaceToDepth"], _moved),
+    "SumIncrement": _increment,
+    **dict.fromkeys(["GlobalMaxPool", "MaxPool"], _maximum),
+    **dict.fromkeys(["DepthToSpace", "Expand", "Flatten", "Gather", "Reshape"], _moved),
+    **dict.fromkeys(["Resize", "Slice", "SpaceToDepth"], _moved),
     **dict.fromkeys(["Squeeze", "Tile", "Transpose", "Unsqueeze"], _moved),
     **dict.fromkeys(["Add", "Mean", "Sub", "Sum"], _together),
     **dict.fromkeys(["Div", "Mul"], _scaled),

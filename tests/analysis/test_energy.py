@@ -7,7 +7,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxsnn import BurstIntegrateAndFire, Runner, convert, load_source
+from onnxsnn import (
+    BurstIntegrateAndFire,
+    MultiThreshold,
+    Runner,
+    SignedIntegrateAndFire,
+    convert,
+    load_source,
+)
 from onnxsnn.analysis.energy import MODELS, CostModel, energy
 from onnxsnn.analysis.fan_out import fan_out
 from onnxsnn.analysis.macs import macs
@@ -138,22 +145,73 @@ def test_strided_padded_grouped_convolution_behind_average_pooling(tmp_path, neu
     assert gemm.operations == pytest.approx(4 * per_sample, rel=1e-5)
 
 
-def test_max_pooling_passes_its_own_spikes(tmp_path):
+def spikes_of_maxima(snn, x, layer, delay=0):
+    """What MaxPool of 2x2 makes of a layer's spikes: how its maximum of the sums grows.
+
+    After a delay, the sums start again.
+    """
+    tap = snn.spikes[layer]
+    spikes = [outputs[tap] for outputs in Runner(snn, taps=[tap]).steps(x, T)]
+    found = 0.0
+    for part in filter(len, (spikes[:delay], spikes[delay:])):
+        sums = np.cumsum(part, axis=0)  # [T, N, C, H, W]
+        rows = np.maximum(sums[..., ::2, :], sums[..., 1::2, :])
+        maxima = np.maximum(rows[..., ::2], rows[..., 1::2])
+        found += np.ceil(np.abs(np.diff(maxima, axis=0, prepend=0))).sum(axis=0)
+    return found
+
+
+neurons = pytest.mark.parametrize(
+    "neuron", [None, SignedIntegrateAndFire(), BurstIntegrateAndFire(), MultiThreshold()]
+)
+
+
+@neurons
+def test_max_pooling_passes_its_own_spikes(tmp_path, neuron):
     b = Builder((3, 8, 8))
     b.conv(4)
     b.relu()
-    pooled = b.op("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
+    b.op("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
     b.conv(6, pads=[0, 0, 0, 0])
     b.relu()
     b.head()
-    snn = snn_of(b, tmp_path, X)
+    snn = snn_of(b, tmp_path, X, neuron=neuron)
     (conv,) = (n for n in snn.model.graph.node if n.op_type == "Conv" and n.input[0] != "x")
-    runner = Runner(snn, taps=[conv.input[0]])
-    arrived = sum((o[conv.input[0]] != 0).astype(np.float32) for o in runner.steps(X, T))
+    arrived = spikes_of_maxima(snn, X, next(iter(snn.spikes)))
     ones = layer_of_ones("Conv", (4, 4, 4), (6, 4, 3, 3))
-    (met,) = Session(ones).run({"x": arrived}).values()
+    (met,) = Session(ones).run({"x": arrived.astype(np.float32)}).values()
     assert operations(snn, X)[conv.name].operations == pytest.approx(met.sum() / len(X), rel=1e-5)
-    assert pooled
+
+
+@neurons
+@pytest.mark.parametrize("delay", [0, 1])
+def test_max_pooling_in_front_of_the_read_out_passes_its_own_spikes(tmp_path, neuron, delay):
+    b = Builder((3, 8, 8))
+    b.conv(4)
+    b.relu()
+    b.op("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
+    b.op("Flatten")
+    b.gemm(5, inputs=64)
+    snn = snn_of(b, tmp_path, X, neuron=neuron, delay=delay)
+    arrived = spikes_of_maxima(snn, X, next(iter(snn.spikes)), delay)
+    (gemm,) = (row for name, row in operations(snn, X).items() if "gemm" in name)
+    assert gemm.driven == "spikes"
+    assert gemm.operations == pytest.approx(5 * arrived.sum() / len(X), rel=1e-5)
+
+
+def test_analog_values_in_front_of_an_encoder_are_no_spikes(tmp_path):
+    b = Builder((6,))
+    b.gemm(8)
+    b.relu()
+    b.gemm(8)
+    b.op("Tanh")
+    b.gemm(3)
+    snn = snn_of(b, tmp_path, uniform(12, 6))
+    relu, encoder = snn.spikes
+    rows = operations(snn, uniform(12, 6))
+    assert relu not in rows
+    assert encoder not in rows
+    assert [row.driven for row in rows.values()] == ["input", "spikes", "spikes"]
 
 
 def test_shortcut_costs_one_operation_per_spike_and_is_seen_by_the_next_weights(tmp_path):
