@@ -13,7 +13,7 @@ import onnx
 import pytest
 from click.testing import CliRunner
 
-from onnxsnn.analysis.comparison import Way
+from onnxsnn.analysis.comparison import Way, compare
 from onnxsnn.cli import main
 from onnxsnn.data import Preprocessing, load
 from onnxsnn.model import SpikingModel
@@ -639,6 +639,21 @@ def test_compare_prints_every_way_and_the_line_that_converts_in_the_best(folder)
     parsed = json.loads(call("compare", "model.onnx", "--data", "x.npy", "-T", 2, "--json"))
     assert parsed["best"]["timesteps"] == 2
     assert len(parsed["ways"]) == 7
+
+
+@pytest.mark.parametrize("limit", [2, 7, 11, 18, 19, 30])
+@pytest.mark.usefixtures("folder")
+def test_line_of_compare_calibrates_on_what_compare_did_of_limited_data(monkeypatch, limit):
+    monkeypatch.setattr("onnxsnn.cli.compare.ways_for", lambda *_: (Way("fit"),))
+    given = []
+    monkeypatch.setattr("onnxsnn.cli.compare.compare", lambda *a: given.append(a) or compare(*a))
+    text = call("compare", "model.onnx", "--data", "test.npz", "-T", 2, "--limit", limit)
+    (_, samples, test, *_), line = given[0], shlex.split(text.splitlines()[-1])
+    source, count = load_source("model.onnx"), int(line[line.index("--limit") + 1])
+    chosen = load("test.npz", source.inputs, labelled=False, limit=count)
+    np.testing.assert_array_equal(chosen.inputs["x"], samples.inputs["x"])
+    assert len(samples) + len(test) in range(limit - 3, limit + 1) or limit > 20
+    assert not {v.tobytes() for v in samples.inputs["x"]} & {v.tobytes() for v in test.inputs["x"]}
 
 
 @pytest.mark.parametrize("calibrate", [None, "calibrate them.npz"])

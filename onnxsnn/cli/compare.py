@@ -17,7 +17,6 @@ from onnxsnn.cli.options import (
     check_output,
     data_option,
     json_option,
-    load_data,
     loading_arguments,
     loading_options,
     print_json,
@@ -62,8 +61,7 @@ def compare_command(
     if plot is not None:
         check_plot(plot)
         check_output(plot)
-    test = load_data(data, source.inputs, options)
-    samples, test = calibration_and_test(test, calibrate, source.inputs, options)
+    samples, test = calibration_and_test(data, calibrate, source.inputs, options)
     with display.progress("comparing") as progress:
         ways = ways_for(source, samples)
         steps = sorted({*timesteps}) or timesteps_for(source)

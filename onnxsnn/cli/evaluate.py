@@ -111,10 +111,11 @@ def evaluate_command(
     source = load_ann(ann, network) if ann else None
     if csv_file is not None:
         check_output(csv_file)
-    samples = load_data(data, network.inputs, options)
     margin, calibrated_on = None, ""
-    if early_exit:
-        known, samples = calibration_and_test(samples, calibrate, network.inputs, options)
+    if not early_exit:
+        samples = load_data(data, network.inputs, options)
+    else:
+        known, samples = calibration_and_test(data, calibrate, network.inputs, options)
         calibrated_on = (
             f"{counted(len(known), 'sample')} of {calibrate or f'{data}, the rest of which ran'}"
         )

@@ -227,15 +227,26 @@ def load_data(
 
 
 def calibration_and_test(
-    data: Dataset, calibrate: Path | None, inputs: list[InputSpec], options: dict[str, Any]
+    data: Path, calibrate: Path | None, inputs: list[InputSpec], options: dict[str, Any]
 ) -> tuple[Dataset, Dataset]:
-    """Samples to calibrate on, from a file or a quarter of the data, and those to run."""
+    """Samples to calibrate on, from a file or a quarter of the data, 256 at most; those to run.
+
+    Of data with a limit, as many are taken as those that calibrate go into, which are then what
+    their number alone, as a limit, takes of the data.
+    """
     if calibrate is not None:
-        return load_data(calibrate, inputs, options | {"labels": None}, labelled=False), data
-    if len(data) < 2:
-        raise data.error("one sample cannot calibrate and be run too; give more, or --calibrate")
-    count = min(256, -(-len(data) // 4))
-    return data.parted(count)
+        samples = load_data(calibrate, inputs, options | {"labels": None}, labelled=False)
+        return samples, load_data(data, inputs, options)
+    limit = options["limit"] or 0
+    share = max(_SHARE, -(-limit // _MOST))
+    taken = limit - limit % share if limit > share else options["limit"]
+    both = load_data(data, inputs, options | {"limit": taken})
+    if len(both) < 2:
+        raise both.error("one sample cannot calibrate and be run too; give more, or --calibrate")
+    return both.parted(min(_MOST, -(-len(both) // share)))
+
+
+_SHARE, _MOST = 4, 256  # one sample in so many calibrates, and so many at most
 
 
 def print_json(value: Any) -> None:
