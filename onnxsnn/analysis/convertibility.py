@@ -123,7 +123,8 @@ def _role(node: Node, varying: set[int]) -> tuple[str, str]:
 
 def _prospects(source: Source, graph: Graph, prepared: Graph) -> Convertibility:
     """The report of a graph that can be converted, `prepared` being what the passes made of it."""
-    varying, driven = varying_tensors(prepared), _driven(prepared)
+    varying = varying_tensors(prepared)
+    driven = _driven(prepared, varying)
     counts = {node.name: macs(node) for node in with_sizes(prepared).nodes}
     there = {node.name: node for node in prepared.nodes}
     rows = []
@@ -142,7 +143,9 @@ def _prospects(source: Source, graph: Graph, prepared: Graph) -> Convertibility:
         assumed=OPEN_SIZE if open_sizes else None,
         rectifiers=kinds[RECTIFYING],
         encoders=kinds[SIGNED],
-        compensated=dict(Counter(node.op for node in analog_nodes(prepared))),
+        compensated=dict(
+            Counter(node.op for node in analog_nodes(prepared) if _varies(node, varying))
+        ),
     )
 
 
@@ -157,15 +160,21 @@ def _fate(node: Node, prepared: Node | None, varying: set[int]) -> tuple[str, st
     return Role.REWRITTEN.value, "folded into constants, or into a node beside it"
 
 
-def _driven(prepared: Graph) -> Mapping[str, str]:
+def _driven(prepared: Graph, varying: set[int]) -> Mapping[str, str]:
     """By name of a node with products, what drives them."""
     signals = Signals(prepared)
-    return {node.name: _driver(node, signals) for node in prepared.nodes if macs(node) != 0}
+    return {
+        node.name: _driver(node, signals, varying) for node in prepared.nodes if macs(node) != 0
+    }
 
 
-def _driver(node: Node, signals: Signals) -> str:
+def _varies(node: Node, varying: set[int]) -> bool:
+    """Whether a node is computed in each step, and not once."""
+    return any(id(tensor) in varying for tensor in node.inputs)
+
+
+def _driver(node: Node, signals: Signals, varying: set[int]) -> str:
     position = weighted_input(node)
-    if position is not None:
-        return _DRIVEN.get(signals[node.inputs[position]], ANALOG)
-    reads = max(signals[tensor] for tensor in node.inputs)
-    return INPUT if reads is Signal.INPUT else ANALOG
+    if not _varies(node, varying):
+        return INPUT
+    return ANALOG if position is None else _DRIVEN.get(signals[node.inputs[position]], ANALOG)

@@ -42,6 +42,31 @@ def test_attention_stays_analog_and_is_counted(tmp_path):
     assert sum(report.share(driven) for driven in report.macs) == pytest.approx(1.0)
 
 
+def test_what_is_computed_once_is_not_compensated(tmp_path):
+    b = Builder((3, 6, 6))
+    b.conv(4)
+    b.op("Sigmoid")
+    b.conv(4)
+    b.op("Tanh")
+    b.conv(4)
+    report = convertibility(b.save(tmp_path / "m.onnx"))
+    assert report.compensated == {"Tanh": 1}
+    assert report.fates["compensated"] == 1
+
+
+def test_attention_before_any_neuron_is_driven_by_the_input(tmp_path):
+    b = Builder((5, 8))
+    query = b.op("MatMul", "x", b.normal(8, 8))
+    b.op("MatMul", query, b.op("Transpose", "x", perm=[0, 2, 1]))
+    b.op("Softmax", axis=-1)
+    b.op("MatMul", b.last, "x")
+    b.op("MatMul", b.last, b.normal(8, 4))
+    b.op("Relu")
+    report = convertibility(b.save(tmp_path / "m.onnx"))
+    assert "analog" not in report.macs
+    assert report.compensated == {}
+
+
 def test_refusal_names_the_node_and_why(tmp_path):
     b = Builder((3, 6, 6))
     b.conv(4)
