@@ -12,6 +12,7 @@ import numpy as np
 from onnxsnn.arrays import Array
 from onnxsnn.data import Dataset
 from onnxsnn.errors import DataError, UsageError
+from onnxsnn.figures import counted
 from onnxsnn.model import SpikingModel, compared_outputs
 from onnxsnn.runtime.dataset import batch_size
 from onnxsnn.runtime.early_exit import classes, run_early
@@ -230,7 +231,8 @@ def _add(
     expected: dict[str, Array] | None,
 ) -> None:
     """Run one batch, and add what came of it; the output of that name holds classes, if any."""
-    wanted = None if expected is None else classes(expected[name])
+    samples = len(next(iter(feeds.values())))
+    wanted = None if expected is None else _classes(expected[name], name, samples)
     totals.has_classes = wanted is not None
     if labels is not None and wanted is not None:
         totals.ann_correct += int(np.count_nonzero(wanted == labels))
@@ -239,7 +241,7 @@ def _add(
     for row, (outputs, spikes) in enumerate(_rows(totals, runner, feeds)):
         if expected is not None:
             totals.squared_error[row] += squared_error(outputs, expected)
-        found = classes(outputs[name])
+        found = _classes(outputs[name], name, samples)
         if labels is not None:
             _check_labels(labels, outputs[name])
             totals.correct[row] += np.count_nonzero(found == labels)
@@ -248,6 +250,17 @@ def _add(
         totals.spikes[row] += spikes
     for layer, counts in runner.spikes.items():
         totals.layer_spikes[layer] = totals.layer_spikes.get(layer, 0.0) + float(counts.sum())
+
+
+def _classes(values: Array, name: str, samples: int) -> Array | None:
+    """The class of each sample, if the output holds any."""
+    found = classes(values)
+    if found is not None and len(found) not in (1, samples):
+        raise DataError(
+            f"output {name!r} holds {counted(len(found), 'row')} for "
+            f"{counted(samples, 'sample')}: the model is made for that batch; export it for any"
+        )
+    return found
 
 
 def _rows(

@@ -121,6 +121,17 @@ def test_ann_whose_outputs_have_another_shape_is_refused(network, tmp_path):
         evaluate(network[0], dataset(x=X), ann=other)
 
 
+def test_ann_of_another_batch_than_it_declares_is_refused(network, tmp_path):
+    b = Builder((3, 8, 8))
+    b.op("Reshape", "x", b.constant([2, -1], np.int64))
+    b.op("MatMul", b.last, b.normal(25 * 192, 4))
+    while b.last != network[0].outputs[0]:
+        b.op("Identity")
+    other = load_source(b.save(tmp_path / "other.onnx"))
+    with pytest.raises(DataError, match="holds 2 rows for 50 samples"):
+        evaluate(network[0], dataset(x=X[:50]), ann=other)
+
+
 def test_speedup_counts_runs_and_neither_sessions_nor_measures(network, monkeypatch):
     now = [0.0]
 
