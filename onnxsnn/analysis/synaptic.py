@@ -200,7 +200,10 @@ def _same(events: _Events, node: Node) -> Tensor | None:
 
 
 def _increment(events: _Events, node: Node) -> Tensor | None:
-    """What the maximum of sums has more than a step before, or another current that is given so."""
+    """What a maximum of sums of spikes, say, has more than a step before."""
+    (summed,) = node.inputs[0].inputs
+    if all(events[tensor] is None for tensor in summed.inputs):
+        return None
     return _spikes_in(events, node.outputs[0], node.inputs[0])
 
 
@@ -208,7 +211,7 @@ def _maximum(events: _Events, node: Node) -> Tensor | None:
     """The spikes that MaxPool makes in this step; in front of the read-out it reads means."""
     source = node.inputs[0]
     summing = source.inputs[0] if source.inputs else node
-    if summing.op not in ("RunningMean", "DelayedMean"):
+    if summing.op not in ("RunningMean", "DelayedMean") or events[source] is None:
         return _moved(events, node)
     sums, current = summing.outputs[1], summing.inputs[0]
     before = events.make("Sub", [sums, current])

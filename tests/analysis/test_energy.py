@@ -199,6 +199,23 @@ def test_max_pooling_in_front_of_the_read_out_passes_its_own_spikes(tmp_path, ne
     assert gemm.operations == pytest.approx(5 * arrived.sum() / len(X), rel=1e-5)
 
 
+@pytest.mark.parametrize("behind", ["neuron", "read-out"])
+def test_maxima_of_currents_are_no_spikes(tmp_path, behind):
+    b = Builder((3, 8, 8))
+    b.conv(4)
+    b.relu()
+    b.conv(4)
+    b.op("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
+    if behind == "neuron":
+        b.relu()
+    b.op("Flatten")
+    b.gemm(5, inputs=64)
+    snn = snn_of(b, tmp_path, X)
+    rows = operations(snn, X)
+    assert not rows.keys() & snn.spikes.keys()
+    assert [row.driven for row in rows.values()][:2] == ["input", "spikes"]
+
+
 def test_analog_values_in_front_of_an_encoder_are_no_spikes(tmp_path):
     b = Builder((6,))
     b.gemm(8)
