@@ -13,7 +13,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
-from onnx.external_data_helper import load_external_data_for_model
+from onnx.external_data_helper import (
+    ExternalDataInfo,
+    load_external_data_for_model,
+    uses_external_data,
+)
 
 from onnxsnn.arrays import Array
 from onnxsnn.errors import ModelError, OutputError, in_file
@@ -22,7 +26,14 @@ from onnxsnn.parts import read_by
 from onnxsnn.qonnx import without_qonnx
 from onnxsnn.squeezes import name_squeezed
 
-__all__ = ["check_writable", "read_model", "write_arrays", "write_bytes", "write_model"]
+__all__ = [
+    "check_writable",
+    "external_files",
+    "read_model",
+    "write_arrays",
+    "write_bytes",
+    "write_model",
+]
 
 _CONSTANTS_ALONE = 4  # the IR version since when they need not be inputs
 
@@ -64,6 +75,16 @@ def read_model(path: str | Path) -> onnx.ModelProto:
     except Exception as error:  # the checker raises its own and C++'s errors
         raise ModelError(f"{path}: is not valid ONNX: {error}") from error
     return model
+
+
+def external_files(path: Path) -> list[Path]:
+    """The files beside a model that hold its weights; none of what is no model."""
+    try:
+        model = onnx.load(path, format="protobuf", load_external_data=False)
+    except (OSError, DecodeError):
+        return []
+    held = (ExternalDataInfo(t) for t in model.graph.initializer if uses_external_data(t))
+    return [path.parent / name for name in sorted({info.location for info in held})]
 
 
 def _clear_unknown_sizes(graph: onnx.GraphProto) -> None:
@@ -167,7 +188,7 @@ def _replace(path: Path, content: bytes) -> None:
             file.write(content)
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
-    except OSError:
+    except BaseException:  # an interrupt too
         temporary.unlink(missing_ok=True)
         raise
 

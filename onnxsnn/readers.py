@@ -15,7 +15,7 @@ from onnxsnn.arrays import Array
 from onnxsnn.errors import DataError
 from onnxsnn.inputs import InputSpec
 
-__all__ = ["ArrayNames", "read_labels", "read_samples", "spread"]
+__all__ = ["ArrayNames", "labels_beside", "read_labels", "read_samples", "spread"]
 
 _SAMPLE_NAMES = ("x", "images", "data")
 _LABEL_NAMES = ("y", "labels", "label")
@@ -133,11 +133,11 @@ def _read_idx(path: Path) -> Array:
 
 def _read_idx_samples(path: Path, inputs: Sequence[InputSpec], names: ArrayNames) -> _Read:
     name = _only(inputs, path).name
-    beside = _labels_beside(path) if names.labelled else None
+    beside = labels_beside(path) if names.labelled else None
     return {name: _read_idx(path)}, None if beside is None else _read_idx(beside)
 
 
-def _labels_beside(path: Path) -> Path | None:
+def labels_beside(path: Path) -> Path | None:
     """The file of labels that goes with `...images-idx3...`, gzipped or not, if there is one."""
     renamed = re.sub(r"images([-.]idx)\d", r"labels\g<1>1", path.name)
     if renamed == path.name:

@@ -1,6 +1,7 @@
 """Files: written whole or not at all."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -17,6 +18,19 @@ def test_written_bytes_replace_what_was_there(tmp_path):
     path.write_text("old")
     write_bytes(b"new", path)
     assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_interrupt_leaves_what_was_there_and_nothing_else(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    path = tmp_path / "file"
+    path.write_text("old")
+    monkeypatch.setattr(Path, "chmod", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_bytes(b"new", path)
+    assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 

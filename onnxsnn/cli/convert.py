@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from onnxsnn.cli.options import (
     FILE,
     OUTPUT,
     check_output,
+    given_files,
     json_option,
     load_data,
     loading_options,
@@ -26,7 +28,7 @@ from onnxsnn.convert import DEFAULT_TIMESTEPS, THRESHOLDS, Conversion, convert, 
 from onnxsnn.data import Dataset
 from onnxsnn.errors import UsageError
 from onnxsnn.files import write_model
-from onnxsnn.neurons import RECTIFYING_NEURONS
+from onnxsnn.neurons import MOST_DIGITS, MOST_LEVELS, RECTIFYING_NEURONS
 from onnxsnn.source import Source, load_source
 from onnxsnn.timesteps import AGREEMENT, ERROR, LIMIT, fewest_timesteps
 
@@ -57,16 +59,17 @@ __all__ = ["convert_command"]
     help="Neuron model; where values can be negative, its signed counterpart.",
 )  # fmt: skip
 @click.option(
-    "--levels", type=click.IntRange(1, 16),
+    "--levels", type=click.IntRange(1, MOST_LEVELS),
     help="Spikes in a burst, or sizes of a multi-threshold neuron's spike.",
 )  # fmt: skip
 @click.option(
-    "--digits", type=click.IntRange(1, 4),
+    "--digits", type=click.IntRange(1, MOST_DIGITS),
     help="Binary digits of these sizes: 1 for powers of two, 2 by default.",
 )  # fmt: skip
 @click.option(
     "--initial-potential", type=float,
-    help="Membrane potential before the first step, in thresholds; as trained, or 0.5, by default.",
+    help="Membrane potential before the first step, in thresholds; by default as trained, or 0.5, "
+    "and 0 for multi-threshold neurons, which round to the nearest size.",
 )  # fmt: skip
 @click.option("--per-layer", is_flag=True, help="One threshold per layer, not one per channel.")
 @click.option(
@@ -88,7 +91,9 @@ __all__ = ["convert_command"]
     "--integer", is_flag=True,
     help="Weights and spikes of 8 bits, in quantized operators; says what that costs.",
 )  # fmt: skip
-@click.option("--keep-intermediate", is_flag=True, help="Write the graph after every pass.")
+@click.option(
+    "--keep-intermediate", is_flag=True, help="Write the graph after every pass, into NAME.passes."
+)
 @click.option("--verify", is_flag=True, help="Compare outputs before and after every pass.")
 @loading_options
 @json_option
@@ -154,6 +159,8 @@ def convert_command(
             progress=progress,
         )
     conversion.snn.save(output)
+    if keeper is not None:
+        keeper.remove_older()
     display.warn(conversion.warnings)
     if found is None:
         display.warn([f"even {LIMIT} timesteps do not meet the target on these data"])
@@ -197,11 +204,18 @@ class _Keeper:
 
     def __init__(self, output: Path) -> None:
         self._folder = output.with_suffix(".passes")
-        self._count = 0
+        self._written: set[Path] = set()
         self._folder.mkdir(exist_ok=True)
-        for older in self._folder.glob("[0-9]*-*.onnx"):
-            older.unlink()
 
     def __call__(self, name: str, model: onnx.ModelProto) -> None:
-        self._count += 1
-        write_model(model, self._folder / f"{self._count}-{name}.onnx")
+        path = self._folder / f"{len(self._written) + 1}-{name}.onnx"
+        check_output(path)
+        write_model(model, path)
+        self._written.add(path)
+
+    def remove_older(self) -> None:
+        """Remove what an earlier conversion wrote there, and this one did not."""
+        for path in {*self._folder.iterdir()} - self._written:
+            named_so = re.fullmatch(r"\d+-\w+\.onnx", path.name)
+            if named_so and not any(file.samefile(path) for file in given_files()):
+                path.unlink()

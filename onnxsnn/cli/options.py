@@ -14,10 +14,11 @@ from onnxsnn import display
 from onnxsnn.analysis.energy import MODELS, CostModel
 from onnxsnn.data import Dataset, Preprocessing, load, parse_numbers, parse_scale
 from onnxsnn.errors import UsageError
-from onnxsnn.files import check_writable
+from onnxsnn.files import check_writable, external_files
 from onnxsnn.inputs import InputSpec
 from onnxsnn.model import SpikingModel
-from onnxsnn.neurons import RECTIFYING_NEURONS, IntegrateAndFire, Neuron
+from onnxsnn.neurons import RECTIFYING_NEURONS, IntegrateAndFire, Neuron, check_neuron
+from onnxsnn.readers import labels_beside
 from onnxsnn.source import Source, load_source
 from onnxsnn.strict_json import to_json
 
@@ -56,11 +57,24 @@ def check_output(path: Path) -> None:
         UsageError: it is one of the files that the command was given to read.
         OutputError: a file cannot be written there.
     """
-    context = click.get_current_context()
-    read = [context.params[str(p.name)] for p in context.command.params if p.type is FILE]
-    if path.exists() and any(file and file.exists() and file.samefile(path) for file in read):
+    if path.exists() and any(_reads(file, path) for file in given_files()):
         raise UsageError(f"{path}: is a file that is read here; choose another to write to")
     check_writable(path)
+
+
+def given_files() -> list[Path]:
+    """The files and folders that the command was given to read, and that are there."""
+    context = click.get_current_context()
+    given = [context.params[str(p.name)] for p in context.command.params if p.type is FILE]
+    return [file for file in given if file and file.exists()]
+
+
+def _reads(given: Path, path: Path) -> bool:
+    """Whether to read a file is to read `path`: itself, in it, or beside it."""
+    if given.is_dir():
+        return path.resolve().is_relative_to(given.resolve())
+    files = [given, *external_files(given), labels_beside(given)]
+    return any(file and file.exists() and file.samefile(path) for file in files)
 
 
 _LOADING_OPTIONS = [
@@ -182,16 +196,13 @@ def neuron_of(name: str, **given: float | None) -> Neuron | None:
     settings: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if name == IntegrateAndFire.name and not settings:
         return None
-    if not 0 <= settings.get("initial_potential", 0) <= 1:
-        raise UsageError(
-            f"the initial potential is from 0 to 1 and not {settings['initial_potential']}"
-        )
-    neuron = RECTIFYING_NEURONS[name]
-    known = signature(neuron).parameters
+    known = signature(RECTIFYING_NEURONS[name]).parameters
     unknown = [setting for setting in settings if setting not in known]
     if unknown:
         raise UsageError(f"neuron {name!r} has no {unknown[0]}; leave --{unknown[0]} out")
-    return neuron(**settings)
+    neuron = RECTIFYING_NEURONS[name](**settings)
+    check_neuron(neuron)
+    return neuron
 
 
 def load_ann(path: Path, snn: SpikingModel) -> Source:

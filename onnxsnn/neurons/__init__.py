@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
+from onnxsnn.errors import UsageError
 from onnxsnn.neurons.burst import BurstIntegrateAndFire, SignedBurstIntegrateAndFire
 from onnxsnn.neurons.integrate_and_fire import IntegrateAndFire
 from onnxsnn.neurons.multi_threshold import MultiThreshold, SignedMultiThreshold
@@ -10,6 +13,8 @@ from onnxsnn.neurons.signed import SignedIntegrateAndFire
 from onnxsnn.neurons.ternary import TernaryIntegrateAndFire
 
 __all__ = [
+    "MOST_DIGITS",
+    "MOST_LEVELS",
     "NEURONS",
     "RECTIFYING_NEURONS",
     "BurstIntegrateAndFire",
@@ -20,6 +25,7 @@ __all__ = [
     "SignedIntegrateAndFire",
     "SignedMultiThreshold",
     "TernaryIntegrateAndFire",
+    "check_neuron",
 ]
 
 
@@ -33,6 +39,24 @@ RECTIFYING_NEURONS: dict[str, type[Neuron]] = {
     )
 }
 """The neurons that can stand for a rectifier, by name."""
+
+MOST_LEVELS, MOST_DIGITS = 16, 4
+
+
+def check_neuron(neuron: Neuron) -> None:
+    """Refuse settings that make no sense.
+
+    Raises:
+        UsageError: the initial potential is not from 0 to 1, or there are too many levels or
+            digits, none, or no whole number of them.
+    """
+    if not 0 <= neuron.initial_potential <= 1:
+        raise UsageError(f"the initial potential is from 0 to 1 and not {neuron.initial_potential}")
+    for setting, most in (("levels", MOST_LEVELS), ("digits", MOST_DIGITS)):
+        value = getattr(neuron, setting, 1)
+        if not (isinstance(value, Integral) and 1 <= int(value) <= most):
+            raise UsageError(f"{setting} are a whole number from 1 to {most}, and not {value}")
+
 
 NEURONS: dict[str, type[Neuron]] = RECTIFYING_NEURONS | {
     neuron.name: neuron
