@@ -215,8 +215,10 @@ def data_input(node: Node) -> Tensor:
 
 
 def is_float(tensor: Tensor) -> bool:
-    """Whether a tensor is known to hold floating-point numbers."""
-    return tensor.dtype is not None and bool(np.issubdtype(np.dtype(tensor.dtype), np.floating))
+    """Whether a tensor is known to hold floating-point numbers; what may be left out is not."""
+    if not isinstance(tensor.dtype, (np.dtype, type)):
+        return False
+    return bool(np.issubdtype(np.dtype(tensor.dtype), np.floating))
 
 
 def rank(tensor: Tensor, node: Node) -> int:

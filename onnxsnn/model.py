@@ -19,7 +19,7 @@ import onnx
 
 from onnxsnn import functions
 from onnxsnn.arrays import Array
-from onnxsnn.errors import ModelError, UsageError, in_file
+from onnxsnn.errors import ModelError, UnsupportedError, UsageError, in_file
 from onnxsnn.files import read_model, write_model
 from onnxsnn.graph import Graph, from_model, to_model
 from onnxsnn.inputs import InputSpec
@@ -425,6 +425,11 @@ def input_specs(model: onnx.ModelProto) -> list[InputSpec]:
 
 
 def _spec(tensor: onnx.ValueInfoProto, knows_nan: bool = False) -> InputSpec:
+    if tensor.type.WhichOneof("value") != "tensor_type":
+        raise UnsupportedError(
+            f"input {tensor.name!r} is a sequence, or may be left out; export the model with a "
+            "tensor in its place"
+        )
     kind = tensor.type.tensor_type
     shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim)
     dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)

@@ -477,6 +477,44 @@ def test_outputs_over_what_is_read_are_refused(folder, snn):
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_outputs_over_what_is_read_without_being_named_are_refused(folder, snn):
+    model = onnx.load("model.onnx")
+    onnx.save(model, "large.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    pixels = np.zeros((20, 3 * 8 * 8), np.uint8)
+    (folder / "t-images-idx2-ubyte").write_bytes(
+        bytes([0, 0, 8, 2, *(20).to_bytes(4, "big"), *(192).to_bytes(4, "big")]) + pixels.tobytes()
+    )
+    (folder / "t-labels-idx1-ubyte").write_bytes(bytes(28))
+    (folder / "classes" / "a").mkdir(parents=True)
+    (folder / "classes" / "a" / "0.png").write_bytes(b"0")
+    csv = ("evaluate", snn, "--csv")
+    for command in (
+        ("convert", "large.onnx", "-o", "w.bin"),
+        (*csv, "t-labels-idx1-ubyte", "--data", "t-images-idx2-ubyte"),
+        (*csv, "classes/a/0.png", "--data", "classes"),
+    ):
+        assert "is a file that is read here" in fails(*command, code=2)
+    assert (folder / "w.bin").stat().st_size > 1000
+
+
+def test_intermediates_of_an_earlier_conversion_go_when_there_are_new_ones(folder):
+    kept = ("convert", "--keep-intermediate", "-o", "m.snn.onnx")
+    call(*kept, "model.onnx", "--data", "x.npy")
+    passes = folder / "m.snn.passes"
+    (passes / "99-older.onnx").write_bytes(b"")
+    (passes / "9-my-own.onnx").write_bytes(b"")
+    (folder / "model.onnx").rename(passes / "77-model.onnx")
+    b = Builder((3,))
+    b.gemm(4)
+    b.save(folder / "linear.onnx")
+    fails(*kept, "linear.onnx")
+    assert (passes / "99-older.onnx").exists()
+    call(*kept, passes / "77-model.onnx")
+    names = {path.name for path in passes.iterdir()}
+    assert {"77-model.onnx", "9-my-own.onnx", "1-clean.onnx"} <= names
+    assert "99-older.onnx" not in names
+
+
 def test_outputs_replace_what_is_not_read(folder, snn):
     (folder / "y.npy").write_text("old")
     call("run", snn, "--data", "x.npy", "-o", "y.npy")
@@ -574,6 +612,34 @@ def test_neuron_and_its_levels_are_options_and_in_the_metadata(arguments, settin
     assert metadata["neuron"] == settings
     assert metadata["bits_per_spike"] == pytest.approx(bits, abs=1e-3)
     assert "bits per spike" in text
+
+
+@pytest.mark.parametrize("kind", ["sequence", "optional"])
+@pytest.mark.usefixtures("folder")
+def test_inputs_that_are_no_tensors_are_refused(kind):
+    tensor = onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, ["N", 4])
+    types = {
+        "sequence": onnx.helper.make_sequence_type_proto,
+        "optional": onnx.helper.make_optional_type_proto,
+    }
+    operators = {
+        "sequence": ("SequenceAt", ["s", "zero"]),
+        "optional": ("OptionalGetElement", ["s"]),
+    }
+    given = onnx.helper.make_value_info("s", types[kind](tensor))
+    operator, inputs = operators[kind]
+    nodes = [
+        onnx.helper.make_node("Constant", [], ["zero"], value_int=0),
+        onnx.helper.make_node(operator, inputs, ["x"]),
+        onnx.helper.make_node("Relu", ["x"], ["y"]),
+    ]
+    y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["N", 4])
+    graph = onnx.helper.make_graph(nodes, "g", [given], [y])
+    opset = [onnx.helper.make_opsetid("", 18)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), "odd.onnx")
+    for command in (("convert",), ("inspect", "--convertible")):
+        assert "input 's' is a sequence, or may be left out" in fails(*command, "odd.onnx")
+    assert f"refused:  ({operator})" in call("inspect", "odd.onnx")
 
 
 @pytest.mark.usefixtures("folder")
