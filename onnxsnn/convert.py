@@ -18,7 +18,7 @@ from onnxsnn.data import Dataset
 from onnxsnn.errors import UnsupportedError, UsageError
 from onnxsnn.graph import Graph, values_per_sample
 from onnxsnn.model import Layer, SpikingModel, checked_timesteps
-from onnxsnn.neurons import IntegrateAndFire, Neuron
+from onnxsnn.neurons import IntegrateAndFire, Neuron, check_neuron
 from onnxsnn.passes.absorb_scales import absorb_scales
 from onnxsnn.passes.fold_normalization import Moments
 from onnxsnn.passes.report import Report
@@ -96,14 +96,15 @@ def convert(
         timesteps: the number T of steps that will be run.
         threshold: a name in THRESHOLDS; None chooses: `fit` where there are data.
         neuron: the neuron model; None for integrate-and-fire that starts at theta / 2, or
-            where the graph was trained to start.
+            where the graph was trained to start, as one of another kind does that starts at
+            theta / 2 by default.
         per_layer: one threshold per layer instead of one per channel.
         correct: fit each layer's weights, thresholds, initial potentials and biases to what the
             SNN really emits, layer by layer; it takes about as long as three runs over the data,
-            and the fits, and as much again with binary neurons in large maps. None for a quick
-            fit on up to 256 of the samples, where thresholds are those of `fit`, there is no
-            delay, and the neuron starts where its kind does; False for thresholds alone. Neurons
-            of fewer than 16 values per channel in those samples keep what they have.
+            and the fits, and as much again with neurons of less than two bits in large maps. None
+            for a quick fit on up to 256 of the samples, where thresholds are those of `fit`, there
+            is no delay, and the neuron starts where its kind does; False for thresholds alone.
+            Neurons of fewer than 16 values per channel in those samples keep what they have.
         anytime: let the correction make neurons fire early, so that the outputs are near the ANN's
             after few steps too, for early exit; it costs spikes, and a little of what the outputs
             are after T steps.
@@ -131,7 +132,10 @@ def convert(
         (8, ['if', 'if', 'if', 'if'])
     """
     _check_arguments(timesteps, threshold, data, correct, delay)
-    asked, neuron = neuron is not None, neuron or IntegrateAndFire()
+    timesteps, delay = checked_timesteps(timesteps), None if delay is None else int(delay)
+    starts_as_trained = _starts_as_trained(neuron)
+    neuron = neuron or IntegrateAndFire()
+    check_neuron(neuron)
     source = model if isinstance(model, Source) else load_source(model)
     line = Pipeline(keep)
     prepared = prepare(source, line, data, verify)
@@ -147,7 +151,7 @@ def convert(
         per_layer=per_layer,
         correction=_correction(correct, data, method, delay, neuron),
         anytime=anytime,
-        potentials={} if asked else prepared.potentials,
+        potentials=prepared.potentials if starts_as_trained else {},
     )
     if anytime and plan.correction == "none":
         raise UsageError("--anytime is a way to correct neurons, and none are; give --correct")
@@ -180,6 +184,14 @@ def convert(
         snn = rounded.snn
         line.reports.extend(rounded.reports)
     return Conversion(snn, line.reports, line.warnings, line.differences)
+
+
+def _starts_as_trained(neuron: Neuron | None) -> bool:
+    """Whether nobody asked where neurons start, and they round where the graph was trained to."""
+    usual = IntegrateAndFire()
+    if neuron is None or neuron.name == usual.name:
+        return neuron is None
+    return neuron.initial_potential == usual.initial_potential
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,8 @@ class Dataset:
             raise self.error("the data hold no samples")
         if self.labels is not None and len(self.labels) != len(self):
             raise self.error(f"there are {len(self)} samples and {len(self.labels)} labels")
+        if self.labels is not None and not _are_classes(self.labels):
+            raise self.error("labels are one whole number for each sample, from 0 on, in an array")
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
@@ -170,6 +172,8 @@ def load(
     path, preprocessing = Path(path), preprocessing or Preprocessing()
     if path.is_dir():
         preprocessing = replace(preprocessing, layout=None)
+    if preprocessing.layout not in (None, *_CHANNEL_AXES):
+        raise UsageError(f"layout {preprocessing.layout!r} is neither nchw nor nhwc")
     if any(value == 0 for value in preprocessing.std):
         raise UsageError("a standard deviation of 0 cannot be divided by")
     if labels is None or not labelled:
@@ -235,6 +239,15 @@ def _check_labels(labels: Array, path: Path) -> Array:
     if flat.size and flat.min() < 0:
         raise DataError(f"{path}: labels count from 0, and one is {flat.min()}")
     return flat.astype(np.int64)
+
+
+def _are_classes(labels: Array) -> bool:
+    return (
+        isinstance(labels, np.ndarray)
+        and labels.ndim == 1
+        and labels.dtype.kind in "iu"
+        and labels.min(initial=0) >= 0
+    )
 
 
 def _once(sizes: Mapping[str, int]) -> str:

@@ -20,8 +20,13 @@ PREFIX = "onnxsnn."
 def write_metadata(model: onnx.ModelProto, values: Mapping[str, Any]) -> None:
     """Set `metadata_props`: each value as JSON, under our prefix."""
     kept = {e.key: e.value for e in model.metadata_props if not e.key.startswith(PREFIX)}
-    own = {f"{PREFIX}{key}": json.dumps(value) for key, value in values.items()}
+    own = {f"{PREFIX}{key}": json.dumps(value, default=_plain) for key, value in values.items()}
     onnx.helper.set_model_props(model, {**kept, **own})
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy's, as Python has it."""
+    return value.item()
 
 
 def read_metadata(model: onnx.ModelProto) -> dict[str, Any]:

@@ -11,9 +11,19 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx.backend.test.case.node import collect_testcases
 
-from onnxsnn import IntegrateAndFire, Runner, SpikingModel, convert, load_source
+from onnxsnn import (
+    BurstIntegrateAndFire,
+    IntegrateAndFire,
+    MultiThreshold,
+    Runner,
+    SignedIntegrateAndFire,
+    SpikingModel,
+    convert,
+    load_source,
+)
 from onnxsnn.errors import ModelError, UnsupportedError, UsageError
 from onnxsnn.session import SampleSession, Session
+from onnxsnn.source import Source
 from onnxsnn.thresholds import METHODS
 from tests.loops import BODIES, recurrent
 from tests.models import Builder, assert_same, dataset, outputs_of, uniform
@@ -406,11 +416,42 @@ def test_trained_rounding_sets_the_initial_potential_unless_another_is_asked_for
     b.head()
     path = b.save(tmp_path / "m.onnx")
     defaults = {}
-    for neuron in (None, IntegrateAndFire(0.5)):
+    signed = SignedIntegrateAndFire
+    for neuron in (None, signed(), IntegrateAndFire(0.5), signed(0.25)):
         snn = convert(path, dataset(x=X), neuron=neuron, correct=False).snn
         defaults[neuron] = snn.potential(next(iter(snn.spikes))).default
     assert not defaults[None].any()
+    assert not defaults[signed()].any()
     assert (defaults[IntegrateAndFire(0.5)] > 0).all()
+    assert (defaults[signed(0.25)] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("neuron", "message"),
+    [
+        (IntegrateAndFire(float("nan")), "initial potential is from 0 to 1"),
+        (IntegrateAndFire(5), "initial potential is from 0 to 1"),
+        (BurstIntegrateAndFire(levels=0), "levels are a whole number from 1 to 16"),
+        (BurstIntegrateAndFire(levels=2.5), "levels are a whole number"),
+        (MultiThreshold(digits=0), "digits are a whole number from 1 to 4"),
+    ],
+)
+def test_neurons_that_make_no_sense_are_refused(neuron, message):
+    with pytest.raises(UsageError, match=message):
+        convert(Source(residual_network().model(), "", []), dataset(x=X), neuron=neuron)
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    neuron = BurstIntegrateAndFire(np.float32(0.25), levels=np.int64(3))
+    source, ways = Source(residual_network().model(), "", []), {"correct": False, "neuron": neuron}
+    snn = convert(source, dataset(x=X), timesteps=np.int64(4), delay=np.int64(1), **ways).snn
+    snn.save(tmp_path / "m.snn.onnx")
+    metadata = SpikingModel.load(tmp_path / "m.snn.onnx").metadata
+    assert (metadata["timesteps"], metadata["delay"]) == (4, 1)
+    settings = {"model": "burst", "initial_potential": 0.25, "levels": 3}
+    assert metadata["neuron"] == settings
+    convert(source, dataset(x=X), timesteps=4.0, correct=False).snn.save(tmp_path / "n.snn.onnx")
+    assert SpikingModel.load(tmp_path / "n.snn.onnx").timesteps == 4
 
 
 def test_several_inputs_and_outputs_one_of_them_an_inner_tensor(tmp_path):

@@ -539,6 +539,21 @@ def test_inputs_of_different_lengths_are_refused():
         Dataset({"a": np.zeros(3), "b": np.zeros(4)})
 
 
+@pytest.mark.parametrize(
+    "labels",
+    [np.array([0, -1, 2]), np.array([0.5, 1, 2]), np.zeros((3, 1), int), [0, 1, 2]],
+    ids=["negative", "fractions", "two axes", "a list"],
+)
+def test_labels_that_are_no_classes_are_refused(labels):
+    with pytest.raises(DataError, match="labels are one whole number for each sample"):
+        Dataset({"x": np.zeros((3, 2))}, labels)
+
+
+def test_layout_that_is_none_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="'hwc' is neither nchw nor nhwc"):
+        load(npy(tmp_path, rgb), [RGB], preprocessing=Preprocessing(layout="hwc"))
+
+
 def test_an_input_given_once_for_all_samples_is_told_to_become_a_constant():
     with pytest.raises(DataError, match=r"'rate': 1}; .*fix-inputs MODEL rate=NUMBER"):
         Dataset({"a": np.zeros(3), "rate": np.zeros(1)})
