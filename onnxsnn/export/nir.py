@@ -49,6 +49,7 @@ def export_nir(snn: SpikingModel, path: str | Path, *, allow_loss: bool = False)
 
     Raises:
         OutputError: the file cannot be written.
+        UsageError, UnsupportedError: as `nir_graph`.
     """
     nir = _nir()
     graph, losses = nir_graph(snn, allow_loss=allow_loss)

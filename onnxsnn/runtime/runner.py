@@ -155,6 +155,10 @@ class Runner:
             timesteps: to run.
             needed: asked now and then which samples are still needed, [N] of bool; the others
                 may leave the batch, and then their outputs and spikes stay what they were.
+
+        Raises:
+            UsageError: timesteps below 1, or not whole.
+            DataError: as `run`.
         """
         return self._chunks(inputs, timesteps, every_step=True, needed=needed)
 
@@ -211,6 +215,7 @@ class Runner:
             every_step: keep the outputs after each step too.
 
         Raises:
+            UsageError: timesteps below 1, or not whole.
             DataError: the inputs do not fit the model, or overflow in a layer whose rates are
                 counted.
         """

@@ -58,7 +58,7 @@ def fit_rate_inference(
     Args:
         graph: Rate Norm Layers whose thresholds are the greatest activations; they are changed.
         statistics: of their inputs, by node name.
-        data: unlabelled samples, of which the first 128 are used.
+        data: unlabelled samples, of which 128 are used, evenly spread.
         progress: called with the candidates done and all.
 
     Raises:
