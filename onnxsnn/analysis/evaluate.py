@@ -213,6 +213,12 @@ def _warm_up(runner: Runner, feeds: dict[str, Array], timesteps: int, margin: fl
 
 
 def _ann_session(ann: Source, snn: SpikingModel) -> Session:
+    theirs, ours = ([spec.name for spec in model.inputs] for model in (ann, snn))
+    if not set(theirs) <= set(ours):
+        raise DataError(
+            f"the SNN's inputs are {ours}, and the ANN's {theirs}: give the ANN that it was "
+            "converted from"
+        )
     session = SampleSession(ann.model)
     if not set(snn.outputs) <= set(session.outputs):
         raise DataError(

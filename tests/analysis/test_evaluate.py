@@ -110,6 +110,17 @@ def test_ann_of_other_outputs_is_refused(network, tmp_path):
         evaluate(network[0], dataset(x=X), ann=other)
 
 
+def test_ann_of_other_inputs_is_refused(network, tmp_path):
+    b = Builder((3, 8, 8))
+    b.conv(4)
+    b.head()
+    model = onnx.load(b.save(tmp_path / "other.onnx"))
+    model.graph.input[0].name = model.graph.node[0].input[0] = "image"
+    onnx.save(model, tmp_path / "other.onnx")
+    with pytest.raises(DataError, match=r"SNN's inputs are \['x'\], and the ANN's \['image'\]"):
+        evaluate(network[0], dataset(x=X), ann=load_source(tmp_path / "other.onnx"))
+
+
 def test_ann_whose_outputs_have_another_shape_is_refused(network, tmp_path):
     b = Builder((3, 8, 8))
     b.conv(4)
