@@ -16,7 +16,7 @@ from onnxsnn.errors import OVERFLOW, DataError, UsageError
 from onnxsnn.functions import INTEGER
 from onnxsnn.inputs import InputSpec
 from onnxsnn.model import SpikingModel
-from onnxsnn.neurons import Neuron
+from onnxsnn.neurons import IntegrateAndFire
 from onnxsnn.runtime.backend import Backend, Tile
 from onnxsnn.runtime.numpy_backend import NumpyBackend
 from onnxsnn.runtime.onnxruntime_backend import OnnxRuntimeBackend
@@ -378,9 +378,7 @@ def _instrument(snn: SpikingModel, layers: Sequence[str], taps: Sequence[str]) -
     unknown = [name for name in taps if name not in known]
     if unknown:
         raise UsageError(f"the SNN has no tensor {unknown[0]!r} to tap")
-    neurons = snn.neurons
-    for layer in layers:
-        model.graph.node.extend(_counting(snn, layer, neurons[layer]))
+    model.graph.node.extend(node for layer in layers for node in _counting(snn, layer))
     axis = onnx.numpy_helper.from_array(np.array([1]), _AXIS)
     model.graph.initializer.append(axis)
     extra = [*map(_counter, layers), *taps]
@@ -391,15 +389,16 @@ def _instrument(snn: SpikingModel, layers: Sequence[str], taps: Sequence[str]) -
 _AXIS = "onnxsnn.runner.axis"
 
 
-def _counting(snn: SpikingModel, layer: str, neuron: Neuron) -> list[onnx.NodeProto]:
+def _counting(snn: SpikingModel, layer: str) -> list[onnx.NodeProto]:
     """Nodes that count a layer's spikes: negative and small ones too, a burst as several."""
     make = onnx.helper.make_node
     last, nodes = snn.spikes[layer], []
-    if snn.operator(layer).startswith(INTEGER):
+    fires = snn.operator(layer)
+    if fires.startswith(INTEGER):
         scale = snn.wire(layer)
         nodes.append(make("DequantizeLinear", [last, *scale], [f"{layer}.runner.spikes"]))
         last = nodes[-1].output[0]
-    is_count = neuron.least_spike == 0 and neuron.spike_unit == 1
+    is_count = fires.removeprefix(INTEGER) == IntegrateAndFire.operator
     for operator in ("Flatten",) if is_count else ("Flatten", "Abs", "Ceil"):
         nodes.append(make(operator, [last], [f"{layer}.runner.{operator}"]))
         last = nodes[-1].output[0]

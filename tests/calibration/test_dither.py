@@ -98,7 +98,7 @@ def test_they_are_not_kept_where_the_outputs_lose_by_them(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     "options",
     [
-        {"correct": True, "neuron": MultiThreshold(4)},
+        {"correct": True, "neuron": MultiThreshold(levels=4)},
         {"correct": None, "neuron": IntegrateAndFire()},
     ],
 )
