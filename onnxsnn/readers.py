@@ -137,6 +137,11 @@ def _read_idx_samples(path: Path, inputs: Sequence[InputSpec], names: ArrayNames
     return {name: _read_idx(path)}, None if beside is None else _read_idx(beside)
 
 
+def is_data(path: Path) -> bool:
+    """Whether a file holds arrays, by its name; idx files, which may have any, are not known so."""
+    return path.suffix.lower() in _READERS
+
+
 def labels_beside(path: Path) -> Path | None:
     """The file of labels that goes with `...images-idx3...`, gzipped or not, if there is one."""
     renamed = re.sub(r"images([-.]idx)\d", r"labels\g<1>1", path.name)

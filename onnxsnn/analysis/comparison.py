@@ -11,7 +11,7 @@ from onnxsnn.convert import convert, takes_data
 from onnxsnn.data import Dataset
 from onnxsnn.figures import counted
 from onnxsnn.model import SpikingModel
-from onnxsnn.neurons import RECTIFYING_NEURONS, IntegrateAndFire, Neuron
+from onnxsnn.neurons import IntegrateAndFire, neuron_of
 from onnxsnn.pipeline import Pipeline, prepare
 from onnxsnn.ratenorm import RECTIFYING, rate_norms, untrained
 from onnxsnn.source import Source
@@ -57,17 +57,10 @@ class Way:
             data if takes_data(self.threshold, self.correct) else None,
             timesteps=timesteps,
             threshold=self.threshold,
-            neuron=self._neuron(),
+            neuron=neuron_of(self.neuron, levels=self.levels, digits=self.digits),
             correct=self.correct,
             anytime=self.anytime,
         ).snn
-
-    def _neuron(self) -> Neuron | None:
-        if self.neuron == IntegrateAndFire.name:
-            return None
-        given = {"levels": self.levels, "digits": self.digits}
-        settings = {name: value for name, value in given.items() if value is not None}
-        return RECTIFYING_NEURONS[self.neuron](**settings)
 
 
 WAYS = (

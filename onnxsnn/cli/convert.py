@@ -16,19 +16,20 @@ from onnxsnn.cli.options import (
     FILE,
     OUTPUT,
     check_output,
-    given_files,
+    files_read,
+    is_read,
     json_option,
     load_data,
     loading_options,
-    neuron_of,
     number_or_auto,
     print_json,
+    refuse_read,
 )
 from onnxsnn.convert import DEFAULT_TIMESTEPS, THRESHOLDS, Conversion, convert, takes_data
 from onnxsnn.data import Dataset
 from onnxsnn.errors import UsageError
 from onnxsnn.files import write_model
-from onnxsnn.neurons import MOST_DIGITS, MOST_LEVELS, RECTIFYING_NEURONS
+from onnxsnn.neurons import MOST_DIGITS, MOST_LEVELS, RECTIFYING_NEURONS, neuron_of
 from onnxsnn.source import Source, load_source
 from onnxsnn.timesteps import AGREEMENT, ERROR, LIMIT, fewest_timesteps
 
@@ -204,12 +205,13 @@ class _Keeper:
 
     def __init__(self, output: Path) -> None:
         self._folder = output.with_suffix(".passes")
+        self._read = files_read()
         self._written: set[Path] = set()
         self._folder.mkdir(exist_ok=True)
 
     def __call__(self, name: str, model: onnx.ModelProto) -> None:
         path = self._folder / f"{len(self._written) + 1}-{name}.onnx"
-        check_output(path)
+        refuse_read(path, self._read)
         write_model(model, path)
         self._written.add(path)
 
@@ -217,5 +219,5 @@ class _Keeper:
         """Remove what an earlier conversion wrote there, and this one did not."""
         for path in {*self._folder.iterdir()} - self._written:
             named_so = re.fullmatch(r"\d+-\w+\.onnx", path.name)
-            if named_so and not any(file.samefile(path) for file in given_files()):
+            if named_so and not is_read(path, self._read):
                 path.unlink()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from inspect import signature
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,8 +16,7 @@ from onnxsnn.errors import UsageError
 from onnxsnn.files import check_writable, external_files
 from onnxsnn.inputs import InputSpec
 from onnxsnn.model import SpikingModel
-from onnxsnn.neurons import RECTIFYING_NEURONS, IntegrateAndFire, Neuron, check_neuron
-from onnxsnn.readers import labels_beside
+from onnxsnn.readers import is_data, labels_beside
 from onnxsnn.source import Source, load_source
 from onnxsnn.strict_json import to_json
 
@@ -37,7 +35,6 @@ __all__ = [
     "loading_arguments",
     "loading_options",
     "memory_option",
-    "neuron_of",
     "number_or_auto",
     "print_json",
     "timesteps_option",
@@ -57,24 +54,43 @@ def check_output(path: Path) -> None:
         UsageError: it is one of the files that the command was given to read.
         OutputError: a file cannot be written there.
     """
-    if path.exists() and any(_reads(file, path) for file in given_files()):
-        raise UsageError(f"{path}: is a file that is read here; choose another to write to")
+    if path.exists():
+        refuse_read(path, files_read())
     check_writable(path)
 
 
-def given_files() -> list[Path]:
-    """The files and folders that the command was given to read, and that are there."""
+def refuse_read(path: Path, read: Sequence[Path]) -> None:
+    """Refuse to write what is read.
+
+    Raises:
+        UsageError: it is.
+    """
+    if is_read(path, read):
+        raise UsageError(f"{path}: is a file that is read here; choose another to write to")
+
+
+def is_read(path: Path, read: Sequence[Path]) -> bool:
+    """Whether a file is one of those that are read, or in a folder of them."""
+    return path.exists() and any(
+        path.resolve().is_relative_to(file.resolve()) if file.is_dir() else file.samefile(path)
+        for file in read
+    )
+
+
+def files_read() -> list[Path]:
+    """The files and folders that the command was given to read, and what lies beside them."""
     context = click.get_current_context()
     given = [context.params[str(p.name)] for p in context.command.params if p.type is FILE]
-    return [file for file in given if file and file.exists()]
+    files = [beside for file in given if file and file.exists() for beside in _with_beside(file)]
+    return [file for file in files if file.exists()]
 
 
-def _reads(given: Path, path: Path) -> bool:
-    """Whether to read a file is to read `path`: itself, in it, or beside it."""
-    if given.is_dir():
-        return path.resolve().is_relative_to(given.resolve())
-    files = [given, *external_files(given), labels_beside(given)]
-    return any(file and file.exists() and file.samefile(path) for file in files)
+def _with_beside(file: Path) -> list[Path]:
+    """A file, and the labels beside images or the weights beside a model."""
+    if file.is_dir() or is_data(file):
+        return [file]
+    labels = labels_beside(file)
+    return [file, labels] if labels else [file, *external_files(file)]
 
 
 _LOADING_OPTIONS = [
@@ -189,20 +205,6 @@ def number_or_auto(
         return None if value == "auto" else int(value)
     except ValueError as error:
         raise click.BadParameter(f"{value!r} is neither a number nor auto") from error
-
-
-def neuron_of(name: str, **given: float | None) -> Neuron | None:
-    """The neuron that the options describe, those that are not None; None for the default one."""
-    settings: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    if name == IntegrateAndFire.name and not settings:
-        return None
-    known = signature(RECTIFYING_NEURONS[name]).parameters
-    unknown = [setting for setting in settings if setting not in known]
-    if unknown:
-        raise UsageError(f"neuron {name!r} has no {unknown[0]}; leave --{unknown[0]} out")
-    neuron = RECTIFYING_NEURONS[name](**settings)
-    check_neuron(neuron)
-    return neuron
 
 
 def load_ann(path: Path, snn: SpikingModel) -> Source:

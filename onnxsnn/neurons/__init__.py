@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from numbers import Integral
+from typing import Any
 
 from onnxsnn.errors import UsageError
 from onnxsnn.neurons.burst import BurstIntegrateAndFire, SignedBurstIntegrateAndFire
@@ -26,6 +28,7 @@ __all__ = [
     "SignedMultiThreshold",
     "TernaryIntegrateAndFire",
     "check_neuron",
+    "neuron_of",
 ]
 
 
@@ -41,6 +44,24 @@ RECTIFYING_NEURONS: dict[str, type[Neuron]] = {
 """The neurons that can stand for a rectifier, by name."""
 
 MOST_LEVELS, MOST_DIGITS = 16, 4
+
+
+def neuron_of(name: str, **given: float | None) -> Neuron | None:
+    """The neuron of a name and of those settings that are not None; None for the default one.
+
+    Raises:
+        UsageError: the neuron has no such setting, or it makes no sense.
+    """
+    settings: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if name == IntegrateAndFire.name and not settings:
+        return None
+    known = signature(RECTIFYING_NEURONS[name]).parameters
+    unknown = [setting for setting in settings if setting not in known]
+    if unknown:
+        raise UsageError(f"neuron {name!r} has no {unknown[0]}; leave --{unknown[0]} out")
+    neuron = RECTIFYING_NEURONS[name](**settings)
+    check_neuron(neuron)
+    return neuron
 
 
 def check_neuron(neuron: Neuron) -> None:
