@@ -131,8 +131,9 @@ def convert(
         >>> conversion.snn.timesteps, [layer.neuron for layer in conversion.snn.layers]
         (8, ['if', 'if', 'if', 'if'])
     """
+    timesteps = checked_timesteps(timesteps)
     _check_arguments(timesteps, threshold, data, correct, delay)
-    timesteps, delay = checked_timesteps(timesteps), None if delay is None else int(delay)
+    delay = None if delay is None else int(delay)
     starts_as_trained = _starts_as_trained(neuron)
     neuron = neuron or IntegrateAndFire()
     check_neuron(neuron)
@@ -189,9 +190,9 @@ def convert(
 def _starts_as_trained(neuron: Neuron | None) -> bool:
     """Whether nobody asked where neurons start, and they round where the graph was trained to."""
     usual = IntegrateAndFire()
-    if neuron is None or neuron.name == usual.name:
-        return neuron is None
-    return neuron.initial_potential == usual.initial_potential
+    return neuron is None or (
+        neuron.name != usual.name and neuron.initial_potential == usual.initial_potential
+    )
 
 
 @dataclass(frozen=True)
@@ -314,7 +315,6 @@ def _check_arguments(
     correct: bool | None,
     delay: int | None,
 ) -> None:
-    checked_timesteps(timesteps)
     if threshold is not None and threshold not in THRESHOLDS:
         raise UsageError(f"threshold {threshold!r} is none of {', '.join(THRESHOLDS)}")
     if data is not None and not takes_data(threshold, correct):
