@@ -47,7 +47,7 @@ class MultiThreshold(Neuron):
     Sizes are whole multiples of the smallest that have d binary digits at most, as of floating
     point: 1, 1/2, 1/4, ... for d = 1 (ECMT, Huang et al., ACM MM 2024, section 4.2, whose
     thresholds of 3/4 of a size are where the nearest one changes); for d = 2 and n = 8 they are
-    16, 12, 8, 6, 4, 3, 2, 1 sixteenths, which round with half of the squared error or less.
+    16, 12, 8, 6, 4, 3, 2, 1 sixteenths, which are nearer to most potentials.
 
     A negative spike takes back no more than was fired before, which keeps the response a
     rectifier's: u is taken as no less than -N, the sum of all spikes, and a spike that would
