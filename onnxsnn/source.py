@@ -23,7 +23,7 @@ from onnxsnn.precision import other_precisions, to_single_precision
 from onnxsnn.quantized import dequantize, fewest_levels, is_quantized
 from onnxsnn.session import make_session
 
-__all__ = ["Source", "load_source"]
+__all__ = ["Source", "load_source", "read_trained"]
 
 _OLDEST_OPSET = 7
 _FEW_LEVELS = 2**5  # of more, a network does as well unrounded
@@ -70,6 +70,19 @@ class Source:
         return graph
 
 
+def read_trained(path: str | Path) -> onnx.ModelProto:
+    """Read the file of a trained model.
+
+    Raises:
+        ModelError: the file cannot be read, is not valid, or is an SNN already.
+    """
+    model = read_model(path)
+    kind = kind_of(model)
+    if kind != "source":
+        raise ModelError(f"{path}: is converted already ({kind}); give the trained ANN instead")
+    return model
+
+
 def load_source(path: str | Path) -> Source:
     """Read a trained model.
 
@@ -77,10 +90,7 @@ def load_source(path: str | Path) -> Source:
         ModelError: the file cannot be read, is not valid, is too old, is an SNN already, or
             ONNX Runtime does not run it.
     """
-    model = read_model(path)
-    kind = kind_of(model)
-    if kind != "source":
-        raise ModelError(f"{path}: is converted already ({kind}); give the trained ANN instead")
+    model = read_trained(path)
     if opset_of(model) < _OLDEST_OPSET:
         raise ModelError(
             f"{path}: is of opset {opset_of(model)}, older than {_OLDEST_OPSET}; "

@@ -251,6 +251,25 @@ def test_what_needs_more_says_so(snn):
     assert "both" in fails(*options, "--energy", "--mac-energy", 3, code=2)
 
 
+@pytest.mark.usefixtures("snn")
+@pytest.mark.parametrize(
+    ("command", "option", "needed"),
+    [
+        ("convert model.onnx", "--agreement 0.9", "-T auto"),
+        ("convert model.onnx -T 4", "--error 0.2", "-T auto"),
+        ("convert model.onnx", "--scale 1/255", "--data"),
+        ("bench model.snn.onnx", "--limit 3", "--data"),
+        ("evaluate model.snn.onnx --data test.npz", "--calibrate x.npy", "--early-exit"),
+        ("evaluate model.snn.onnx --data test.npz", "--agreement 0.9", "--early-exit"),
+        ("evaluate model.snn.onnx --data test.npz", "--ac-energy 3", "--energy"),
+        ("run model.snn.onnx --data x.npy", "--every-step", "-o"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(command, option, needed):
+    line = fails(*command.split(), *option.split(), code=2)
+    assert f"{option.split()[0]} is for {needed}; give both, or neither" in line
+
+
 def test_version_and_help_are_there():
     assert "0." in call("--version")
     for command in ("convert", "inspect", "run", "evaluate", "demo"):
@@ -452,6 +471,9 @@ def test_output_that_cannot_be_written(folder, snn):
     (folder / "mine.passes").touch()
     kept = ("convert", "model.onnx", "-o", "mine.onnx", "--keep-intermediate")
     assert "mine.passes: File exists" in fails(*kept)
+    inside = ("convert", "model.onnx", "-o", "x.passes", "--keep-intermediate")
+    assert "choose another output" in fails(*inside, code=2)
+    assert not (folder / "x.passes").exists()
     assert "cannot be written" in fails("run", snn, "--data", "x.npy", "-o", "gone/y.npy")
     assert "cannot be written" in fails(
         "evaluate", snn, "--data", "test.npz", "--csv", "gone/t.csv"
@@ -749,6 +771,13 @@ def test_evaluate_with_early_exit_says_what_it_saves(snn):
     parsed = json.loads(call(*options, "--calibrate", "x.npy", "--agreement", 0.8, "--json"))
     early, whole = parsed["early_exit"], parsed["rows"][-1]
     assert 1 <= early["timesteps"] < 4
+    call(*options, "--calibrate", "x.npy", "--agreement", 0.8, "--csv", "t.csv")
+    *steps, last = csv.DictReader(Path("t.csv").read_text().splitlines())
+    assert [row["timesteps"] for row in steps] == ["1", "2", "3", "4"]
+    assert [row["margin"] for row in steps] == [""] * 4
+    assert {name: float(last[name]) for name in ("timesteps", "agreement", "margin", "spikes")} == {
+        name: early[name] for name in ("timesteps", "agreement", "margin", "spikes")
+    }
     assert early["saved"] == pytest.approx(1 - early["spikes"] / whole["spikes"])
     assert 0 < early["saved"] < 1
     assert early["agreement"] >= whole["agreement"] - 0.2
@@ -802,3 +831,7 @@ def test_settings_that_make_no_sense_are_said(folder):
     assert "no input 'rate'" in fails("fix-inputs", "m.onnx", "rate=3", code=2)
     assert "more than once" in fails("fix-inputs", "m.onnx", "gain=2", "gain=3", code=2)
     assert "cannot hold 1e+300" in fails("fix-inputs", "m.onnx", "gain=1e300", code=2)
+
+
+def test_inputs_of_an_snn_are_not_fixed(snn):
+    assert "converted already" in fails("fix-inputs", snn, "image=2")

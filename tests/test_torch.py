@@ -98,6 +98,12 @@ def test_loss_of_equal_outputs_is_the_weighted_omega():
     np.testing.assert_allclose(loss.item(), 0.5 * mean, rtol=1e-6)
 
 
+def test_loss_takes_outputs_that_are_one_number_for_each_sample():
+    outputs = torch.tensor([2.0, 1.0])
+    one, column = (rate_inference_loss(o, o, [torch.ones(3)]) for o in (outputs, outputs[:, None]))
+    assert one.item() == column.item()
+
+
 def test_loss_of_orthogonal_outputs_is_greater_by_one():
     expected, outputs, rates = torch.eye(2)[:1], torch.eye(2)[1:], torch.ones(1)
     loss = rate_inference_loss(expected, outputs, [rates], weight=0.1)

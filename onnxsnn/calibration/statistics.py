@@ -19,6 +19,7 @@ __all__ = ["BINS", "ChannelStatistics"]
 
 BINS = 1024
 _NARROWEST = -120  # the exponent below which float32 could not hold a value in bins
+_HUGE = 2.0**100  # sums of such values over channels and timesteps would overflow float32
 _EMPTY = np.iinfo(np.int32).min  # the exponent of a channel without positive values
 
 
@@ -84,7 +85,7 @@ class ChannelStatistics:
         """Count values, [C, any number].
 
         Raises:
-            DataError: a value is not finite.
+            DataError: a value is not finite, or so large that sums of them would not be.
         """
         over_channels(lambda rows: self._update(rows, values[rows]), *values.shape)
         self.total += values.shape[1]
@@ -93,7 +94,7 @@ class ChannelStatistics:
         """Count the values of some channels."""
         highest = values.max(axis=1, initial=0.0)
         lowest = values.min(axis=1, initial=0.0)
-        if not (np.isfinite(highest).all() and np.isfinite(lowest).all()):
+        if not (highest < _HUGE).all() or not (lowest > -_HUGE).all():
             raise DataError(OVERFLOW)
         highest = np.maximum(highest, -lowest) if self.signed else highest
         self.maximum[rows] = np.maximum(self.maximum[rows], highest)

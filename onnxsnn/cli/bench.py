@@ -14,7 +14,7 @@ from onnxsnn.cli.options import (
     FILE,
     json_option,
     load_ann,
-    load_data,
+    load_optional,
     loading_options,
     memory_option,
     print_json,
@@ -57,7 +57,7 @@ def bench_command(
     """
     network = SpikingModel.load(snn)
     source = load_ann(ann, network) if ann else None
-    samples = load_data(data, network.inputs, options, labelled=False) if data else None
+    samples = load_optional(data, network.inputs, options)
     with display.progress("measuring") as progress:
         rows = bench(
             network,

@@ -19,10 +19,11 @@ from onnxsnn.cli.options import (
     files_read,
     is_read,
     json_option,
-    load_data,
+    load_optional,
     loading_options,
     number_or_auto,
     print_json,
+    refuse_idle,
     refuse_read,
 )
 from onnxsnn.convert import DEFAULT_TIMESTEPS, THRESHOLDS, Conversion, convert, takes_data
@@ -130,8 +131,9 @@ def convert_command(
     check_output(output)
     if timesteps is None and delay:
         raise UsageError("-T auto tries each T from 1 on, below --delay too; give --delay auto")
+    refuse_idle("-T auto", timesteps is None, "agreement", "error")
     source = load_source(model)
-    samples = load_data(data, source.inputs, options, labelled=False) if data else None
+    samples = load_optional(data, source.inputs, options)
     ways: Mapping[str, Any] = {
         "threshold": threshold,
         "neuron": neuron_of(
@@ -205,6 +207,8 @@ class _Keeper:
 
     def __init__(self, output: Path) -> None:
         self._folder = output.with_suffix(".passes")
+        if self._folder == output:
+            raise UsageError(f"{output}: --keep-intermediate writes there; choose another output")
         self._read = files_read()
         self._written: set[Path] = set()
         self._folder.mkdir(exist_ok=True)

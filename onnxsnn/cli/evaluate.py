@@ -31,6 +31,7 @@ from onnxsnn.cli.options import (
     loading_options,
     memory_option,
     print_json,
+    refuse_idle,
     timesteps_option,
 )
 from onnxsnn.errors import UsageError
@@ -97,13 +98,11 @@ def evaluate_command(
     it inherits, on 512 of the samples at most, and each layer in turn is made exact. With --energy,
     synaptic operations are counted by their true fan-out, and energies modelled.
     """
-    if calibrate is not None and not early_exit:
-        raise UsageError("--calibrate is for --early-exit; give both, or neither")
+    refuse_idle("--early-exit", early_exit, "calibrate", "agreement")
+    refuse_idle("--energy", with_energy, "reference", "mac_energy", "ac_energy")
     if analyse and ann is None:
         raise UsageError("--analyse compares layers with the ANN's; give it with --ann")
     models = cost_models(options) if with_energy else []
-    if reference is not None and not with_energy:
-        raise UsageError("--reference is for --energy; give both, or neither")
     if reference is not None and ann is None:
         raise UsageError("--reference counts spikes until an SNN is as good as its ANN; give --ann")
     network = SpikingModel.load(snn)
@@ -177,9 +176,12 @@ class _More:
 
 
 def _as_csv(result: Evaluation) -> str:
+    """A row for each timestep, and one with a margin where samples stopped early."""
     text = io.StringIO()
     rows = [asdict(row) for row in result.rows]
-    writer = csv.DictWriter(text, list(rows[0]))
+    early = [asdict(result.early_exit)] if result.early_exit else []
+    columns = [*rows[0], *(["margin"] if early else [])]
+    writer = csv.DictWriter(text, columns, extrasaction="ignore")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows([*rows, *early])
     return text.getvalue()

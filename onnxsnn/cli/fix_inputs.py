@@ -9,8 +9,9 @@ import click
 
 from onnxsnn.cli.options import FILE, OUTPUT, check_output
 from onnxsnn.errors import UsageError
-from onnxsnn.files import read_model, write_model
+from onnxsnn.files import write_model
 from onnxsnn.fixed_inputs import fix_inputs
+from onnxsnn.source import read_trained
 
 __all__ = ["fix_inputs_command"]
 
@@ -33,7 +34,7 @@ def fix_inputs_command(model: Path, settings: tuple[str, ...], output: Path | No
     values = dict(pairs)
     if len(values) < len(pairs):
         raise UsageError("an input is named more than once; give one number for each")
-    fixed = fix_inputs(read_model(model), values)
+    fixed = fix_inputs(read_trained(model), values)
     write_model(fixed, output)
     click.echo(f"{output}: constants: {', '.join(values)}")
 

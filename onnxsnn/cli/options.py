@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from onnxsnn import display
 from onnxsnn.analysis.energy import MODELS, CostModel
@@ -32,11 +33,13 @@ __all__ = [
     "json_option",
     "load_ann",
     "load_data",
+    "load_optional",
     "loading_arguments",
     "loading_options",
     "memory_option",
     "number_or_auto",
     "print_json",
+    "refuse_idle",
     "timesteps_option",
 ]
 
@@ -91,6 +94,20 @@ def _with_beside(file: Path) -> list[Path]:
         return [file]
     labels = labels_beside(file)
     return [file, labels] if labels else [file, *external_files(file)]
+
+
+def refuse_idle(needed: str, there: bool, *names: str) -> None:
+    """Refuse options, by their parameters' names, that do nothing without another.
+
+    Raises:
+        UsageError: the user gave one of them, and not the other.
+    """
+    context = click.get_current_context()
+    for option in context.command.params if not there else []:
+        if option.name in names and (
+            context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
+        ):
+            raise UsageError(f"{option.opts[0]} is for {needed}; give both, or neither")
 
 
 _LOADING_OPTIONS = [
@@ -237,6 +254,14 @@ def load_data(
         labelled=labelled and not options["no_labels"],
         limit=options["limit"],
     )
+
+
+def load_optional(
+    path: Path | None, inputs: list[InputSpec], options: dict[str, Any]
+) -> Dataset | None:
+    """The data that a command can do without, unlabelled; `options` say how to load them."""
+    refuse_idle("--data", path is not None, *options)
+    return load_data(path, inputs, options, labelled=False) if path else None
 
 
 def calibration_and_test(

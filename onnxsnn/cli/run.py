@@ -21,6 +21,7 @@ from onnxsnn.cli.options import (
     loading_options,
     memory_option,
     print_json,
+    refuse_idle,
     timesteps_option,
 )
 from onnxsnn.errors import UsageError
@@ -58,6 +59,7 @@ def run_command(
     **options: Any,
 ) -> None:
     """Run SNN on data, and write its outputs after the last timestep."""
+    refuse_idle("-o", output is not None, "every_step")
     network = SpikingModel.load(snn)
     samples = load_data(data, network.inputs, options, labelled=False)
     if output is not None:
