@@ -38,7 +38,7 @@ def calibrate(
         progress: called after every batch with its number of samples.
 
     Raises:
-        DataError: there are no batches, or an activation is as large as `ChannelStatistics` refuses.
+        DataError: there are no batches, or an activation is too large or NaN.
     """
     nodes = rate_norms(graph)
     statistics = {
