@@ -83,7 +83,7 @@ def _has_rule(node: onnx.NodeProto) -> bool:
     scores, rows = given.get("post_transform", b"NONE"), len(given.get("intercepts", ()))
     if node.op_type == _CLASSIFIER and rows < 2:  # ONNX Runtime has ways of its own with others
         return bool(rows and scores == b"LOGISTIC")
-    return scores in _SCORES
+    return scores in (_SCORES if node.op_type == _CLASSIFIER else {b"NONE"})
 
 
 def _leave_out(graph: onnx.GraphProto, names: list[str]) -> None:
@@ -214,9 +214,9 @@ def _joined(parts: _Parts) -> str:
 
 
 def _one_hot(parts: _Parts) -> str:
-    """1 where the value is a category, [samples, columns, categories]."""
-    column = parts.add("Reshape", parts.read(0), parts.whole(0, -1, 1))
-    wholes = parts.add("Cast", column, to=TensorProto.INT64)
+    """1 where the value is a category; categories lie along an axis more, the last."""
+    value = parts.add("Unsqueeze", parts.read(0), parts.whole(-1))
+    wholes = parts.add("Cast", value, to=TensorProto.INT64)
     return parts.floats(parts.add("Equal", wholes, parts.values(parts.attributes["cats_int64s"])))
 
 
@@ -228,8 +228,8 @@ def _encoded(parts: _Parts) -> str:
     )
     kind = values.removeprefix("values_").removesuffix("s")
     usual = parts.attributes.get(f"default_{kind}", -1 if kind == "int64" else -0.0)
-    column = parts.add("Reshape", parts.read(0), parts.whole(0, -1, 1))
-    place = parts.add("Equal", column, parts.values(parts.attributes[keys]))
+    key = parts.add("Unsqueeze", parts.read(0), parts.whole(-1))
+    place = parts.add("Equal", key, parts.values(parts.attributes[keys]))
     hits = parts.add("Cast", place, to=TensorProto.INT32)
     at = parts.add("ArgMax", hits, axis=-1, keepdims=0)
     count = parts.add("ReduceSum", hits, parts.whole(-1), keepdims=0)

@@ -16,8 +16,8 @@ from onnxsnn.calibration.observe import Statistics, calibrate
 from onnxsnn.calibration.synthetic import cut_at_normalized, noise, noise_samples
 from onnxsnn.data import Dataset
 from onnxsnn.errors import UnsupportedError, UsageError
-from onnxsnn.graph import Graph, values_per_sample
-from onnxsnn.model import Layer, SpikingModel, checked_timesteps
+from onnxsnn.graph import Graph, sized_for, values_per_sample
+from onnxsnn.model import Layer, SpikingModel, checked_timesteps, input_specs
 from onnxsnn.neurons import IntegrateAndFire, Neuron, check_neuron
 from onnxsnn.passes.absorb_scales import absorb_scales
 from onnxsnn.passes.fold_normalization import Moments
@@ -138,6 +138,8 @@ def convert(
     neuron = neuron or IntegrateAndFire()
     check_neuron(neuron)
     source = model if isinstance(model, Source) else load_source(model)
+    if data is not None:
+        data.check_inputs(input_specs(source.model))
     line = Pipeline(keep)
     prepared = prepare(source, line, data, verify)
     graph, moments = prepared.graph, prepared.moments
@@ -369,7 +371,7 @@ def _observe(
 ) -> tuple[Statistics, str]:
     """Statistics of every RateNorm's input, and what they come from."""
     if data is not None:
-        batch = _batch_size(graph)
+        batch = _batch_size(sized_for(graph, data.inputs))
         feeds: Iterator[dict[str, Array]] = (inputs for inputs, _ in data.batches(batch))
         return calibrate(graph, feeds, progress=_counter(progress, len(data))), "data"
     cut = cut_at_normalized(graph, moments)

@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 
-from onnxsnn.arrays import Array
+from onnxsnn.arrays import Array, holds
 from onnxsnn.errors import DataError, UsageError
 from onnxsnn.inputs import InputSpec
 from onnxsnn.readers import ArrayNames, read_labels, read_samples, spread
@@ -89,6 +89,16 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
+
+    def check_inputs(self, specs: Sequence[InputSpec]) -> None:
+        """Fail where these are not the inputs of a model.
+
+        Raises:
+            DataError: they have other names.
+        """
+        names = [spec.name for spec in specs]
+        if set(names) != set(self.inputs):
+            raise self.error(f"the model's inputs are {names}, and {sorted(self.inputs)} came")
 
     def batches(self, size: int) -> Iterator[tuple[dict[str, Array], Array | None]]:
         """Feeds of at most `size` samples, ready for the model, and their labels.
@@ -234,7 +244,7 @@ def _check_labels(labels: Array, path: Path) -> Array:
             f"{path}: labels must be one per sample, and have shape {list(labels.shape)}; "
             f"{_NO_LABELS}"
         )
-    if flat.dtype.kind not in "iufb" or not _holds(np.dtype(np.int64), flat):
+    if flat.dtype.kind not in "iufb" or not holds(np.dtype(np.int64), flat):
         raise DataError(f"{path}: labels must be whole numbers; {_NO_LABELS}")
     if flat.size and flat.min() < 0:
         raise DataError(f"{path}: labels count from 0, and one is {flat.min()}")
@@ -256,14 +266,6 @@ def _once(sizes: Mapping[str, int]) -> str:
     if not once:
         return ""
     return f"; make what is one for all a constant: onnxsnn fix-inputs MODEL {once[0]}=NUMBER"
-
-
-def _holds(dtype: np.dtype[Any], values: Array) -> bool:
-    """Whether an integer dtype holds every value: no fraction, overflow, NaN or infinity."""
-    if np.can_cast(values.dtype, dtype):
-        return True
-    with np.errstate(invalid="ignore"):
-        return np.array_equal(values.astype(dtype), values)
 
 
 def _fit(values: Array, spec: InputSpec, preprocessing: Preprocessing, path: Path) -> Array:
@@ -322,7 +324,7 @@ def _fits(values: Array, spec: InputSpec) -> bool:
 def _check_dtype(values: Array, spec: InputSpec, path: Path) -> None:
     if values.dtype.kind not in "fiub":
         raise DataError(f"{path}: samples are of type {values.dtype}; numbers are needed")
-    if not spec.takes_floats and not _holds(spec.dtype, values):
+    if not spec.takes_floats and not holds(spec.dtype, values):
         raise DataError(
             f"{path}: input {spec.name!r} takes whole numbers of type {spec.dtype}, and the "
             f"samples, of type {values.dtype}, hold others"

@@ -46,6 +46,7 @@ __all__ = [
     "replace_reads",
     "resized",
     "same_rank",
+    "sized_for",
     "sole_consumer",
     "sole_producer",
     "to_model",
@@ -169,24 +170,42 @@ def infer_shapes(graph: Graph, known: Mapping[str, list[Any]] | None = None) -> 
 
 def resized(
     graph: Graph,
-    sizes: Callable[[list[Any]], list[Any]],
+    sizes: Callable[[Tensor], list[Any]],
     known: Mapping[str, list[Any]] | None = None,
 ) -> Graph:
     """A copy of a graph whose inputs have other sizes, and every shape that follows from them.
 
     Args:
         graph: as it is.
-        sizes: makes the shape of an input that has axes another.
+        sizes: gives the shape of an input that has axes.
         known: shapes of tensors that cannot be inferred, by name.
     """
     copied = graph.copy()
     for tensor in copied.inputs:
         if tensor.shape:
-            tensor.shape = sizes(tensor.shape)
+            tensor.shape = sizes(tensor)
     for tensor in copied.outputs:
         if not isinstance(tensor, gs.Constant):
             tensor.shape = None
     return infer_shapes(copied, known)
+
+
+def sized_for(graph: Graph, samples: Mapping[str, Array]) -> Graph:
+    """A graph whose inputs have the sizes of samples, and what follows from them.
+
+    Args:
+        graph: as it is; it is given back where it leaves no size open but the batch, or where
+            the samples do not fit it.
+        samples: [N, ...] by input.
+    """
+    given = [tensor for tensor in graph.inputs if tensor.name in samples]
+    if all(is_static_shape(tensor.shape) for tensor in given):
+        return graph
+    sizes = {tensor.name: [*tensor.shape[:1], *samples[tensor.name].shape[1:]] for tensor in given}
+    try:
+        return resized(graph, lambda tensor: sizes.get(tensor.name, tensor.shape))
+    except ModelError:
+        return graph
 
 
 def zeros(graph: Graph, samples: int) -> dict[str, Array]:

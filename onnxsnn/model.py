@@ -7,7 +7,6 @@ first call feeds the source model's inputs alone; each later call feeds back the
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -21,7 +20,7 @@ from onnxsnn import functions
 from onnxsnn.arrays import Array
 from onnxsnn.errors import ModelError, UnsupportedError, UsageError, in_file
 from onnxsnn.files import read_model, write_model
-from onnxsnn.graph import Graph, from_model, to_model
+from onnxsnn.graph import Graph, from_model, sized_for, to_model, values_per_sample
 from onnxsnn.inputs import InputSpec
 from onnxsnn.metadata import PREFIX, damaged, fits, read_metadata, write_metadata
 from onnxsnn.neurons import NEURONS, RECTIFYING_NEURONS, Neuron
@@ -284,15 +283,11 @@ class SpikingModel:
         graph.outputs = [tensor for tensor in graph.outputs if tensor.name in names]  # no states
         return comparable_outputs(graph)
 
-    @property
-    def state_size(self) -> int:
-        """Values that all states hold per sample; an axis of unknown size counts as 1."""
+    def state_size(self, samples: Mapping[str, Array]) -> int:
+        """Values that all states hold for one of these samples, [N, ...] by input."""
         states = {state.output for state in self.states}
-        return sum(
-            math.prod(size.dim_value or 1 for size in tensor.type.tensor_type.shape.dim[1:])
-            for tensor in self.model.graph.output
-            if tensor.name in states
-        )
+        graph = sized_for(self.graph(), samples)
+        return sum(values_per_sample(tensor) for tensor in graph.outputs if tensor.name in states)
 
     @property
     def spikes(self) -> dict[str, str]:

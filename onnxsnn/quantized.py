@@ -46,6 +46,7 @@ _MOVES = {
     "Unsqueeze",
 }  # of numbers that are not negative, they make no negative ones  # fmt: skip
 _OF_EITHER = {*_MOVES, "ArgMax", "ArgMin", "Resize", "Shape", "Size"}  # real or whole, alike
+_SOFTMAX_OF_AN_AXIS = 13  # the first opset where it is of one
 _NOT_NEGATIVE = {"Abs", "Exp", "HardSigmoid", "Relu", "Sigmoid", "Softmax", "Sqrt"}
 
 
@@ -483,6 +484,22 @@ def _elementwise(operator: str) -> Callable[[_Dequantizer, Node], None]:
     return rule
 
 
+def _softmax(work: _Dequantizer, node: Node) -> None:
+    """Before opset 13, over all axes from one on together."""
+    if node.attrs.get("opset", _SOFTMAX_OF_AN_AXIS) >= _SOFTMAX_OF_AN_AXIS:
+        _elementwise("Softmax")(work, node)
+    elif _known(*node.inputs[1:]):
+        *read, scale, zero = node.inputs
+        real = work.real(*read)
+        flat = work.made("Flatten", real, axis=node.attrs.get("axis", -1))
+        shares = work.made("Softmax", flat, axis=1)
+        shape = work.made("Shape", real)
+        shape.dtype = np.int64
+        node.attrs.clear()
+        work.become(node, "Reshape", shares, shape)
+        work.round_output(node, scale, zero)
+
+
 def _concat(work: _Dequantizer, node: Node) -> None:
     scale, zero, *read = node.inputs
     _on_real(work, node, "Concat", [], read, (scale, zero))
@@ -619,7 +636,7 @@ _QUANTIZED: dict[str, Callable[[_Dequantizer, Node], None]] = {
     "QLinearMatMul": _product,
     "QLinearMul": _elementwise("Mul"),
     "QLinearSigmoid": _elementwise("Sigmoid"),
-    "QLinearSoftmax": _elementwise("Softmax"),
+    "QLinearSoftmax": _softmax,
     "QLinearWhere": _where,
     "QuantizeLinear": _quantize,
 }

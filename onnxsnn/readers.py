@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from onnxsnn.arrays import Array
 from onnxsnn.errors import DataError
@@ -84,14 +85,15 @@ def _read_npy(path: Path, inputs: Sequence[InputSpec], names: ArrayNames) -> _Re
 
 def _read_npz(path: Path, inputs: Sequence[InputSpec], names: ArrayNames) -> _Read:
     with np.load(path, allow_pickle=False) as arrays:
+        there = _arrays(arrays)
         taken = {names.samples, *(spec.name for spec in inputs)}
-        free = [name for name in arrays.files if name not in taken]
+        free = [name for name in there if name not in taken]
         named = names.labels if names.labelled else None  # unlabelled samples need not have it
         label = _choose(free, named, (names.labels, *_LABEL_NAMES), path)
         labels = arrays[label] if label is not None and names.labelled else None
         if len(inputs) > 1:
-            return {s.name: arrays[s.name] for s in inputs if s.name in arrays.files}, labels
-        rest = [name for name in arrays.files if name != label]
+            return {s.name: arrays[s.name] for s in inputs if s.name in there}, labels
+        rest = [name for name in there if name != label]
         name = _choose(rest, names.samples, (inputs[0].name, *_SAMPLE_NAMES), path)
         if name is None and len(rest) == 1:
             name = rest[0]
@@ -101,6 +103,13 @@ def _read_npz(path: Path, inputs: Sequence[InputSpec], names: ArrayNames) -> _Re
                 f"name it with --array: {', '.join(rest) or 'there is none'}"
             )
         return {inputs[0].name: arrays[name]}, labels
+
+
+def _arrays(archive: NpzFile) -> list[str]:
+    """The names of the arrays in an .npz, which may hold other entries beside."""
+    assert archive.zip is not None  # it is open
+    entries = set(archive.zip.namelist())
+    return [name for name in archive.files if f"{name}.npy" in entries]
 
 
 def _choose(
@@ -134,7 +143,7 @@ def _read_idx(path: Path) -> Array:
 def _read_idx_samples(path: Path, inputs: Sequence[InputSpec], names: ArrayNames) -> _Read:
     name = _only(inputs, path).name
     beside = labels_beside(path) if names.labelled else None
-    return {name: _read_idx(path)}, None if beside is None else _read_idx(beside)
+    return {name: _read_idx(path)}, None if beside is None else read_labels(beside, names)
 
 
 def is_data(path: Path) -> bool:
@@ -207,7 +216,9 @@ def _decode(file: Path, channels: int, sizes: list[int]) -> Array:
             narrow = Image.fromarray(_in_8_bits(np.asarray(image))) if is_wide else image
             converted = narrow.convert("RGB" if channels == 3 else "L")
             resized = converted.resize((width, height), Image.Resampling.BILINEAR)
-    except (OSError, Image.DecompressionBombError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # Pillow's readers of formats each have their own
         raise DataError(f"{file}: is no image that can be read") from error
     return np.asarray(resized).reshape(height, width, channels)
 
@@ -234,13 +245,14 @@ def read_labels(path: Path, names: ArrayNames) -> Array:
 
 def _read_npz_labels(path: Path, names: ArrayNames) -> Array:
     with np.load(path, allow_pickle=False) as arrays:
-        name = _choose(arrays.files, names.labels, _LABEL_NAMES, path)
-        if name is None and len(arrays.files) == 1:
-            name = arrays.files[0]
+        there = _arrays(arrays)
+        name = _choose(there, names.labels, _LABEL_NAMES, path)
+        if name is None and len(there) == 1:
+            name = there[0]
         if name is None:
             raise DataError(
                 f"{path}: which array holds the labels cannot be told; "
-                f"name it with --label-array: {', '.join(arrays.files) or 'there is none'}"
+                f"name it with --label-array: {', '.join(there) or 'there is none'}"
             )
         labels: Array = arrays[name]
         return labels

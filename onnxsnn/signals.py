@@ -18,7 +18,6 @@ from onnxsnn import functions
 from onnxsnn.errors import UnsupportedError
 from onnxsnn.graph import Graph, Node, Tensor, constant, describe
 from onnxsnn.operators import Role, fate, values_read
-from onnxsnn.ratenorm import is_rate_norm
 
 __all__ = [
     "Signal",
@@ -132,10 +131,10 @@ def refuse_analog(graph: Graph) -> None:
 
 
 def before_neurons(graph: Graph) -> set[int]:
-    """id() of every node from which a Rate Norm Layer can be reached."""
+    """id() of every node from which a Rate Norm Layer, or a neuron, can be reached."""
     found: set[int] = set()
     for node in reversed(graph.nodes):
         readers = [reader for tensor in node.outputs for reader in tensor.outputs]
-        if any(is_rate_norm(reader) or id(reader) in found for reader in readers):
+        if any(fate(r, ()).role is Role.NEURON or id(r) in found for r in readers):
             found.add(id(node))
     return found

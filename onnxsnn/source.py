@@ -11,7 +11,7 @@ import onnx.inliner
 
 from onnxsnn.classical import without_classical
 from onnxsnn.errors import ModelError, in_file
-from onnxsnn.files import read_model
+from onnxsnn.files import external_files, read_model
 from onnxsnn.functions import MINIMUM_OPSET
 from onnxsnn.fused import take_apart
 from onnxsnn.graph import Graph, from_model, infer_shapes, opset_of
@@ -100,8 +100,17 @@ def load_source(path: str | Path) -> Source:
         model, warnings = without_classical(model)
     precisions = other_precisions(model) + ["whole numbers"] * is_quantized(model)
     model = _runnable(model, path)
-    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    return Source(model, digest, input_specs(model), precisions, fewest_levels(model), warnings)
+    return Source(
+        model, _digest(path), input_specs(model), precisions, fewest_levels(model), warnings
+    )
+
+
+def _digest(path: str | Path) -> str:
+    """SHA-256 of a model's file, and of those beside it that hold its weights."""
+    digest = hashlib.sha256()
+    for file in (Path(path), *external_files(Path(path))):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def _runnable(model: onnx.ModelProto, path: str | Path) -> onnx.ModelProto:

@@ -127,8 +127,8 @@ def rate_inference_loss(
             relu(outputs) / max(outputs).
         weight: lambda, what a small Omega is worth against outputs that agree.
     """
-    pair = (values.reshape(len(values), -1) for values in (expected, outputs))
-    cosines = functional.cosine_similarity(*pair)  # [N]
+    wanted, found = (values.reshape(len(values), -1) for values in (expected, outputs))
+    cosines = functional.cosine_similarity(wanted, found)  # [N]
     output_rates = functional.relu(outputs) / outputs.max().clamp_min(SMALLEST)
     omegas = torch.stack([omega(layer) for layer in (*rates, output_rates)])
     return 1 - cosines.mean() + weight * omegas.mean()

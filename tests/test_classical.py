@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 from onnxsnn import Dataset, convert, evaluate, load_source
 from onnxsnn.classical import without_classical
 from onnxsnn.data import load
-from onnxsnn.errors import DataError, ModelError
+from onnxsnn.errors import DataError, ModelError, UnsupportedError
 from onnxsnn.session import Session
 from tests.models import Builder, assert_same, uniform
 
@@ -201,3 +201,27 @@ def test_missing_values_are_data_where_the_model_fills_them_in(tmp_path):
     np.savez(tmp_path / "x.npz", x=np.where(X > 0.8, np.inf, X))
     with pytest.raises(DataError, match="NaN or infinity"):
         convert(source, load(tmp_path / "x.npz", source.inputs), timesteps=64)
+
+
+@pytest.mark.parametrize("encoder", ["LabelEncoder", "OneHotEncoder"])
+def test_encoders_keep_the_axes_of_what_they_read(tmp_path, encoder):
+    b = Builder((6,))
+    b.op("ArgMax", axis=1, keepdims=0)
+    if encoder == "LabelEncoder":
+        b.op(encoder, keys_int64s=[0, 2, 5], values_floats=[10.0, 20.0, 30.0], **ML)
+    else:
+        b.op(encoder, cats_int64s=[0, 2, 5], zeros=1, **ML)
+    given, found = in_parts(b, tmp_path / "m.onnx", axes=1 + (encoder == "OneHotEncoder"))
+    assert_same(given, found)
+    assert found[b.last].shape == given[b.last].shape
+
+
+def test_what_regression_makes_of_its_sums_is_refused(tmp_path):
+    b = Builder((6,))
+    b.gemm(8, inputs=6)
+    b.relu()
+    given = {"coefficients": [0.5] * 16, "targets": 2, "post_transform": "LOGISTIC"}
+    b.op("LinearRegressor", **given, **ML)
+    path = saved(b, tmp_path / "m.onnx", (b.last, TensorProto.FLOAT, 2))
+    with pytest.raises(UnsupportedError, match="LinearRegressor"):
+        convert(path, Dataset({"x": X}))

@@ -21,7 +21,7 @@ from onnxsnn import (
     convert,
     load_source,
 )
-from onnxsnn.errors import ModelError, UnsupportedError, UsageError
+from onnxsnn.errors import DataError, ModelError, UnsupportedError, UsageError
 from onnxsnn.session import SampleSession, Session
 from onnxsnn.source import Source
 from onnxsnn.thresholds import METHODS
@@ -664,3 +664,33 @@ def test_a_network_that_was_exported_in_training_says_so(tmp_path):
     warnings = convert(b.save(tmp_path / "m.onnx"), data, timesteps=4).warnings
     (said,) = [line for line in warnings if "normalizes by the samples" in line]
     assert "'batchnormalization1' (BatchNormalization)" in said
+
+
+def test_verify_compares_nothing_whose_size_the_values_decide(tmp_path):
+    b, x = Builder((8,)), uniform(20, 8)
+    b.gemm(16, inputs=8)
+    b.relu()
+    scores = b.gemm(200)
+    found = b.op("NonZero", b.op("Greater", scores, b.constant(0.0)))
+    conversion = convert(
+        b.save(tmp_path / "m.onnx", scores, found), dataset(x=x), timesteps=2, verify=True
+    )
+    assert max(conversion.differences.values()) < 1e-5
+
+
+def test_data_of_other_inputs_are_refused_before_anything_is_done(source):
+    with pytest.raises(DataError, match=r"inputs are \['x'\], and \['image'\] came"):
+        convert(source, dataset(image=X))
+
+
+def test_the_digest_of_a_network_is_of_its_weights_beside_it_too(tmp_path):
+    digests = []
+    for seed in (0, 1):
+        b = Builder((4,), seed)
+        b.gemm(64, inputs=4)
+        b.relu()
+        onnx.save(b.model(), tmp_path / "m.onnx", save_as_external_data=True, size_threshold=0,
+                  location="weights")  # fmt: skip
+        digests.append(load_source(tmp_path / "m.onnx").digest)
+        (tmp_path / "weights").unlink()
+    assert digests[0] != digests[1]

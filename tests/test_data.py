@@ -3,6 +3,7 @@
 import gzip
 import struct
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -642,3 +643,33 @@ def test_image_of_too_many_pixels_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     with pytest.raises(DataError, match=r"0\.png"):
         load(images(tmp_path, "RGB"), [RGB])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("0.png", b"\x89PNG\r\n\x1a\n" + bytes(40)), ("0.ppm", b"P6\n" + b"1" * 40 + b"\n")],
+)
+def test_image_that_is_damaged_is_named(tmp_path, name, content):
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"{name}: is no image that can be read"):
+        load(tmp_path, [RGB])
+
+
+def test_npz_may_hold_what_is_no_array(tmp_path):
+    path = npz(tmp_path, x=rgb, y=np.arange(6))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("README", "images and labels")
+    data = load(path, [RGB])
+    np.testing.assert_array_equal(whole(data)["x"], rgb)
+    np.testing.assert_array_equal(data.labels, np.arange(6))
+    with pytest.raises(DataError, match="no array 'README', but x"):
+        load(path, [RGB], array="README")
+
+
+def test_damaged_labels_beside_images_are_named(tmp_path):
+    images = idx(tmp_path / "t10k-images-idx3-ubyte.gz", gray)
+    labels = idx(tmp_path / "t10k-labels-idx1-ubyte.gz", np.arange(6))
+    labels.write_bytes(gzip.compress(labels.read_bytes())[:-9])
+    with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte\.gz: labels cannot be read"):
+        load(images, [GRAY])

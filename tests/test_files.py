@@ -1,6 +1,7 @@
 """Files: written whole or not at all."""
 
 import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -184,3 +185,9 @@ def test_old_files_whose_constants_are_no_inputs(tmp_path):
     x = uniform(2, 4)
     assert_same(Session(model).run({"x": x}), Session(read).run({"x": x}), 0)
     assert len(read.graph.input) == 1
+
+
+def test_permissions_of_what_was_there_stay(tmp_path):
+    (tmp_path / "mine").touch(0o600)
+    write_bytes(b"", tmp_path / "mine")
+    assert stat.S_IMODE((tmp_path / "mine").stat().st_mode) == 0o600

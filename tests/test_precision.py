@@ -7,6 +7,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxsnn import Runner, convert, load_source
+from onnxsnn.analysis.convertibility import convertibility
 from onnxsnn.parts import graphs_of
 from onnxsnn.precision import other_precisions, to_single_precision
 from tests.loops import recurrent
@@ -15,9 +16,9 @@ from tests.models import Builder, assert_same, dataset, outputs_of, uniform
 KINDS = {"float16": TensorProto.FLOAT16, "float64": TensorProto.DOUBLE}
 
 
-def model_of(kind):
+def model_of(kind, sizes=(6, 6)):
     """A small network whose weights, inputs and outputs are of another type, and its twin."""
-    b = Builder((3, 6, 6))
+    b = Builder((3, *sizes))
     b.conv(4)
     b.relu()
     b.head()
@@ -62,6 +63,14 @@ def test_conversion_says_so_and_the_snn_takes_the_source_s_types(kind, tmp_path)
     assert values.dtype == dtype
     (expected,) = ort.InferenceSession(single.SerializeToString()).run(None, {"x": x})
     assert np.linalg.norm(values - expected) < 0.1 * np.linalg.norm(expected)
+
+
+def test_inspection_needs_no_size_that_only_data_have(tmp_path):
+    other, _ = model_of("float16", ("height", "width"))
+    onnx.save(other, tmp_path / "m.onnx")
+    assert convertibility(tmp_path / "m.onnx").convertible
+    x = uniform(8, 3, 6, 6).astype(np.float16)
+    assert convert(tmp_path / "m.onnx", dataset(x=x), timesteps=4).snn.layers
 
 
 def test_what_float32_cannot_hold_becomes_its_greatest_value():

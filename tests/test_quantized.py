@@ -472,3 +472,17 @@ def test_seven_bits_of_eight_and_casts_to_the_same_type_are_rounding_alone(tmp_p
     snn = convert(source, dataset(x=x), timesteps=64).snn
     assert [layer.neuron for layer in snn.layers] == ["if", "if"]
     assert evaluate(snn, dataset(x=x), ann=source).rows[-1].error < 0.05
+
+
+@pytest.mark.parametrize(("axis", "opset"), [(1, 11), (2, 12), (-1, 11), (1, 13), (-1, 13)])
+def test_softmax_of_an_old_opset_is_of_all_axes_from_one_on(tmp_path, axis, opset):
+    b = Builder((3, 4))
+    levels = b.constant(0.02), b.constant(0, np.uint8)
+    shares = b.constant(1 / 256), b.constant(0, np.uint8)
+    b.op("QuantizeLinear", b.relu(), *levels)
+    own = {"domain": "com.microsoft", "axis": axis, "opset": opset}
+    b.op("QLinearSoftmax", b.last, *levels, *shares, **own)
+    b.op("DequantizeLinear", b.last, *shares)
+    onnx.save(b.unchecked(), tmp_path / "m.onnx")
+    source, x = load_source(tmp_path / "m.onnx"), uniform(5, 3, 4)
+    np.testing.assert_allclose(run(to_model(source.graph()), x), run(source.model, x), atol=0.02)

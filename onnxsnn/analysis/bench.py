@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from onnxsnn.arrays import Array
-from onnxsnn.calibration.synthetic import noise
+from onnxsnn.calibration.synthetic import input_noise
 from onnxsnn.data import Dataset
 from onnxsnn.errors import UsageError
 from onnxsnn.files import write_arrays
@@ -114,9 +114,7 @@ def feeds_of(snn: SpikingModel, batch: int, data: Dataset | None = None) -> dict
     if data is not None:
         feeds, _ = next(data.batches(batch))
     else:
-        graph, names = snn.graph(), {spec.name for spec in snn.inputs}
-        graph.inputs = [tensor for tensor in graph.inputs if tensor.name in names]
-        feeds = next(noise(graph, {}))
+        feeds = next(input_noise(snn))
     return {name: np.resize(values, (batch, *values.shape[1:])) for name, values in feeds.items()}
 
 

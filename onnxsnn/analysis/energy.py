@@ -146,7 +146,7 @@ def energy(
     runner = Runner(counted.snn, taps=list(counted.counters.values()))
     totals = np.zeros((len(counted.counters), steps))  # per node and step
     done = 0
-    for feeds, _ in data.batches(batch_size(snn)):
+    for feeds, _ in data.batches(batch_size(snn, data)):
         for step, outputs in enumerate(runner.steps(feeds, steps)):
             for row, name in enumerate(counted.counters.values()):
                 totals[row, step] += float(outputs[name].sum(dtype=np.float64))

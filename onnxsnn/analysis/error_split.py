@@ -50,11 +50,6 @@ class ErrorSplit:
     unevenness: float
     inherited: float
 
-    @property
-    def own(self) -> float:
-        """What the layer itself adds to what it inherits."""
-        return self.clipping + self.quantization + self.unevenness
-
 
 @dataclass(frozen=True)
 class LayerResponse:

@@ -179,9 +179,9 @@ def evaluate(
     names = compared_outputs(snn)
     totals = _Totals(steps, margin)
     if margin is not None:
-        _warm_up(runner, next(data.batches(batch_size(snn)))[0], steps, margin)
+        _warm_up(runner, next(data.batches(batch_size(snn, data)))[0], steps, margin)
     done = 0
-    for feeds, labels in data.batches(batch_size(snn)):
+    for feeds, labels in data.batches(batch_size(snn, data)):
         expected = session.run(feeds, names) if session is not None else None
         _add(totals, runner, names[0], feeds, labels, expected)
         done += len(next(iter(feeds.values())))

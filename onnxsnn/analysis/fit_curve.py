@@ -70,7 +70,7 @@ def fit_curves(
     steps = snn.steps(timesteps)
     runner, measured = Runner(snn, taps=list(snn.spikes.values())), FitCurves(snn, steps)
     done = 0
-    for feeds, _ in data.batches(batch_size(snn)):
+    for feeds, _ in data.batches(batch_size(snn, data)):
         measured.start(feeds)
         for outputs in runner.steps(feeds, steps):
             measured.add(outputs)

@@ -136,7 +136,6 @@ def analyse(
     Raises:
         UsageError: timesteps below 1.
         DataError: the data or the ANN do not fit the SNN.
-        ModelError: the SNN was corrected by an older onnxsnn.
         UnsupportedError: the SNN takes one sample, and an output has no axis for more.
     """
     steps, snn = snn.steps(timesteps), snn.unrounded()
@@ -144,7 +143,7 @@ def analyse(
     data = data.spread(samples)
     looker = _Looker(snn, ann, data, steps)
     done = 0
-    for feeds, labels in data.batches(batch_size(snn)):
+    for feeds, labels in data.batches(batch_size(snn, data)):
         looker.look(feeds, labels)
         done += len(next(iter(feeds.values())))
         progress(done, len(data))

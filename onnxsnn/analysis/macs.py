@@ -15,7 +15,7 @@ OPEN_SIZE = 64
 def with_sizes(graph: Graph) -> Graph:
     """A copy of a graph for one sample: each size that the inputs leave open is OPEN_SIZE."""
     (looped,) = loop_shapes(graph, 1)
-    return resized(graph, lambda shape: [1, *map(_known_size, shape[1:])], looped)
+    return resized(graph, lambda tensor: [1, *map(_known_size, tensor.shape[1:])], looped)
 
 
 def _known_size(size: int | str | None) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 
 from onnxsnn.arrays import Array
 from onnxsnn.data import Dataset
-from onnxsnn.errors import DataError, ModelError
+from onnxsnn.errors import DataError
 from onnxsnn.graph import part_up_to, to_model
 from onnxsnn.model import SpikingModel
 from onnxsnn.passes.name_batch import batch_names
@@ -31,16 +31,9 @@ class Reference:
 
     Raises:
         DataError: the ANN is not the one that the SNN was converted from.
-        ModelError: the SNN was corrected, and does not say how.
     """
 
     def __init__(self, ann: Source, snn: SpikingModel, data: Dataset | None = None) -> None:
-        silent = any(layer.scale is None for layer in snn.layers)
-        if snn.metadata.get("corrected") and silent:
-            raise ModelError(
-                "the SNN was corrected by an older onnxsnn, which did not note how; "
-                "convert the model again"
-            )
         graph = prepare(ann, Pipeline(None), data).graph
         nodes = {node.name: node for node in rate_norms(graph) if node.name in snn.spikes}
         if set(nodes) != set(snn.spikes):

@@ -31,7 +31,7 @@ from onnxsnn.graph import Graph, Node, Tensor, computed, constant, has_body, ins
 from onnxsnn.model import SpikingModel
 from onnxsnn.operators import Role, fate, varying_tensors
 from onnxsnn.runtime.runner import Runner
-from onnxsnn.signals import weighted_input
+from onnxsnn.signals import before_neurons, weighted_input
 
 __all__ = ["Instrumented", "instrument"]
 
@@ -67,7 +67,7 @@ def instrument(snn: SpikingModel, feeds: Mapping[str, Array]) -> Instrumented:
     graph.toposort()
     sized = _sized(graph, snn, {name: values[:1] for name, values in feeds.items()})
     varying = varying_tensors(graph)
-    events, later = _Events(graph, snn, varying), _before_neurons(graph)
+    events, later = _Events(graph, snn, varying), before_neurons(graph)
     found = Instrumented(snn)
     for node, sizes in zip(list(graph.nodes), sized, strict=True):
         if fate(node, ()).role is Role.NEURON:
@@ -106,16 +106,6 @@ def _sized(graph: Graph, snn: SpikingModel, feeds: Mapping[str, Array]) -> list[
         if found is not None and constant(tensor) is None:
             tensor.shape = list(found.shape)
     return list(copied.nodes)
-
-
-def _before_neurons(graph: Graph) -> set[int]:
-    """id() of every node from which a neuron can be reached in a step."""
-    found: set[int] = set()
-    for node in reversed(graph.nodes):
-        readers = [reader for tensor in node.outputs for reader in tensor.outputs]
-        if any(fate(r, ()).role is Role.NEURON or id(r) in found for r in readers):
-            found.add(id(node))
-    return found
 
 
 def _counter(graph: Graph, node: Node, arriving: Tensor, weights: Array) -> str:

@@ -40,6 +40,7 @@ from onnxsnn.graph import (
     is_float,
     per_channel,
     same_rank,
+    sized_for,
     sole_producer,
     unique_name,
     values_per_sample,
@@ -148,7 +149,8 @@ def correct_network(
     efforts = [effort]
     if not quick and neuron.bits_per_spike < _COARSE and any(map(_alternates, rate_norms(graph))):
         efforts.append(replace(effort, alternate=True))
-    samples = data.spread(_few(graph, timesteps)) if quick else data
+    few = _few(sized_for(graph, data.inputs), timesteps) if quick else len(data)
+    samples = data.spread(few) if quick else data
     tries = []
     for number, effort in enumerate(efforts):
         bench = Bench(graph.copy(), reference, samples, neuron, timesteps, dict(potentials))

@@ -102,7 +102,7 @@ class Bench:
         snn = SpikingModel(stateful(whole, states), states, {}, [])
         fixed, count = snn.batch, len(self.data)
         if fixed is None:
-            size = batch_size(snn)
+            size = batch_size(snn, self.data)
             return [np.arange(i, min(i + size, count)) for i in range(0, count, size)]
         return [np.arange(i, i + fixed) % count for i in range(0, max(count - fixed, 0) + 1, fixed)]
 

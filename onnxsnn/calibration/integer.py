@@ -10,7 +10,7 @@ import onnx
 
 from onnxsnn.analysis.evaluate import squares
 from onnxsnn.arrays import Array
-from onnxsnn.calibration.synthetic import noise
+from onnxsnn.calibration.synthetic import input_noise
 from onnxsnn.data import Dataset
 from onnxsnn.model import SpikingModel
 from onnxsnn.passes.integer import integer, rounded_layers
@@ -85,7 +85,7 @@ def integer_network(
     report = integer(graph, snn.neurons, seen)
     rounded = SpikingModel.build(graph, measured.states, snn.metadata, measured.layers)
     found = _outputs(rounded, names, samples, lambda done: progress(len(samples) + done, total))
-    analog = _ann_outputs(ann, names, samples, batch_size(snn))
+    analog = _ann_outputs(ann, names, samples, batch_size(snn, samples))
     cost = _cost(expected, found, analog, len(samples), data is None)
     metadata = {**snn.metadata, "integer": asdict(cost)}
     rounded = SpikingModel.build(graph, measured.states, metadata, measured.layers)
@@ -107,13 +107,11 @@ def _in_thresholds(snn: SpikingModel) -> tuple[SpikingModel, Report]:
 
 
 def _noise(snn: SpikingModel) -> Dataset:
-    graph, names = snn.graph(), {spec.name for spec in snn.inputs}
-    graph.inputs = [tensor for tensor in graph.inputs if tensor.name in names]
-    batches = noise(graph, {})
+    batches = input_noise(snn)
     first = [next(batches)]
     while len(next(iter(first[0].values()))) * len(first) < _NOISE:
         first.append(next(batches))
-    return Dataset({name: np.concatenate([b[name] for b in first]) for name in names})
+    return Dataset({name: np.concatenate([b[name] for b in first]) for name in first[0]})
 
 
 def _observe(
@@ -126,7 +124,7 @@ def _observe(
     ranges: dict[str, Array] = {}
     pieces: list[dict[str, Array]] = []
     done = 0
-    for feeds, _ in data.batches(batch_size(snn)):
+    for feeds, _ in data.batches(batch_size(snn, data)):
         for outputs in runner.steps(feeds, snn.timesteps):
             for name in taps:
                 values = outputs[name].max(axis=0).reshape(-1)
@@ -163,7 +161,7 @@ def _outputs(
 ) -> dict[str, Array]:
     """An SNN's outputs of these names, after its last step."""
     runner, pieces, done = Runner(snn), [], 0
-    for feeds, _ in data.batches(batch_size(snn)):
+    for feeds, _ in data.batches(batch_size(snn, data)):
         outputs = runner.run(feeds).outputs
         pieces.append({name: outputs[name] for name in names})
         done += len(next(iter(feeds.values())))

@@ -24,10 +24,11 @@ from onnxsnn.graph import (
     is_static_shape,
     values_per_sample,
 )
+from onnxsnn.model import SpikingModel
 from onnxsnn.passes.fold_normalization import Moments
 from onnxsnn.ratenorm import is_rate_norm, rate_norms
 
-__all__ = ["cut_at_normalized", "noise", "noise_samples"]
+__all__ = ["cut_at_normalized", "input_noise", "noise", "noise_samples"]
 
 _BATCH = 16
 _SAMPLES = 256  # a multiple of the batch, at most,
@@ -70,6 +71,17 @@ def noise(graph: Graph, moments: Mapping[str, Moments]) -> Iterator[dict[str, Ar
             )
     for _ in range(noise_samples(graph) // _BATCH):
         yield {t.name: _sample(generator, t, moments.get(t.name)) for t in graph.inputs}
+
+
+def input_noise(snn: SpikingModel) -> Iterator[dict[str, Array]]:
+    """Batches of noise for an SNN's inputs, without its states.
+
+    Raises:
+        UnsupportedError: as `noise`.
+    """
+    graph, names = snn.graph(), {spec.name for spec in snn.inputs}
+    graph.inputs = [tensor for tensor in graph.inputs if tensor.name in names]
+    return noise(graph, {})
 
 
 def _sample(generator: np.random.Generator, tensor: Tensor, moments: Moments | None) -> Array:

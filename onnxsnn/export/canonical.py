@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import onnx_graphsurgeon as gs
 
 from onnxsnn.arrays import Array
 from onnxsnn.errors import UnsupportedError
@@ -94,10 +95,14 @@ def as_in_onnx(node: Node, context: Context) -> Form:
 
 
 def _settings(node: Node) -> dict[str, Any]:
-    return {
-        name: value.tolist() if hasattr(value, "tolist") else value
+    arrays = {
+        name: value.values if isinstance(value, gs.Constant) else value
         for name, value in node.attrs.items()
         if not hasattr(value, "nodes")
+    }
+    return {
+        name: value.tolist() if hasattr(value, "tolist") else value
+        for name, value in arrays.items()
     }
 
 

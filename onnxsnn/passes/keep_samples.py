@@ -53,7 +53,7 @@ def keep_samples(graph: Graph) -> Graph | None:
         if tensor.name in lacking and tensor.shape[:1] == [1] and not _merge(kept, tensor):
             return None
     try:
-        return resized(kept, lambda sizes: sizes)
+        return resized(kept, lambda tensor: tensor.shape)
     except ModelError:  # a node does not take one axis more
         return None
 

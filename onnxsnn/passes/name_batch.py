@@ -31,7 +31,9 @@ def name_batch(graph: Graph) -> None:
     if len(names) != 1:
         return
     (name,) = names
-    sized = resized(graph, lambda shape: [_of_many(shape[0], name), *shape[1:]], _looped(graph))
+    sized = resized(
+        graph, lambda tensor: [_of_many(tensor.shape[0], name), *tensor.shape[1:]], _looped(graph)
+    )
     sizes = {key: tensor.shape for key, tensor in sized.tensors().items()}
     for tensor in graph.tensors().values():
         found = sizes.get(tensor.name)

@@ -79,13 +79,19 @@ def _choose(
     timesteps: int,
     per_layer: bool,
 ) -> Array:
-    """Thresholds [C], positive; 1 for a layer that was never active."""
+    """Thresholds [C], positive; 1 for a layer that was never active.
+
+    A channel that is hardly ever more than nothing has the layer's.
+    """
     layer = observed.merged()
     whole = choose(layer, neuron, timesteps)[0] if layer.active.any() else 1.0
     if per_layer:
         return np.full(observed.channels, whole)
     values = choose(observed, neuron, timesteps)
-    return np.where(observed.active & (values > 0), values, whole)
+    return np.where(observed.active & (values > _NOTHING), values, whole)
+
+
+_NOTHING = 2.0**-64  # of thresholds near to what float32 holds, spikes come by rounding
 
 
 def _limited(values: Array, trained: Array | None, node: Node) -> Array:

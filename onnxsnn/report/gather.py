@@ -137,7 +137,6 @@ def gather(
     Raises:
         UsageError: timesteps below 1.
         DataError: the data or the ANN do not fit the SNN, or no error relates to its outputs.
-        ModelError: the SNN was corrected by an older onnxsnn.
     """
     steps = snn.steps(timesteps)
     evaluation = evaluate(snn, data, ann=ann, timesteps=steps, progress=progress("evaluating"))
@@ -192,7 +191,7 @@ def _candidates(snn: SpikingModel, ann: Source, data: Dataset, steps: int) -> It
     """Samples whose class changed, or is not the ANN's, and whose outputs can be drawn."""
     name, session, runner = compared_outputs(snn)[0], SampleSession(ann.model), Runner(snn)
     start = 0
-    for feeds, labels in data.batches(batch_size(snn)):
+    for feeds, labels in data.batches(batch_size(snn, data)):
         wanted = classes(session.run(feeds, [name])[name])
         if wanted is None:
             return

@@ -51,9 +51,9 @@ class Backend(Protocol):
 class Stepping:
     """What graphs that are run a step at a time share."""
 
-    def tile(self, samples: int, timesteps: int) -> Tile:  # noqa: ARG002
+    def tile(self, feeds: Mapping[str, Array], timesteps: int) -> Tile:  # noqa: ARG002
         """All samples, and a step at a time."""
-        return samples, 1
+        return len(next(iter(feeds.values()))), 1
 
     def step(self, inputs: Any, state: Any) -> tuple[dict[str, Array], Any]:
         """Outputs of one timestep by name, and the state after it."""

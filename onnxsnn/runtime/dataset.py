@@ -39,9 +39,9 @@ class DatasetRun:
     rates: dict[str, float]
 
 
-def batch_size(snn: SpikingModel) -> int:
+def batch_size(snn: SpikingModel, data: Dataset) -> int:
     """How many samples to run at once: BATCH, or fewer where their states would be large."""
-    return max(1, min(BATCH, _STATE_VALUES // max(snn.state_size, 1)))
+    return max(1, min(BATCH, _STATE_VALUES // max(snn.state_size(data.inputs), 1)))
 
 
 def run_dataset(
@@ -63,7 +63,7 @@ def run_dataset(
     pieces: list[dict[str, Array]] = []
     spikes: dict[str, float] = {}
     done = 0
-    for feeds, _ in data.batches(batch_size(runner.model)):
+    for feeds, _ in data.batches(batch_size(runner.model, data)):
         result = runner.run(feeds, steps, every_step=every_step)
         pieces.append(_stacked(result.every_step) if every_step else result.outputs)
         for layer, counts in result.spikes.items():

@@ -113,7 +113,7 @@ def calibrate_margin(
     steps = runner.model.steps(timesteps)
     names = compared_outputs(runner.model)
     failing: list[float] = []
-    for feeds, _ in data.batches(batch_size(runner.model)):
+    for feeds, _ in data.batches(batch_size(runner.model, data)):
         certainty = _Certainty(_samples(feeds), runner.model.delay)
         history = [{name: o[name] for name in names} for o in runner.steps(feeds, steps)]
         failing.extend(_failing(history, certainty, error))

@@ -13,7 +13,7 @@ from onnx.reference.op_run import OpRun
 from onnxsnn.arrays import Array
 from onnxsnn.errors import ModelError
 from onnxsnn.passes.spike import State
-from onnxsnn.runtime.backend import Stepping, Tile
+from onnxsnn.runtime.backend import Stepping
 from onnxsnn.session import run_failure
 
 __all__ = ["NumpyBackend"]
@@ -49,10 +49,6 @@ class NumpyBackend(Stepping):
     def initial_state(self) -> _Values:
         """No values: the graph's default initializers are the state before the first step."""
         return {}
-
-    def tile(self, feeds: Mapping[str, Array], timesteps: int) -> Tile:  # type: ignore[override]
-        """All samples, and a step at a time."""
-        return super().tile(len(next(iter(feeds.values()))), timesteps)
 
     def shape(self, state: _Values, name: str) -> tuple[int, ...]:
         """The shape of one state after a step."""

@@ -48,9 +48,7 @@ class OnnxRuntimeBackend:
 
     def tile(self, feeds: Mapping[str, Array], timesteps: int) -> Tile:
         """The tile for a run of these inputs; asked before they are prepared."""
-        samples = len(next(iter(feeds.values())))
-        graph = self._chosen(feeds)
-        return graph.tile(samples, timesteps)
+        return self._chosen(feeds).tile(feeds, timesteps)
 
     def _chosen(self, feeds: Mapping[str, Array]) -> StepGraph | TimeBatchedGraph:
         """The graph that runs."""

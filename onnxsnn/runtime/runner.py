@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnxsnn.arrays import Array
+from onnxsnn.arrays import Array, holds
 from onnxsnn.errors import OVERFLOW, DataError, UsageError
 from onnxsnn.functions import INTEGER
 from onnxsnn.inputs import InputSpec
@@ -358,6 +358,8 @@ def _fitting(values: Array, spec: InputSpec) -> Array:
         )
     if not np.can_cast(values.dtype, spec.dtype, "same_kind"):
         raise DataError(f"input {spec.name!r} takes {spec.dtype}, and {values.dtype} came")
+    if not spec.takes_floats and not holds(spec.dtype, values):
+        raise DataError(f"input {spec.name!r} takes {spec.dtype}, and larger numbers came")
     return values.astype(spec.dtype, copy=False)
 
 

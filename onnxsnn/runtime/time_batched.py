@@ -17,7 +17,7 @@ from onnx import numpy_helper
 
 from onnxsnn.arrays import Array
 from onnxsnn.errors import OnnxSnnError
-from onnxsnn.graph import Graph, drop_unused, from_model, to_model
+from onnxsnn.graph import Graph, drop_unused, from_model, sized_for, to_model
 from onnxsnn.model import step_graph
 from onnxsnn.passes.dense_convolutions import dense_convolutions
 from onnxsnn.passes.spike import State
@@ -79,13 +79,14 @@ class TimeBatchedGraph:
         self._chunks: dict[tuple[bool, bool], _Chunk] = {}
         self._statics: list[ort.InferenceSession] = []
         self._axes: dict[str, int | None] = {}
+        self._bytes: dict[tuple[tuple[str, tuple[int, ...]], ...], int] = {}
         starts = {state.input for state in states}
         self._defaults = [tensor for tensor in model.graph.initializer if tensor.name in starts]
         self._plain = step_graph(model, self._states)
         dense_convolutions(self._plain)
         unit_neurons(self._plain)
         self._graph, self._few = self._plain, 0
-        self._each = live_bytes(self._plain, {state.output for state in self._states})
+        self._held = 0
         self._chunks[True, False] = self._loaded(self._load_statics())
 
     def use_winograd(self) -> None:
@@ -102,7 +103,8 @@ class TimeBatchedGraph:
         unit_neurons(plain)
         self._defaults = [numpy_helper.from_array(array, name) for name, array in defaults.items()]
         self._graph, self._few = plain.copy(), _FEW
-        self._each = max(self._each, winograd(self._graph).held)
+        self._held = winograd(self._graph).held
+        self._bytes.clear()
         self._statics.clear()
         self._chunks.clear()
         self._load_statics()
@@ -153,9 +155,19 @@ class TimeBatchedGraph:
         """Of an input as it is prepared, or of a state; None where it has none."""
         return self._axes.get(name, 0)
 
-    def tile(self, samples: int, timesteps: int) -> Tile:
+    def tile(self, feeds: Mapping[str, Array], timesteps: int) -> Tile:
         """What one run takes within the memory budget."""
-        return best_tile(samples, timesteps, self._each, self._memory)
+        samples = len(next(iter(feeds.values())))
+        return best_tile(samples, timesteps, self._each(feeds), self._memory)
+
+    def _each(self, feeds: Mapping[str, Array]) -> int:
+        """Bytes that one of these samples holds in one step."""
+        sizes = tuple((name, values.shape[1:]) for name, values in feeds.items())
+        if sizes not in self._bytes:
+            sized = sized_for(self._plain, feeds)
+            live = live_bytes(sized, {state.output for state in self._states})
+            self._bytes[sizes] = max(live, self._held)
+        return self._bytes[sizes]
 
     def prepare(self, feeds: Mapping[str, Array]) -> Values:
         """The inputs, and what is computed before the first neuron."""

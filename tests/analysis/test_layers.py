@@ -9,7 +9,7 @@ import pytest
 from onnxsnn import Dataset, Runner, SpikingModel, convert, evaluate, load_source
 from onnxsnn.analysis.exact_layer import with_exact_layer
 from onnxsnn.analysis.layers import analyse
-from onnxsnn.errors import DataError, ModelError, UnsupportedError, UsageError
+from onnxsnn.errors import DataError, UnsupportedError, UsageError
 from onnxsnn.neurons import RECTIFYING_NEURONS
 from onnxsnn.passes.set_thresholds import set_thresholds
 from onnxsnn.ratenorm import rate_norms, set_threshold
@@ -265,7 +265,3 @@ def test_mistakes_are_named(source, tmp_path):
         analyse(snn, dataset(x=X), source, 0)
     with pytest.raises(DataError, match="other layers"):
         analyse(snn, dataset(x=X), one_layer(tmp_path))
-    old = SpikingModel(snn.model, snn.states, snn.metadata | {"corrected": True}, snn.layers)
-    old.layers[0] = type(old.layers[0])(**old.layers[0].summary())
-    with pytest.raises(ModelError, match="convert the model again"):
-        analyse(old, dataset(x=X), source)

@@ -391,7 +391,7 @@ def test_samples_in_order_of_class_are_all_learnt_from(source, monkeypatch):
 
 
 def test_samples_left_out_for_want_of_room_are_said(source, monkeypatch):
-    monkeypatch.setattr(cut, "batch_size", lambda _snn: 4)
+    monkeypatch.setattr(cut, "batch_size", lambda _snn, _data: 4)
     monkeypatch.setattr(cut, "_RECORDED", 2**16)
     done = actions(source, data=dataset(x=X))
     assert 0 < done["samples left out, for want of room"] < len(X)

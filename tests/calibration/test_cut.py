@@ -132,7 +132,7 @@ def test_records_take_no_more_room_than_there_is(monkeypatch, room, recorded):
 
 def in_batches(monkeypatch, x, size):
     """A bench of two layers that runs so many samples at once."""
-    monkeypatch.setattr(cut, "batch_size", lambda _snn: size)
+    monkeypatch.setattr(cut, "batch_size", lambda _snn, _data: size)
     return bench_of(two_layers(), x)
 
 

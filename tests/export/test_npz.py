@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import numpy_helper
 
 from onnxsnn import IntegrateAndFire, Runner, convert
 from onnxsnn.errors import UnsupportedError
@@ -283,3 +284,19 @@ def test_operators_without_words_are_refused_unless_allowed(tmp_path):
     network = json.loads(np.load(tmp_path / "m.npz")["network.json"])
     (softmax,) = (o for o in network["operations"] if o["operator"] == "Softmax")
     assert softmax["settings"] == {"axis": 1}
+
+
+def test_tensors_among_the_settings_are_written_as_lists(tmp_path):
+    b = Builder((4,))
+    b.gemm(5, inputs=4)
+    b.relu()
+    scores = b.gemm(3)
+    size = b.op("Shape", "x", start=0, end=1)
+    shape = b.op("Concat", size, b.constant([3], np.int64), axis=0)
+    half = numpy_helper.from_array(np.array([0.5], np.float32))
+    b.op("Add", scores, b.op("ConstantOfShape", shape, value=half))
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=uniform(4, 4))).snn
+    export_npz(snn, tmp_path / "m.npz", allow_loss=True)
+    network = json.loads(np.load(tmp_path / "m.npz")["network.json"])
+    (filled,) = (o for o in network["operations"] if o["operator"] == "ConstantOfShape")
+    assert filled["settings"] == {"value": [0.5]}

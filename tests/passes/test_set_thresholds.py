@@ -70,3 +70,9 @@ def test_product_behind_the_rate_has_the_same_threshold():
     norm, product = graph.nodes
     assert product.inputs[1] is norm.inputs[1]
     assert not report.preserves_values
+
+
+def test_channel_of_next_to_nothing_has_its_layer_s():
+    x = X * np.array([1e-30, 1, 1], np.float32)
+    values, _, _ = thresholds(relu(), x)
+    np.testing.assert_allclose(values, [4.0, 4.0, 4.0])

@@ -31,14 +31,19 @@ def test_batches_are_joined_in_order(snn):
     assert seen == [(BATCH, len(X)), (2 * BATCH, len(X)), (len(X), len(X))]
 
 
-def test_fewer_samples_run_at_once_where_states_are_large(tmp_path, snn):
-    assert snn.state_size == 384 + 384 + 384 + 96 + 128 + 10 + 10 + 1  # potentials, sums, step
-    assert batch_size(snn) == BATCH
-    b = Builder((64, 256, 256))
+def test_states_are_counted_by_their_values(snn):
+    states = 384 + 384 + 384 + 96 + 128 + 10 + 10 + 1  # potentials, sums, step
+    assert snn.state_size({"x": X}) == states
+    assert batch_size(snn, dataset(x=X)) == BATCH
+
+
+@pytest.mark.parametrize("sizes", [(256, 256), ("height", "width")])
+def test_fewer_samples_run_at_once_where_states_are_large(tmp_path, sizes):
+    b = Builder((64, *sizes))
     b.relu()
     b.op("GlobalAveragePool")
-    large = convert(b.save(tmp_path / "m.onnx"), dataset(x=uniform(1, 64, 256, 256))).snn
-    assert batch_size(large) == 7
+    large = dataset(x=uniform(1, 64, 256, 256))
+    assert batch_size(convert(b.save(tmp_path / "m.onnx"), large).snn, large) == 7
 
 
 def test_every_step_is_stacked_before_the_samples(snn):

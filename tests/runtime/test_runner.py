@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from onnxsnn import BurstIntegrateAndFire, Runner, convert, load_source
 from onnxsnn.errors import DataError, ModelError, UsageError
@@ -237,6 +238,20 @@ def test_doubles_are_taken_as_floats(snn):
 def test_inputs_that_do_not_fit_are_refused(snn, inputs, message):
     with pytest.raises(DataError, match=message):
         Runner(snn).run(inputs, 2)
+
+
+def test_whole_numbers_that_an_input_cannot_hold_are_refused(tmp_path):
+    b = Builder((4,))
+    b.inputs = [helper.make_tensor_value_info("x", TensorProto.INT32, ["N", 4])]
+    b.op("Cast", "x", to=TensorProto.FLOAT)
+    b.relu()
+    b.gemm(3, inputs=4)
+    x = np.arange(8).reshape(2, 4)
+    data = dataset(x=x.astype(np.int32))
+    snn = convert(b.save(tmp_path / "m.onnx"), data, timesteps=2).snn
+    Runner(snn).run(x)
+    with pytest.raises(DataError, match="takes int32, and larger numbers came"):
+        Runner(snn).run(x + 2**32)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

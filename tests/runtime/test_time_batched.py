@@ -400,3 +400,15 @@ def test_samples_mixed_before_the_first_neuron_are_found(tmp_path):
     assert len(runner.warnings) == 1
     expected = {name: values[-1] for name, values in stepped(snn, {"x": x}, T).items()}
     assert_same(expected, outputs, 1e-5)
+
+
+@pytest.mark.parametrize("sizes", [(64, 64), ("height", "width")])
+def test_memory_is_kept_to_where_sizes_are_open_too(tmp_path, sizes):
+    b = Builder((3, *sizes))
+    b.conv(16)
+    b.relu()
+    b.op("GlobalAveragePool")
+    x = uniform(8, 3, 64, 64)
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x), timesteps=4).snn
+    samples, steps = Runner(snn, memory=2**22)._tile({"x": x}, 16)
+    assert samples * steps * 16 * 64 * 64 * 4 <= 2**22
