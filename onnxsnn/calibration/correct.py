@@ -7,10 +7,11 @@ the currents: sequential calibration (compare Li et al., ICML 2021, section 4). 
 it stays plain: weights, thresholds, initial potentials, and factors and biases that enter the
 weights.
 
-Whether initial potentials alternate between neighbours depends on the data, so that both ways are
-gone, and the one of least error of the outputs is kept.
+Initial potentials alternate between neighbours that are alike. Whether the outputs come nearer by
+that depends on what reads them too, so that both ways are gone, and the one of least error is kept.
 
-A quick correction does the same on few samples, with few values of each channel.
+A quick correction does the same on few samples, with few values of each channel, and lets them
+alternate without trying.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import onnx_graphsurgeon as gs
 from onnxsnn.arrays import Array, Floats
 from onnxsnn.calibration.clipping import Clipping
 from onnxsnn.calibration.cut import Bench, mean_currents
-from onnxsnn.calibration.dither import alternates, alternation
+from onnxsnn.calibration.dither import alternates, alternation, are_alike
 from onnxsnn.calibration.fitting import Fit, fit_neurons
 from onnxsnn.calibration.observe import Statistics
 from onnxsnn.calibration.patches import fan_in
@@ -67,7 +68,7 @@ class _Effort:
         equations: and where more inputs than these meet there.
         thresholds: whether thresholds may change.
         anytime: whether what is emitted in the first steps counts too.
-        alternate: whether potentials alternate between neighbours.
+        alternate: whether potentials alternate between neighbours that are alike.
     """
 
     reaches: Sequence[float]
@@ -122,8 +123,8 @@ def correct_network(
     """Fit the weights of every layer to its spikes, and its neurons to their currents, in order.
 
     It costs about three runs of T steps over the data, as layers that are fitted are recorded, and
-    with binary or signed neurons that lie in maps as much again, to try potentials that alternate.
-    A quick correction does not try that, and takes few samples.
+    with binary or signed neurons that lie in maps as much again, to do without potentials that
+    alternate too. A quick correction does not, and takes few samples.
 
     Args:
         graph: Rate Norm Layers with their thresholds; it stays as it is.
@@ -147,8 +148,8 @@ def correct_network(
     """
     effort = replace(_QUICK if quick else _WHOLE, thresholds=thresholds, anytime=anytime)
     efforts = [effort]
-    if not quick and neuron.bits_per_spike < _COARSE and any(map(_alternates, rate_norms(graph))):
-        efforts.append(replace(effort, alternate=True))
+    if neuron.bits_per_spike < _COARSE and any(map(_alternates, rate_norms(graph))):
+        efforts = [*([] if quick else efforts), replace(effort, alternate=True)]
     few = _few(sized_for(graph, data.inputs), timesteps) if quick else len(data)
     samples = data.spread(few) if quick else data
     tries = []
@@ -318,19 +319,24 @@ def _start(node: Node, potential: Array | float) -> Fit:
 
 def _apply(bench: Bench, node: Node, fit: Fit, effort: _Effort) -> Array:
     """Give a layer its fit; the initial potentials, as fractions, are given back."""
+    alternate = effort.alternate and _alternates(node) and are_alike(_activations(bench, node))
     shape = node.inputs[1].values.shape
     set_threshold(bench.graph, node, fit.threshold.reshape(shape), fit.scale.reshape(shape))
     if np.any(fit.bias):
         _add_bias(bench, node, fit.bias.reshape(shape).astype(np.float32))
     fractions: Array = (fit.potential / fit.threshold).reshape(shape).astype(np.float32)
-    if effort.alternate and _alternates(node):
-        return fractions + alternation(node.outputs[0].shape)
-    return fractions
+    return fractions + alternation(node.outputs[0].shape) if alternate else fractions
 
 
 def _alternates(node: Node) -> bool:
     """Whether the potentials of a layer can alternate."""
     return node.op == RECTIFYING and alternates(node.outputs[0].shape)
+
+
+def _activations(bench: Bench, node: Node) -> Array:
+    """The ANN's in a layer, of some samples."""
+    _, (analog,) = next(bench.observe([node.inputs[0].name]))
+    return np.maximum(analog, 0)
 
 
 def _add_bias(bench: Bench, node: Node, bias: Array) -> None:

@@ -5,7 +5,8 @@ rounded the same way, fire in the same steps, and the windows of the next layer 
 Where one starts a little higher and the next a little lower, the errors differ and average out.
 
 That costs each of them a little, and helps where neighbours are alike: in large maps of pictures,
-not in small ones or of noise.
+not in small ones or of noise. How alike they are is the autocorrelation of the ANN's activations
+from a position to the next, along each axis of a map.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import numpy as np
 
 from onnxsnn.arrays import Array
 
-__all__ = ["alternates", "alternation"]
+__all__ = ["alternates", "alternation", "are_alike"]
 
 _AMOUNT = 0.12  # thresholds, up and down; of VGG-16 and PreActResNet-18, at T of 2 to 8
 _SMALLEST = 8  # positions along every axis
+_ALIKE = 0.15  # autocorrelation: more in maps of pictures, less in those of noise
 
 
 def alternates(shape: Sequence[int | str | None] | None) -> bool:
@@ -30,6 +32,15 @@ def alternates(shape: Sequence[int | str | None] | None) -> bool:
         and len(maps) > 0
         and all(isinstance(size, int) and size >= _SMALLEST for size in maps)
     )
+
+
+def are_alike(values: Array) -> bool:
+    """Whether neighbours along every axis of maps are alike, [N, C, ...]."""
+    maps = tuple(range(2, values.ndim))
+    centred = values - values.mean(axis=(0, *maps), keepdims=True, dtype=np.float64)
+    variance = np.square(centred).mean()
+    apart = [np.square(np.diff(centred, axis=axis)).mean() for axis in maps]
+    return all(1 - distance / (2 * variance) > _ALIKE for distance in apart) if variance else False
 
 
 def alternation(shape: Sequence[int | str | None]) -> Array:

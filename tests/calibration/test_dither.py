@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from onnxsnn import Runner, SpikingModel, convert, load_source
-from onnxsnn.calibration import correct
-from onnxsnn.calibration.dither import alternates, alternation
+from onnxsnn.calibration import correct as correction
+from onnxsnn.calibration.dither import alternates, alternation, are_alike
 from onnxsnn.neurons import IntegrateAndFire, MultiThreshold, SignedIntegrateAndFire
 from onnxsnn.session import Session
 from tests.models import Builder, dataset, uniform
@@ -40,10 +40,20 @@ def test_large_maps_of_known_sizes_alternate(shape, expected):
     assert alternates(shape) == expected
 
 
-def smooth(seed):
-    """Images whose neighbouring pixels are alike, [N, 1, 16, 16]."""
-    x = uniform(200, 1, 16, 16, seed=seed).cumsum(2).cumsum(3)
+def smooth(seed, channels=1):
+    """Images whose neighbouring pixels are alike, [N, C, 16, 16]."""
+    x = uniform(200, channels, 16, 16, seed=seed).cumsum(2).cumsum(3)
     return ((x - x.mean()) / x.std()).astype(np.float32)
+
+
+def test_neighbours_are_alike_in_pictures_along_every_axis():
+    noise = uniform(200, 2, 16, 16)
+    assert are_alike(smooth(0, 2))
+    assert are_alike(noise.cumsum(2)[:, :, :, 0])
+    assert not are_alike(noise)
+    assert not are_alike(noise.cumsum(2))
+    assert not are_alike(noise.cumsum(3))
+    assert not are_alike(np.ones_like(noise))
 
 
 def pooled(path):
@@ -69,42 +79,40 @@ def by_position(snn):
     return sum(s.role == "potential" and s.default[0, 0].size > 1 for s in snn.states)
 
 
+@pytest.mark.parametrize("way", [{"correct": True, "timesteps": 2}, {"timesteps": 4}])
 @pytest.mark.parametrize("neuron", [IntegrateAndFire(), SignedIntegrateAndFire()])
-def test_images_that_were_not_seen_come_nearer_to_the_ann(tmp_path, monkeypatch, neuron):
+def test_images_that_were_not_seen_come_nearer_to_the_ann(tmp_path, monkeypatch, neuron, way):
     source = pooled(tmp_path / "m.onnx")
-    options = {"neuron": neuron, "timesteps": 2, "correct": True}
+    options = {"neuron": neuron, **way}
     snn = convert(source, dataset(x=smooth(0)), **options).snn
-    monkeypatch.setattr(correct, "alternates", lambda _: False)
+    monkeypatch.setattr(correction, "alternates", lambda _: False)
     without = convert(source, dataset(x=smooth(0)), **options).snn
     assert (by_position(snn), by_position(without)) == (1, 0)
     assert error(source, snn, smooth(1)) < 0.9 * error(source, without, smooth(1))
 
 
 def test_they_are_not_kept_where_the_outputs_lose_by_them(tmp_path, monkeypatch):
-    """On a map whose neighbours have nothing in common, and whose values are read one by one."""
+    """On a map whose values are read one by one."""
     b = Builder((8, 16, 16))
     b.relu()
-    source, x = load_source(b.save(tmp_path / "m.onnx")), uniform(64, 8, 16, 16)
+    source, x = load_source(b.save(tmp_path / "m.onnx")), smooth(0, 8)
     tries = []
-    measured = correct._output_error
+    measured = correction._output_error
     monkeypatch.setattr(
-        correct, "_output_error", lambda bench: tries.append(measured(bench)) or tries[-1]
+        correction, "_output_error", lambda bench: tries.append(measured(bench)) or tries[-1]
     )
     snn = convert(source, dataset(x=x), timesteps=2, correct=True).snn
     assert tries[0] < tries[1]
     assert by_position(snn) == 0
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"correct": True, "neuron": MultiThreshold(levels=4)},
-        {"correct": None, "neuron": IntegrateAndFire()},
-    ],
-)
-def test_other_neurons_and_a_quick_correction_go_without(tmp_path, options):
-    snn = convert(pooled(tmp_path / "m.onnx"), dataset(x=smooth(0)), timesteps=2, **options).snn
-    assert by_position(snn) == 0
+@pytest.mark.parametrize("correct", [None, True])
+def test_neurons_of_many_sizes_and_maps_of_noise_go_without(tmp_path, correct):
+    source = pooled(tmp_path / "m.onnx")
+    fine = {"timesteps": 2, "correct": correct, "neuron": MultiThreshold(levels=4)}
+    assert by_position(convert(source, dataset(x=smooth(0)), **fine).snn) == 0
+    noise = dataset(x=uniform(200, 1, 16, 16))
+    assert by_position(convert(source, noise, timesteps=2, correct=correct).snn) == 0
 
 
 def test_a_file_keeps_them(tmp_path):
