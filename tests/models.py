@@ -25,8 +25,8 @@ OLD_RUNTIME = tuple(map(int, ort.__version__.split(".")[:2])) < (1, 24)
 def kernels_of_today() -> Iterator[None]:
     """Skips the test where ONNX Runtime is too old to run the model that it is about.
 
-    The last version for Python 3.10 has no ConvInteger of signed weights and no LayerNormalization
-    of one value, and its FusedConv fails on sums.
+    The last version for Python 3.10 has no ConvInteger of signed weights, no LayerNormalization of
+    one value and no Max of bytes, and its FusedConv fails on sums.
     """
     try:
         yield
