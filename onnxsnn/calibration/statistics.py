@@ -85,7 +85,7 @@ class ChannelStatistics:
         """Count values, [C, any number].
 
         Raises:
-            DataError: a value is not finite, or so large that sums of them would not be.
+            DataError: a value is not finite, or counts and is so large that sums would not be.
         """
         over_channels(lambda rows: self._update(rows, values[rows]), *values.shape)
         self.total += values.shape[1]
@@ -94,9 +94,9 @@ class ChannelStatistics:
         """Count the values of some channels."""
         highest = values.max(axis=1, initial=0.0)
         lowest = values.min(axis=1, initial=0.0)
-        if not (highest < _HUGE).all() or not (lowest > -_HUGE).all():
-            raise DataError(OVERFLOW)
         highest = np.maximum(highest, -lowest) if self.signed else highest
+        if not (highest < _HUGE).all() or not np.isfinite(lowest).all():
+            raise DataError(OVERFLOW)
         self.maximum[rows] = np.maximum(self.maximum[rows], highest)
         self.sum[rows] += values.sum(axis=1, dtype=np.float64)
         self.sum_of_squares[rows] += np.einsum("cn,cn->c", values, values, dtype=np.float64)

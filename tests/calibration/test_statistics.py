@@ -59,7 +59,7 @@ def test_values_of_any_size_are_counted_beside_others(value):
     assert statistics.width[0] * BINS > value
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e37, -1e37])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e37])
 def test_values_that_overflow_or_would_when_summed_are_refused(value):
     with pytest.raises(DataError, match="overflow or are NaN"):
         observed([[1.0, value]])
