@@ -325,7 +325,9 @@ def _apply(bench: Bench, node: Node, fit: Fit, effort: _Effort) -> Array:
     if np.any(fit.bias):
         _add_bias(bench, node, fit.bias.reshape(shape).astype(np.float32))
     fractions: Array = (fit.potential / fit.threshold).reshape(shape).astype(np.float32)
-    return fractions + alternation(node.outputs[0].shape) if alternate else fractions
+    if alternate:
+        return fractions + alternation(node.outputs[0].shape, bench.timesteps)
+    return fractions
 
 
 def _alternates(node: Node) -> bool:

@@ -19,7 +19,8 @@ from onnxsnn.arrays import Array
 
 __all__ = ["alternates", "alternation", "are_alike"]
 
-_AMOUNT = 0.12  # thresholds, up and down; of VGG-16 and PreActResNet-18, at T of 2 to 8
+_AMOUNT = 0.12  # thresholds, up and down; of VGG-16 and PreActResNet-18, in steps from
+_STEPS = 4  # these on, and twice that in half of them; measured at T of 1 to 8
 _SMALLEST = 8  # positions along every axis
 _ALIKE = 0.15  # autocorrelation: more in maps of pictures, less in those of noise
 
@@ -43,16 +44,21 @@ def are_alike(values: Array) -> bool:
     return all(1 - distance / (2 * variance) > _ALIKE for distance in apart) if variance else False
 
 
-def alternation(shape: Sequence[int | str | None]) -> Array:
+def alternation(shape: Sequence[int | str | None], timesteps: int) -> Array:
     """A checkerboard over positions, of opposite sign in the next channel, around 0.
+
+    Two neurons that are the same round best half a threshold apart. In more steps, less is rounded,
+    and neighbours differ by more of that.
 
     Args:
         shape: of the layer, [N, C, ...], that `alternates`.
+        timesteps: the number of steps that will be run.
 
     Returns:
         fractions of the threshold, [1, C, ...] in float32.
     """
     sizes = [size for size in shape[1:] if isinstance(size, int)]
     signs = np.indices([1, *sizes]).sum(axis=0) % 2 * 2 - 1
-    amounts: Array = np.float32(_AMOUNT) * signs.astype(np.float32)
+    amount = _AMOUNT * np.clip(_STEPS / timesteps, 1, 2)
+    amounts: Array = np.float32(amount) * signs.astype(np.float32)
     return amounts

@@ -11,8 +11,12 @@ from onnxsnn.session import Session
 from tests.models import Builder, dataset, uniform
 
 
-def test_neighbours_along_every_axis_differ_and_the_mean_is_zero():
-    amounts = alternation(["N", 2, 8, 10])
+@pytest.mark.parametrize(
+    ("timesteps", "amount"), [(1, 0.24), (2, 0.24), (3, 0.16), (4, 0.12), (64, 0.12)]
+)
+def test_neighbours_along_every_axis_differ_and_the_mean_is_zero(timesteps, amount):
+    amounts = alternation(["N", 2, 8, 10], timesteps)
+    assert np.abs(amounts).max() == np.float32(amount)
     assert amounts.shape == (1, 2, 8, 10)
     assert amounts.dtype == np.float32
     for axis in (1, 2, 3):
