@@ -11,7 +11,7 @@ Initial potentials alternate between neighbours that are alike. Whether the outp
 that depends on what reads them too, so that both ways are gone, and the one of least error is kept.
 
 A quick correction does the same on few samples, with few values of each channel, and lets them
-alternate without trying.
+alternate in few timesteps, without trying.
 """
 
 from __future__ import annotations
@@ -92,6 +92,7 @@ _WIDE_VALUES = 2**24  # those samples of which a layer has so many values
 _FEWEST = 16  # values per channel: from fewer, nothing is learnt
 _SPARE = 0.5  # of what is free, for currents: the spikes that they bring need room too
 _COARSE = 2  # bits per spike, below which neighbours round alike often enough to alternate
+_FEW_STEPS = 8  # in more, it costs outputs as much as it brings, or more
 
 
 @dataclass
@@ -124,7 +125,7 @@ def correct_network(
 
     It costs about three runs of T steps over the data, as layers that are fitted are recorded, and
     with binary or signed neurons that lie in maps as much again, to do without potentials that
-    alternate too. A quick correction does not, and takes few samples.
+    alternate too. A quick correction does not try, and takes few samples.
 
     Args:
         graph: Rate Norm Layers with their thresholds; it stays as it is.
@@ -149,7 +150,8 @@ def correct_network(
     effort = replace(_QUICK if quick else _WHOLE, thresholds=thresholds, anytime=anytime)
     efforts = [effort]
     if neuron.bits_per_spike < _COARSE and any(map(_alternates, rate_norms(graph))):
-        efforts = [*([] if quick else efforts), replace(effort, alternate=True)]
+        alternating = replace(effort, alternate=not quick or timesteps <= _FEW_STEPS)
+        efforts = [alternating] if quick else [effort, alternating]
     few = _few(sized_for(graph, data.inputs), timesteps) if quick else len(data)
     samples = data.spread(few) if quick else data
     tries = []

@@ -111,11 +111,13 @@ def test_they_are_not_kept_where_the_outputs_lose_by_them(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("correct", [None, True])
-def test_neurons_of_many_sizes_and_maps_of_noise_go_without(tmp_path, correct):
+def test_many_sizes_or_steps_and_maps_of_noise_go_without(tmp_path, correct):
     source = pooled(tmp_path / "m.onnx")
     fine = {"timesteps": 2, "correct": correct, "neuron": MultiThreshold(levels=4)}
     assert by_position(convert(source, dataset(x=smooth(0)), **fine).snn) == 0
     noise = dataset(x=uniform(200, 1, 16, 16))
+    if correct is None:
+        assert by_position(convert(source, dataset(x=smooth(0)), timesteps=9).snn) == 0
     assert by_position(convert(source, noise, timesteps=2, correct=correct).snn) == 0
 
 
