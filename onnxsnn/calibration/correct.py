@@ -92,6 +92,7 @@ _WIDE_VALUES = 2**24  # those samples of which a layer has so many values
 _FEWEST = 16  # values per channel: from fewer, nothing is learnt
 _SPARE = 0.5  # of what is free, for currents: the spikes that they bring need room too
 _COARSE = 2  # bits per spike, below which neighbours round alike often enough to alternate
+_SEEN = 2**22  # values of a layer, by which neighbours are compared
 _FEW_STEPS = 8  # in more, it costs outputs as much as it brings, or more
 
 
@@ -338,9 +339,9 @@ def _alternates(node: Node) -> bool:
 
 
 def _activations(bench: Bench, node: Node) -> Array:
-    """The ANN's in a layer, of some samples."""
+    """The ANN's in a layer, of as many samples as say how alike neighbours are."""
     _, (analog,) = next(bench.observe([node.inputs[0].name]))
-    return np.maximum(analog, 0)
+    return np.maximum(analog[: -(-_SEEN * len(analog) // analog.size)], 0)
 
 
 def _add_bias(bench: Bench, node: Node, bias: Array) -> None:

@@ -38,9 +38,9 @@ def alternates(shape: Sequence[int | str | None] | None) -> bool:
 def are_alike(values: Array) -> bool:
     """Whether neighbours along every axis of maps are alike, [N, C, ...]."""
     maps = tuple(range(2, values.ndim))
-    centred = values - values.mean(axis=(0, *maps), keepdims=True, dtype=np.float64)
-    variance = np.square(centred).mean()
-    apart = [np.square(np.diff(centred, axis=axis)).mean() for axis in maps]
+    centred = values - values.mean(axis=(0, *maps), keepdims=True)
+    variance = np.square(centred).mean(dtype=np.float64)
+    apart = [np.square(np.diff(centred, axis=axis)).mean(dtype=np.float64) for axis in maps]
     return all(1 - distance / (2 * variance) > _ALIKE for distance in apart) if variance else False
 
 
