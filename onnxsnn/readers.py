@@ -16,7 +16,7 @@ from onnxsnn.arrays import Array
 from onnxsnn.errors import DataError
 from onnxsnn.inputs import InputSpec
 
-__all__ = ["ArrayNames", "labels_beside", "read_labels", "read_samples", "spread"]
+__all__ = ["ArrayNames", "is_data", "labels_beside", "read_labels", "read_samples", "spread"]
 
 _SAMPLE_NAMES = ("x", "images", "data")
 _LABEL_NAMES = ("y", "labels", "label")

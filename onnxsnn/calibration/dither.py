@@ -19,8 +19,8 @@ from onnxsnn.arrays import Array
 
 __all__ = ["alternates", "alternation", "are_alike"]
 
-_AMOUNT = 0.12  # thresholds, up and down; of VGG-16 and PreActResNet-18, in steps from
-_STEPS = 4  # these on, and twice that in half of them; measured at T of 1 to 8
+_AMOUNT = 0.12  # thresholds, up and down; tried on VGG-16 and PreActResNet-18, at T of 1 to 8
+_STEPS = 4  # from which on it is that; below, it grows to twice as much
 _SMALLEST = 8  # positions along every axis
 _ALIKE = 0.15  # autocorrelation: more in maps of pictures, less in those of noise
 
