@@ -119,9 +119,8 @@ class _Observations:
 class _Ridge:
     """Regressions of several residuals on the same rows, with any penalty.
 
-    In the axes of the eigenvectors of the rows' products, every penalty takes a division alone. A
-    change is known by its coefficients there: of its weights, or where there are fewer rows than
-    inputs, of what it takes of each row.
+    A change is known by its coefficients: its weights, or where there are fewer rows than inputs,
+    what it takes of each row.
 
     Args:
         rows: [G, n, K].
@@ -135,8 +134,7 @@ class _Ridge:
         self._columns = self._rows.swapaxes(1, 2)
         self._dual = rows.shape[1] < rows.shape[2]
         products = self._rows @ self._columns if self._dual else self._columns @ self._rows
-        with threadpool_limits(1, "blas"):  # several wait for each other at every column
-            self._powers, self._axes = np.linalg.eigh(products)  # [G, any], [G, any, any]
+        self._products = products  # [G, coefficients, coefficients]
         self._power = np.trace(products, axis1=1, axis2=2) / rows.shape[2]  # [G]
 
     def _mean_of(self, values: Floats) -> Floats:
@@ -146,36 +144,51 @@ class _Ridge:
 
     def basis(self, rows: Floats | None = None) -> Floats:
         """What coefficients are of, for other rows, or for its own: [G, any, coefficients]."""
-        if rows is None and self._dual:
-            own: Floats = self._axes * self._powers[:, None]
-            return own
-        centred = self._rows if rows is None else rows - self._mean
-        based: Floats = (centred @ self._columns if self._dual else centred) @ self._axes
-        return based
+        if rows is None:
+            return self._products if self._dual else self._rows
+        centred: Floats = rows - self._mean
+        return centred @ self._columns if self._dual else centred
+
+    def solution(self, residual: Floats, amount: float) -> tuple[Floats, Floats]:
+        """What errs least with an amount of penalty, relative to the power of an input.
+
+        Args:
+            residual: [G, n, O].
+            amount: of the penalty.
+
+        Returns:
+            coefficients, and the mean of the residual, which is gained beside them, [G, 1, O].
+        """
+        right, mean = self._right(residual)
+        penalties = self._penalty(amount) * np.eye(right.shape[1], dtype=np.float32)
+        with threadpool_limits(1, "blas"):  # several wait for each other at every column
+            return np.linalg.solve(self._products + penalties, right), mean
 
     def solutions(
         self, residual: Floats, amounts: Sequence[float]
     ) -> Iterator[tuple[Floats, Floats]]:
-        """For each amount of penalty, relative to the power of an input: what errs least.
-
-        Args:
-            residual: [G, n, O].
-            amounts: of the penalty.
-
-        Yields:
-            coefficients, and the mean of the residual, which is gained beside them, [G, 1, O].
-        """
-        mean = self._mean_of(residual)
-        centred = residual - mean
-        right = self._axes.swapaxes(1, 2) @ (centred if self._dual else self._columns @ centred)
+        """`solution` of each amount: a division, in the axes of the eigenvectors."""
+        right, mean = self._right(residual)
+        with threadpool_limits(1, "blas"):
+            powers, axes = np.linalg.eigh(self._products)  # [G, any], [G, any, any]
+        along, powers = axes.swapaxes(1, 2) @ right, np.maximum(powers, 0)[:, :, None]
         for amount in amounts:
-            penalty = np.maximum(amount * self._power, np.finfo(np.float32).tiny)
-            yield right / (np.maximum(self._powers, 0) + penalty[:, None])[:, :, None], mean
+            yield axes @ (along / (powers + self._penalty(amount))), mean
+
+    def _right(self, residual: Floats) -> tuple[Floats, Floats]:
+        """The right side of the normal equations, [G, coefficients, O], and the residual's mean."""
+        mean = self._mean_of(residual)
+        centred: Floats = residual - mean
+        return centred if self._dual else self._columns @ centred, mean
+
+    def _penalty(self, amount: float) -> Floats:
+        """[G, 1, 1]; above 0 where nothing arrives, too."""
+        penalty: Floats = np.maximum(amount * self._power, np.finfo(np.float32).tiny)
+        return penalty[:, None, None]
 
     def change(self, coefficients: Floats, mean: Floats) -> tuple[Floats, Floats]:
         """Of the weights, [G, K, O], and of the bias, [G, 1, O], that a solution stands for."""
-        given = self._axes @ coefficients
-        weights = self._columns @ given if self._dual else given
+        weights = self._columns @ coefficients if self._dual else coefficients
         return weights, mean - self._mean @ weights
 
 
@@ -208,7 +221,7 @@ def _regression(
     for turn in range(1 if limits is None else _TURNS):
         if turn:
             residual = everything.residual(limits, ridge.basis() @ coefficients + mean)
-        ((coefficients, mean),) = ridge.solutions(residual, _LAMBDAS[best : best + 1])
+        coefficients, mean = ridge.solution(residual, _LAMBDAS[best])
     return ridge.change(coefficients, mean)
 
 
