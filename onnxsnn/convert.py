@@ -15,7 +15,7 @@ from onnxsnn.calibration.integer import integer_network
 from onnxsnn.calibration.observe import Statistics, calibrate
 from onnxsnn.calibration.synthetic import cut_at_normalized, noise, noise_samples
 from onnxsnn.data import Dataset
-from onnxsnn.errors import UnsupportedError, UsageError
+from onnxsnn.errors import DataError, UnsupportedError, UsageError, checked
 from onnxsnn.graph import Graph, sized_for, values_per_sample
 from onnxsnn.model import Layer, SpikingModel, checked_timesteps, input_specs
 from onnxsnn.neurons import IntegrateAndFire, Neuron, check_neuron
@@ -27,6 +27,7 @@ from onnxsnn.passes.set_thresholds import set_thresholds
 from onnxsnn.passes.spike import spike
 from onnxsnn.pipeline import Keep, Pipeline, prepare
 from onnxsnn.ratenorm import SIGNED, rate_norms, scale_of, threshold_of, untrained
+from onnxsnn.session import fixed_batch, whole_batches
 from onnxsnn.signals import refuse_analog
 from onnxsnn.source import Source, load_source
 from onnxsnn.thresholds import METHODS
@@ -134,12 +135,12 @@ def convert(
     timesteps = checked_timesteps(timesteps)
     _check_arguments(timesteps, threshold, data, correct, delay)
     delay = None if delay is None else int(delay)
+    check_neuron(neuron or IntegrateAndFire())
     starts_as_trained = _starts_as_trained(neuron)
     neuron = neuron or IntegrateAndFire()
-    check_neuron(neuron)
     source = model if isinstance(model, Source) else load_source(model)
     if data is not None:
-        data.check_inputs(input_specs(source.model))
+        data = checked(data, Dataset, "data").fitted(input_specs(source.model))
     line = Pipeline(keep)
     prepared = prepare(source, line, data, verify)
     graph, moments = prepared.graph, prepared.moments
@@ -373,7 +374,17 @@ def _observe(
     if data is not None:
         batch = _batch_size(sized_for(graph, data.inputs))
         feeds: Iterator[dict[str, Array]] = (inputs for inputs, _ in data.batches(batch))
-        return calibrate(graph, feeds, progress=_counter(progress, len(data))), "data"
+        try:
+            return calibrate(graph, feeds, progress=_counter(progress, len(data))), "data"
+        except DataError as error:
+            if batch < len(data) and _takes_whole(graph, data):
+                raise data.error(
+                    f"the model takes these {len(data)} rows at once, and not {batch} of them: "
+                    "they are no samples, but parts of one, as the nodes of a graph are; give its "
+                    f"first axis the size {len(data)} (onnxruntime.tools.make_dynamic_shape_fixed "
+                    "does)"
+                ) from error
+            raise
     cut = cut_at_normalized(graph, moments)
     names = {tensor.name for tensor in graph.inputs} & {tensor.name for tensor in cut.inputs}
     untrained = any(threshold_of(node) is None for node in rate_norms(graph))
@@ -385,6 +396,16 @@ def _observe(
     count = _counter(progress, noise_samples(cut))
     statistics = calibrate(cut, noise(cut, moments), progress=count)
     return statistics, "batchnorm" if moments else "random input"
+
+
+def _takes_whole(graph: Graph, data: Dataset) -> bool:
+    """Whether it runs on all samples at once."""
+    feeds, _ = next(data.batches(len(data)))
+    try:
+        calibrate(graph, [feeds])
+    except DataError:
+        return False
+    return True
 
 
 def _counter(progress: Progress, total: int) -> Callable[[int], None]:
@@ -399,9 +420,10 @@ def _counter(progress: Progress, total: int) -> Callable[[int], None]:
 
 
 def _batch_size(graph: Graph) -> int:
-    """As many samples as keep the activations of a batch within bounds."""
+    """As many samples as keep the activations of a batch within bounds; whole batches, if fixed."""
     values = sum(values_per_sample(node.inputs[0]) for node in rate_norms(graph))
-    return max(1, min(_LARGEST_BATCH, _ACTIVATIONS // max(values, 1)))
+    most = min(_LARGEST_BATCH, _ACTIVATIONS // max(values, 1))
+    return whole_batches(most, fixed_batch([tensor.shape for tensor in graph.inputs]))
 
 
 def _layers(

@@ -74,9 +74,13 @@ class Dataset:
     path: Path | None = None
 
     def __post_init__(self) -> None:
+        if not self.inputs:
+            raise self.error("there are no inputs; give arrays by input name")
         for name, values in self.inputs.items():
             if not np.ndim(values):
                 raise self.error(f"input {name!r} is a single number; give it an axis of samples")
+            if not isinstance(values, np.ndarray):
+                raise self.error(f"input {name!r} is no array, but {type(values).__name__}")
         sizes = {name: len(values) for name, values in self.inputs.items()}
         if len(set(sizes.values())) != 1:
             raise self.error(f"the inputs hold different numbers of samples: {sizes}{_once(sizes)}")
@@ -90,15 +94,19 @@ class Dataset:
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
 
-    def check_inputs(self, specs: Sequence[InputSpec]) -> None:
-        """Fail where these are not the inputs of a model.
+    def fitted(self, specs: Sequence[InputSpec]) -> Dataset:
+        """These samples for a model with such inputs, in its types.
 
         Raises:
-            DataError: they have other names.
+            DataError: they have other names, shapes or types.
         """
         names = [spec.name for spec in specs]
         if set(names) != set(self.inputs):
             raise self.error(f"the model's inputs are {names}, and {sorted(self.inputs)} came")
+        for spec in specs:
+            _check_dtype(self.inputs[spec.name], spec, self.path)
+            _check_shape(self.inputs[spec.name], spec, self.path)
+        return self if self.specs else replace(self, specs=tuple(specs))
 
     def batches(self, size: int) -> Iterator[tuple[dict[str, Array], Array | None]]:
         """Feeds of at most `size` samples, ready for the model, and their labels.
@@ -148,7 +156,11 @@ class Dataset:
 
     def error(self, message: str) -> DataError:
         """An error in these data, which names their file."""
-        return DataError(message if self.path is None else f"{self.path}: {message}")
+        return _error(self.path, message)
+
+
+def _error(path: Path | None, message: str) -> DataError:
+    return DataError(message if path is None else f"{path}: {message}")
 
 
 def load(
@@ -271,11 +283,6 @@ def _once(sizes: Mapping[str, int]) -> str:
 def _fit(values: Array, spec: InputSpec, preprocessing: Preprocessing, path: Path) -> Array:
     """An array in the shape that an input takes, its dtype checked."""
     _check_dtype(values, spec, path)
-    if not spec.shape:
-        raise DataError(
-            f"{path}: input {spec.name!r} takes a single number, and none for each sample; "
-            f"make it a constant: onnxsnn fix-inputs MODEL {spec.name}=NUMBER"
-        )
     shape, sample_size = spec.shape, math.prod(values.shape[1:])
     if values.ndim == 4 and len(shape) == 4:
         values = _to_layout_of(spec, values, preprocessing.layout)
@@ -283,14 +290,25 @@ def _fit(values: Array, spec: InputSpec, preprocessing: Preprocessing, path: Pat
         values = np.expand_dims(values, spec.channel_axis)
     elif values.ndim > 2 and len(shape) == 2 and sample_size == shape[1]:
         values = values.reshape(len(values), sample_size)
-    if not _fits(values, spec):
-        wanted = ["N", *("?" if size is None else size for size in shape[1:])]
-        raise DataError(
-            f"{path}: samples have shape {list(values.shape)}, and input {spec.name!r} takes "
-            f"[{', '.join(map(str, wanted))}]{_hint(values, spec)}"
-        )
+    _check_shape(values, spec, path)
     _check_channels(preprocessing, values, spec, path)
     return values
+
+
+def _check_shape(values: Array, spec: InputSpec, path: Path | None) -> None:
+    if not spec.shape:
+        raise _error(
+            path,
+            f"input {spec.name!r} takes a single number, and none for each sample; "
+            f"make it a constant: onnxsnn fix-inputs MODEL {spec.name}=NUMBER",
+        )
+    if not _fits(values, spec):
+        wanted = ["N", *("?" if size is None else size for size in spec.shape[1:])]
+        raise _error(
+            path,
+            f"samples have shape {list(values.shape)}, and input {spec.name!r} takes "
+            f"[{', '.join(map(str, wanted))}]{_hint(values, spec)}",
+        )
 
 
 def _hint(values: Array, spec: InputSpec) -> str:
@@ -321,13 +339,14 @@ def _fits(values: Array, spec: InputSpec) -> bool:
     )
 
 
-def _check_dtype(values: Array, spec: InputSpec, path: Path) -> None:
+def _check_dtype(values: Array, spec: InputSpec, path: Path | None) -> None:
     if values.dtype.kind not in "fiub":
-        raise DataError(f"{path}: samples are of type {values.dtype}; numbers are needed")
+        raise _error(path, f"samples are of type {values.dtype}; numbers are needed")
     if not spec.takes_floats and not holds(spec.dtype, values):
-        raise DataError(
-            f"{path}: input {spec.name!r} takes whole numbers of type {spec.dtype}, and the "
-            f"samples, of type {values.dtype}, hold others"
+        raise _error(
+            path,
+            f"input {spec.name!r} takes whole numbers of type {spec.dtype}, and the samples, of "
+            f"type {values.dtype}, hold others",
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 __all__ = [
     "OVERFLOW",
@@ -14,6 +15,7 @@ __all__ = [
     "OutputError",
     "UnsupportedError",
     "UsageError",
+    "checked",
     "in_file",
 ]
 
@@ -49,6 +51,20 @@ class DataError(OnnxSnnError):
 
 class OutputError(OnnxSnnError):
     """A result cannot be written."""
+
+
+_Kind = TypeVar("_Kind")
+
+
+def checked(value: _Kind, kind: type[_Kind], what: str) -> _Kind:
+    """An argument that is of its type.
+
+    Raises:
+        UsageError: it is of another.
+    """
+    if not isinstance(value, kind):
+        raise UsageError(f"{what}: takes a {kind.__name__}, and {type(value).__name__} came")
+    return value
 
 
 @contextmanager

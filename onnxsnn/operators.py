@@ -217,6 +217,8 @@ def fate(node: Node, varying: Collection[int]) -> Fate:
     """What becomes of `node`; `varying` holds the id() of every tensor that varies over time."""
     if node.domain == functions.DOMAIN:
         return Fate(Role.STATE if node.op in _STATES else Role.NEURON)
+    if (node.domain or "").startswith(_OF_ONNXRUNTIME):
+        return Fate(Role.REFUSED, _NOT_FUSED)
     if node.domain not in (None, "", "ai.onnx"):
         return Fate(Role.REFUSED, f"its domain {node.domain!r} is not ONNX's own")
     row = TABLE.get(node.op)
@@ -231,6 +233,11 @@ def fate(node: Node, varying: Collection[int]) -> Fate:
     return Fate(row.role, row.reason)
 
 
+_OF_ONNXRUNTIME = "com.microsoft"
+_NOT_FUSED = (
+    "it is ONNX Runtime's own, and none of those that are taken apart; save the model before it is "
+    "optimized, or quantize it in the QDQ format"
+)
 _ON_SUMS = "of running sums, where neurons follow"
 _ON_MEANS = "of running means"
 

@@ -7,6 +7,9 @@ mean something else there by the same words:
    or up along axes that shrink (as ONNX Runtime does); since opset 11, Resize lies on their
    centres and rounds half down, unless told, in one way along all axes.
 2. Hardmax before opset 13 is one over its axis and all behind it, and over its axis alone since.
+
+Nor does it take a BatchNormalization that was saved in training, with the moments that it gives
+beside: where nothing reads these, they go.
 """
 
 from __future__ import annotations
@@ -43,8 +46,9 @@ def to_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
         )
     old = onnx.ModelProto()
     old.CopyFrom(model)
-    if own < _HARDMAX:
-        for graph in graphs_of(old.graph):
+    for graph in graphs_of(old.graph):
+        _drop_moments(graph)
+        if own < _HARDMAX:
             _flatten_hardmax(graph)
     try:
         new = version_converter.convert_version(old, opset)
@@ -57,6 +61,15 @@ def to_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
         for graph in graphs_of(new.graph):
             _resize_from_corners(graph)
     return new
+
+
+def _drop_moments(graph: onnx.GraphProto) -> None:
+    """Let a BatchNormalization give its first output alone, where no other is read."""
+    read = {name for node in graph.node for name in node.input}
+    read |= {tensor.name for tensor in graph.output}
+    for node in graph.node:
+        if node.op_type == "BatchNormalization" and not read & {*node.output[1:]}:
+            del node.output[1:]
 
 
 def _flatten_hardmax(graph: onnx.GraphProto) -> None:

@@ -27,6 +27,7 @@ __all__ = [
     "quiet_onnxruntime",
     "run_failure",
     "split",
+    "whole_batches",
     "with_samples",
 ]
 
@@ -213,6 +214,12 @@ def fixed_batch(shapes: Sequence[Sequence[int | str | None]]) -> int | None:
     return size if isinstance(size, int) else None
 
 
+def whole_batches(samples: int, batch: int | None) -> int:
+    """At most so many samples, at least one, that fill whole batches of a fixed size, if any."""
+    size = batch or 1
+    return max(samples // size, 1) * size
+
+
 def lacking_samples(
     shapes: Mapping[str, Sequence[int | str | None]], batch: int | None
 ) -> set[str]:
@@ -260,22 +267,28 @@ def pieces_of(feeds: Mapping[str, Array], size: int) -> list[dict[str, Array]]:
 
 
 def join(
-    pieces: Sequence[Mapping[str, Array]], count: int, *, axis: int = 0, filled: bool = True
+    pieces: Sequence[Mapping[str, Array]],
+    count: int,
+    *,
+    axis: int | Mapping[str, int] = 0,
+    filled: bool = True,
 ) -> dict[str, Array]:
     """The outputs of batches as one.
 
     Args:
         pieces: the outputs of each batch.
         count: the number of samples.
-        axis: of the samples.
+        axis: of the samples, in all outputs or by name.
         filled: whether the last batch may have been filled up, so that only `count` samples
             count; else all is kept, whatever the axis holds.
 
     Raises:
-        DataError: an output is one number for a whole batch, and there are several batches.
+        DataError: there are several batches, and an output is one number for each, or of another
+            size in each.
     """
+    axes = axis if isinstance(axis, Mapping) else dict.fromkeys(pieces[0], axis)
     return {
-        name: _joined(name, [piece[name] for piece in pieces], count, axis, filled)
+        name: _joined(name, [piece[name] for piece in pieces], count, axes[name], filled)
         for name in pieces[0]
     }
 
@@ -297,6 +310,11 @@ def _joined(name: str, parts: Sequence[Array], count: int, axis: int, filled: bo
         )
     if a_number or _is_of_any(parts, count, axis):
         return parts[0]
+    if len({np.delete(part.shape, axis).tobytes() for part in parts}) > 1:
+        raise DataError(
+            f"output {name!r} holds another number of values for every batch, and the samples came "
+            f"in {len(parts)} batches; give no more samples than one batch takes"
+        )
     whole = parts[0] if len(parts) == 1 else np.concatenate(parts, axis)
     if not filled:
         return whole

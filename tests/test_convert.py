@@ -498,8 +498,33 @@ def test_what_cannot_be_converted_is_refused_by_node_and_operator(tmp_path):
     b.relu()
     name = b.nodes[-2].name
     onnx.save(b.unchecked(), tmp_path / "m.onnx")
-    with pytest.raises(UnsupportedError, match=rf"node '{name}' \(Trilu\) cannot be converted: "):
+    message = rf"node '{name}' \(Trilu\) cannot be converted: it is ONNX Runtime's own"
+    with pytest.raises(UnsupportedError, match=message):
         convert(tmp_path / "m.onnx", dataset(x=uniform(2, 3, 8)))
+
+
+def test_rows_that_are_parts_of_one_sample_are_told_of(tmp_path):
+    """As many nodes as their neighbours are constants for."""
+    b = Builder((4,))
+    b.op("MatMul", b.normal(60, 60), b.last)
+    b.gemm(6, inputs=4)
+    b.relu()
+    b.gemm(3)
+    onnx.save(b.undeclared(), tmp_path / "m.onnx")
+    with pytest.raises(DataError, match=r"takes these 60 rows at once.*make_dynamic_shape_fixed"):
+        convert(tmp_path / "m.onnx", dataset(x=uniform(60, 4)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"data": np.ones((4, 3, 8, 8))}, "data: takes a Dataset, and ndarray came"),
+        ({"neuron": "burst"}, "a neuron is an object of onnxsnn.neurons, and 'burst' came"),
+    ],
+)
+def test_arguments_of_another_type_are_refused(source, arguments, message):
+    with pytest.raises(UsageError, match=message):
+        convert(source, **arguments)
 
 
 def test_loop_that_draws_random_numbers_is_refused(tmp_path):

@@ -465,6 +465,37 @@ def test_zero_samples_for_a_flat_model_are_refused(tmp_path):
         load(npy(tmp_path, np.zeros((0, 4, 5))), [FLAT])
 
 
+FOUR = InputSpec("x", (None, 4), FLOAT)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, np.uint8, np.int64, np.bool_])
+def test_samples_given_in_python_take_the_model_s_type(dtype):
+    data = Dataset({"x": np.ones((3, 4), dtype)}).fitted([FOUR])
+    ((feeds, _),) = data.batches(8)
+    assert feeds["x"].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("values", "spec", "message"),
+    [
+        (np.ones((3, 5)), FOUR, r"\[3, 5\].*\[N, 4\]"),
+        (np.ones((3, 4, 1)), FOUR, r"\[3, 4, 1\]"),
+        (np.ones(3), InputSpec("x", (), FLOAT), "fix-inputs MODEL x=NUMBER"),
+        (np.full((3, 4), 0.5), InputSpec("x", (None, 4), INT), "whole numbers"),
+        (np.full((3, 4), "a"), FOUR, "numbers are needed"),
+    ],
+)
+def test_samples_given_in_python_that_do_not_fit_are_refused(values, spec, message):
+    with pytest.raises(DataError, match=message):
+        Dataset({"x": values}).fitted([spec])
+
+
+@pytest.mark.parametrize("inputs", [{}, {"x": [[1.0]]}])
+def test_what_is_no_array_is_refused(inputs):
+    with pytest.raises(DataError, match="array"):
+        Dataset(inputs)
+
+
 def test_a_single_number_is_no_data():
     with pytest.raises(DataError, match="axis of samples"):
         Dataset({"x": np.float32(1)})

@@ -44,6 +44,17 @@ def test_softmax_over_an_axis_and_all_behind_it(operator, opset, axis):
     check(b)
 
 
+@pytest.mark.parametrize("opset", [8, 9, 13])
+def test_moments_that_a_normalization_gives_beside_go_where_nothing_reads_them(opset):
+    b = Builder((3, 4, 4), opset=opset)
+    b.batchnorm()
+    b.nodes[0].output.extend(["mean", "var", "saved_mean", "saved_var"])
+    model = b.undeclared()  # onnx would infer what training gives
+    plain = Builder((3, 4, 4), opset=opset)
+    plain.batchnorm()
+    assert_same(outputs_of(plain.model(), x=X), outputs_of(to_opset(model, MINIMUM_OPSET), x=X))
+
+
 def test_new_models_stay_as_they_are():
     b = Builder((3, 4, 4), opset=17)
     b.op("Hardmax", axis=1)

@@ -11,7 +11,7 @@ import numpy as np
 
 from onnxsnn.arrays import Array
 from onnxsnn.data import Dataset
-from onnxsnn.errors import DataError, UsageError
+from onnxsnn.errors import DataError, UsageError, checked
 from onnxsnn.figures import counted
 from onnxsnn.model import SpikingModel, compared_outputs
 from onnxsnn.runtime.dataset import batch_size
@@ -171,11 +171,11 @@ def evaluate(
         DataError: a label is no class of the model, no output can be compared, or ANN and SNN
             have other outputs.
     """
-    steps = snn.steps(timesteps)
+    steps, data = snn.steps(timesteps), checked(data, Dataset, "data").fitted(snn.inputs)
     if ann is None and data.labels is None:
         raise UsageError("there is nothing to compare with: give labels, or the ANN with --ann")
     runner = Runner(snn, backend, memory=memory, rates=True)
-    session = _ann_session(ann, snn) if ann is not None else None
+    session = None if ann is None else _ann_session(checked(ann, Source, "ann"), snn)
     names = compared_outputs(snn)
     totals = _Totals(steps, margin)
     if margin is not None:

@@ -60,10 +60,15 @@ def noise(graph: Graph, moments: Mapping[str, Moments]) -> Iterator[dict[str, Ar
     It is Gaussian for floats, and zeros and ones for other types.
 
     Raises:
-        UnsupportedError: an input has an axis, beside the batch, of unknown size.
+        UnsupportedError: an input has an axis, beside the batch, of unknown size, or none.
     """
     generator = np.random.default_rng(0)
     for tensor in graph.inputs:
+        if tensor.shape == []:
+            raise UnsupportedError(
+                f"input {tensor.name!r} takes a single number, and none for each sample; "
+                f"make it a constant: onnxsnn fix-inputs MODEL {tensor.name}=NUMBER"
+            )
         if not is_static_shape(tensor.shape):
             raise UnsupportedError(
                 f"input {tensor.name!r} has shape {tensor.shape}, which cannot be resolved "

@@ -68,9 +68,11 @@ def check_neuron(neuron: Neuron) -> None:
     """Refuse settings that make no sense.
 
     Raises:
-        UsageError: the initial potential is not from 0 to 1, or there are too many levels or
-            digits, none, or no whole number of them.
+        UsageError: it is none, the initial potential is not from 0 to 1, or there are too many
+            levels or digits, none, or no whole number of them.
     """
+    if not hasattr(neuron, "initial_potential"):
+        raise UsageError(f"a neuron is an object of onnxsnn.neurons, and {neuron!r} came")
     if not 0 <= neuron.initial_potential <= 1:
         raise UsageError(f"the initial potential is from 0 to 1 and not {neuron.initial_potential}")
     for setting, most in (("levels", MOST_LEVELS), ("digits", MOST_DIGITS)):

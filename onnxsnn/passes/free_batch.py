@@ -8,8 +8,9 @@
    with zeros. Sizes of a Resize, or of a grid, have the batch's among them. What is looked up by
    the number of the only sample, or in an axis that it shares, is looked up in each. Whether that
    is sound the arithmetic says: the new graph must give, for some samples more, what the old one
-   gives for those that it takes. Where it does not, the graph stays as it was; so does one in which
-   a sample decides on a branch, or on the turns of a Loop: several would do so together.
+   gives for those that it takes, and no sample may have a say in what another's values are
+   compared with. Where that is not so, the graph stays as it was; so does one in which a sample
+   decides on a branch, or on the turns of a Loop: several would do so together.
 2. A graph whose batch is symbolic, and that takes one sample but not two all the same (an
    exporter wrote the 1 into it somewhere), is one of a batch of one. So is one that squeezes all
    axes of size 1, and means the sample's among them: see `squeezes.py`.
@@ -24,6 +25,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxsnn.arrays import Array
+from onnxsnn.decisions import decide_together, tensors_that_decide
 from onnxsnn.graph import (
     Graph,
     constant,
@@ -31,6 +33,7 @@ from onnxsnn.graph import (
     insert,
     is_static_shape,
     nodes_before,
+    part_up_to,
     to_model,
     unique_name,
 )
@@ -432,6 +435,14 @@ def _same_for_each_sample(graph: Graph, freed: Graph, batch: int) -> bool:
             together, alone = opened.run(feeds), fixed.run(feeds)
             if not all(agree(values, alone[name]) for name, values in together.items()):
                 return False
+        return not _decides_together(freed)
     except Exception:  # the graph does not take so many, or no such values: any reason will do
         return False
-    return True
+
+
+def _decides_together(graph: Graph) -> bool:
+    names = tensors_that_decide(graph)
+    if not names:
+        return False
+    session = Session(to_model(part_up_to(graph, names)))
+    return decide_together(session.run, _random(graph, 2))

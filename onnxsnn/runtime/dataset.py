@@ -11,8 +11,9 @@ from onnxsnn.arrays import Array
 from onnxsnn.data import Dataset
 from onnxsnn.errors import DataError
 from onnxsnn.model import SpikingModel
+from onnxsnn.passes.name_batch import batch_names
 from onnxsnn.runtime.runner import Runner
-from onnxsnn.session import join
+from onnxsnn.session import join, whole_batches
 
 __all__ = ["BATCH", "DatasetRun", "batch_size", "run_dataset"]
 
@@ -40,8 +41,12 @@ class DatasetRun:
 
 
 def batch_size(snn: SpikingModel, data: Dataset) -> int:
-    """How many samples to run at once: BATCH, or fewer where their states would be large."""
-    return max(1, min(BATCH, _STATE_VALUES // max(snn.state_size(data.inputs), 1)))
+    """How many samples to run at once: BATCH, or fewer where their states would be large.
+
+    Where the batch is fixed, they fill whole ones.
+    """
+    most = min(BATCH, _STATE_VALUES // max(snn.state_size(data.inputs), 1))
+    return whole_batches(most, snn.batch)
 
 
 def run_dataset(
@@ -56,8 +61,8 @@ def run_dataset(
 
     Raises:
         UsageError: timesteps below 1.
-        DataError: the data do not fit the model, or an output is one number for a whole batch, and
-            there are several.
+        DataError: the data do not fit the model, or there are several batches, and an output is one
+            number for each, or of another size in each.
     """
     steps = runner.model.steps(timesteps)
     pieces: list[dict[str, Array]] = []
@@ -70,8 +75,9 @@ def run_dataset(
             spikes[layer] = spikes.get(layer, 0.0) + float(counts.sum())
         done += len(next(iter(feeds.values())))
         progress(done, len(data))
+    axes = {name: axis + every_step for name, axis in _axes_of_samples(runner.model).items()}
     return DatasetRun(
-        outputs=join(pieces, done, axis=int(every_step), filled=False),
+        outputs=join(pieces, done, axis=axes, filled=False),
         samples=done,
         timesteps=steps,
         spikes=sum(spikes.values()) / done,
@@ -79,6 +85,17 @@ def run_dataset(
             layer: total / (done * steps * runner.neurons[layer]) for layer, total in spikes.items()
         },
     )
+
+
+def _axes_of_samples(snn: SpikingModel) -> dict[str, int]:
+    """Where outputs have their samples, by name: on the axis that is named so, else the first."""
+    graph = snn.graph()
+    names = batch_names(graph)
+    shapes = {tensor.name: tensor.shape or [] for tensor in graph.outputs}
+    return {
+        name: next((axis for axis, size in enumerate(shapes[name]) if size in names), 0)
+        for name in snn.outputs
+    }
 
 
 def _stacked(steps: list[dict[str, Array]]) -> dict[str, Array]:

@@ -34,7 +34,7 @@ class NumpyBackend(Stepping):
     ) -> None:
         self.warnings: list[str] = []
         try:
-            self._evaluator = ReferenceEvaluator(model, new_ops=_missing(model))
+            self._evaluator = ReferenceEvaluator(model, new_ops=_own(model))
         except Exception as error:
             raise ModelError(
                 f"onnx's reference implementation does not take the model: {error}"
@@ -91,11 +91,26 @@ class _DequantizeLinear(OpRun):
         return ((x.astype(np.float32) - zero) * scale,)
 
 
+class _Lrn(OpRun):
+    """Values over what neighbouring channels hold together; onnx's takes samples for channels."""
+
+    op_domain = ""
+
+    def _run(
+        self, x: Array, alpha: float, beta: float, bias: float, size: int, **_: Any
+    ) -> tuple[Array]:
+        beside = [(0, 0)] * x.ndim
+        beside[1] = ((size - 1) // 2, size // 2)
+        windows = np.lib.stride_tricks.sliding_window_view(np.pad(x**2, beside), size, axis=1)
+        return ((x / (bias + alpha / size * windows.sum(axis=-1)) ** beta).astype(x.dtype),)
+
+
 _QuantizeLinear.__name__, _DequantizeLinear.__name__ = "QuantizeLinear", "DequantizeLinear"
+_Lrn.__name__ = "LRN"
 _FIRST_OPSET = 19
 
 
-def _missing(model: onnx.ModelProto) -> list[type[OpRun]]:
-    """What onnx's reference implementation has from opset 19 on only."""
+def _own(model: onnx.ModelProto) -> list[type[OpRun]]:
+    """What onnx's reference implementation has from opset 19 on only, or has otherwise."""
     opset = max(entry.version for entry in model.opset_import if not entry.domain)
-    return [] if opset >= _FIRST_OPSET else [_QuantizeLinear, _DequantizeLinear]
+    return [_Lrn] if opset >= _FIRST_OPSET else [_Lrn, _QuantizeLinear, _DequantizeLinear]

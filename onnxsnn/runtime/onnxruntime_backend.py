@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 
 from onnxsnn.arrays import Array
+from onnxsnn.decisions import decide_together, tensors_that_decide
 from onnxsnn.errors import OnnxSnnError
 from onnxsnn.model import stateful, step_graph
 from onnxsnn.passes.smooth import smooth
@@ -16,7 +17,7 @@ from onnxsnn.runtime.backend import Tile
 from onnxsnn.runtime.ort_values import Values, from_arrays
 from onnxsnn.runtime.step_graph import StepGraph
 from onnxsnn.runtime.tiles import MEMORY
-from onnxsnn.runtime.time_batched import TimeBatchedGraph, treats_samples_alone
+from onnxsnn.runtime.time_batched import TimeBatchedGraph, treats_samples_alone, two_samples
 from onnxsnn.session import pieces_of
 
 __all__ = ["OnnxRuntimeBackend"]
@@ -66,10 +67,14 @@ class OnnxRuntimeBackend:
         except OnnxSnnError as error:
             reason = str(error)
         else:
-            if treats_samples_alone(batched, stepping, states, feeds) or self._is_rounding(feeds):
+            alone = treats_samples_alone(batched, stepping, states, feeds)
+            if (alone or self._is_rounding(feeds)) and not self._decides_together(feeds):
                 batched.use_winograd()  # whose rounding is another
                 return batched
-            reason = "an operator mixes the batch axis, or fixes its size"
+            reason = (
+                "an operator mixes the samples of a run, which then depend on each other, or fixes "
+                "their number"
+            )
         self.warnings.append(f"timesteps are run one by one, and not many at once: {reason}")
         return stepping
 
@@ -86,6 +91,18 @@ class OnnxRuntimeBackend:
         model = stateful(graph, states)
         stepping = StepGraph(model, states, outputs, self._threads)
         return treats_samples_alone(self._batched(model), stepping, states, feeds)
+
+    def _decides_together(self, feeds: Mapping[str, Array]) -> bool:
+        """Whether samples decide on something together, in the first step."""
+        model, states, _ = self._arguments
+        names = tensors_that_decide(step_graph(model, states))
+        if not names:
+            return False
+        probed = onnx.ModelProto()
+        probed.CopyFrom(model)
+        probed.graph.output.extend(map(onnx.helper.make_empty_tensor_value_info, names))
+        graph = StepGraph(probed, states, names, self._threads)
+        return decide_together(lambda f: graph.step(graph.prepare(f), {})[0], two_samples(feeds))
 
     def prepare(self, feeds: Mapping[str, Array]) -> Values:
         """The inputs as ONNX Runtime's own values."""

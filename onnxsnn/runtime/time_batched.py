@@ -31,7 +31,7 @@ from onnxsnn.runtime.step_graph import StepGraph
 from onnxsnn.runtime.tiles import best_tile, live_bytes
 from onnxsnn.session import make_session
 
-__all__ = ["TimeBatchedGraph", "treats_samples_alone"]
+__all__ = ["TimeBatchedGraph", "treats_samples_alone", "two_samples"]
 
 _FEW = 6  # sample-steps; measured: for fewer, to read more weights takes longer
 
@@ -214,7 +214,7 @@ def treats_samples_alone(
         states: what they carry.
         feeds: real inputs, of any number of samples.
     """
-    pair = {name: _pair(values) for name, values in feeds.items()}
+    pair = two_samples(feeds)
     singles = [{name: values[i : i + 1] for name, values in pair.items()} for i in (0, 1)]
     try:
         starts = [_stirred(stepping, states, single, seed) for seed, single in enumerate(singles)]
@@ -237,6 +237,11 @@ def treats_samples_alone(
 _FIRST, _SECOND = 3, 2
 _HUGE = 1e38  # float32
 _TOLERANCE = 1e-2  # relative; a spike may fall on the other side of its threshold by rounding
+
+
+def two_samples(feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Two samples of a network's inputs that differ."""
+    return {name: _pair(values) for name, values in feeds.items()}
 
 
 def _pair(values: Array) -> Array:

@@ -83,6 +83,16 @@ def test_input_of_unknown_size_needs_data():
         next(noise(graph, moments))
 
 
+def test_a_single_number_is_no_noise():
+    b = Builder((4,))
+    b.inputs.append(onnx.helper.make_tensor_value_info("gain", onnx.TensorProto.FLOAT, []))
+    b.op("Mul", b.gemm(8), "gain")
+    b.relu()
+    graph, moments = prepared(b)
+    with pytest.raises(UnsupportedError, match=r"'gain' takes a single number.*fix-inputs"):
+        next(noise(graph, moments))
+
+
 def test_noise_for_whole_numbers_is_zeros_and_ones():
     b = Builder((5,))
     b.inputs[0].type.tensor_type.elem_type = onnx.TensorProto.INT64

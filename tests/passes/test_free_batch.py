@@ -328,6 +328,29 @@ def by_a_place_of_its_own(b):
     b.op("Gather", flat, b.op("ArgMax", means, axis=1, keepdims=0))
 
 
+def by_the_mean(b, score):
+    """One way for all by the mean of what is there."""
+    return b.op("Greater", b.op("ReduceMean", score, keepdims=0), b.constant(0.0))
+
+
+def by_its_own(b, score):
+    """A way for each."""
+    return b.op("Greater", b.op("ReduceMean", score, axes=[1]), b.constant(0.0))
+
+
+@pytest.mark.parametrize(("decide", "opened"), [(by_the_mean, False), (by_its_own, True)])
+@pytest.mark.parametrize("seed", range(8))
+def test_samples_that_decide_together_stay_alone(decide, opened, seed):
+    """Of a few samples, all may decide the same by chance."""
+    b = Builder((8,), batch=1, seed=seed)
+    score = b.op("MatMul", "x", b.normal(8, 1))
+    one, other = (b.op("MatMul", "x", b.normal(8, 3)) for _ in range(2))
+    b.op("Where", decide(b, score), one, other)
+    graph, report = free_batch(clean(b.graph())[0])
+    assert (graph.inputs[0].shape[0] != 1) == opened
+    assert bool(report.warnings) != opened
+
+
 def test_grids_are_made_for_each_sample():
     b = Builder((1, 4, 4), batch=1, opset=20)
     b.op(

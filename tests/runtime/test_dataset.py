@@ -77,6 +77,54 @@ def test_outputs_whose_first_axis_is_not_the_sample_are_kept_whole(tmp_path, eve
     assert result.spikes == pytest.approx(rate * 2 * 5 * 8)  # steps, tokens, neurons of each
 
 
+def test_a_fixed_batch_runs_whole(tmp_path):
+    """Nodes of a graph, each of which reads its neighbours, more than run at once else."""
+    nodes = BATCH + 10
+    b = Builder((4,), batch=nodes)
+    b.op("MatMul", b.constant(np.abs(b.random.normal(size=(nodes, nodes))) / nodes), b.last)
+    b.gemm(6, inputs=4)
+    b.relu()
+    b.gemm(3)
+    x = uniform(2 * nodes, 4)
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x), timesteps=4).snn
+    assert snn.batch == nodes
+    assert batch_size(snn, dataset(x=x)) == nodes
+    found = run_dataset(Runner(snn, rates=True), dataset(x=x)).outputs
+    for name, values in Runner(snn).run(x).outputs.items():
+        np.testing.assert_allclose(found[name], values, atol=1e-5)
+
+
+@pytest.mark.parametrize("every_step", [False, True])
+def test_samples_on_another_axis_are_joined_there(tmp_path, every_step):
+    b = Builder((5, 4))
+    b.op("MatMul", b.last, b.normal(4, 6))
+    b.relu()
+    b.op("MatMul", b.last, b.normal(6, 3))
+    b.op("Transpose", perm=[1, 0, 2])
+    x = uniform(2 * BATCH + 7, 5, 4)
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x[:20]), timesteps=3).snn
+    (values,) = run_dataset(
+        Runner(snn, rates=True), dataset(x=x), every_step=every_step
+    ).outputs.values()
+    (expected,) = Runner(snn).run(x).outputs.values()
+    assert values.shape == (3,) * every_step + (5, len(x), 3)
+    np.testing.assert_allclose(values[-1] if every_step else values, expected, atol=1e-5)
+
+
+def test_outputs_of_a_size_that_values_decide_take_one_batch(tmp_path):
+    b = Builder((4,))
+    scores = b.gemm(6)
+    b.op("NonZero", b.op("Cast", b.op("Greater", scores, b.constant(0.3)), to=7))
+    found = b.last
+    b.op("Relu", scores)
+    rates = b.gemm(3, inputs=6)
+    x = uniform(BATCH + 3, 4)
+    snn = convert(b.save(tmp_path / "m.onnx", rates, found), dataset(x=x), timesteps=2).snn
+    assert found in run_dataset(Runner(snn, rates=True), dataset(x=x[:5])).outputs
+    with pytest.raises(DataError, match="another number of values for every batch"):
+        run_dataset(Runner(snn, rates=True), dataset(x=x))
+
+
 def test_an_output_that_is_one_number_takes_one_batch(tmp_path):
     b = Builder((4,))
     b.gemm(3)

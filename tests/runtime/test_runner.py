@@ -8,7 +8,7 @@ from onnxsnn import BurstIntegrateAndFire, Runner, convert, load_source
 from onnxsnn.errors import DataError, ModelError, UsageError
 from onnxsnn.runtime import BACKENDS
 from onnxsnn.session import SampleSession, Session
-from tests.models import Builder, dataset, uniform
+from tests.models import Builder, assert_same, dataset, uniform
 from tests.networks import IntegerBuilder, eighths, residual_network
 
 X = uniform(7, 3, 8, 8)
@@ -279,6 +279,36 @@ def test_inputs_that_overflow_in_a_layer_are_refused(tmp_path, backend):
     huge = np.full((8, 2), 3e38, np.float32)
     with pytest.raises(DataError, match=r"overflow or are NaN on these data \(in layer 'relu2'"):
         Runner(snn, backend, rates=True).run(huge)
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])  # ONNX Runtime takes odd ones alone
+def test_backends_agree_on_neighbouring_channels(tmp_path, size):
+    """More channels than samples, of which onnx's reference implementation reads as many."""
+    b = Builder((6, 4, 4))
+    b.conv(6)
+    b.relu()
+    b.op("LRN", size=size, alpha=0.5, beta=0.6, bias=1.5)
+    b.head()
+    x = uniform(3, 6, 4, 4)
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x), timesteps=4).snn
+    assert_same(Runner(snn).run(x).outputs, Runner(snn, "numpy").run(x).outputs, 1e-4)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_samples_that_decide_together_run_as_they_step(tmp_path, seed):
+    b = Builder((8,), seed=seed)
+    mean = b.op("ReduceMean", "x", keepdims=0)
+    positive = b.op("Greater", mean, b.constant(0.0))
+    hidden = b.op("Relu", b.op("MatMul", "x", b.normal(8, 8)))
+    one, other = (b.op("MatMul", hidden, b.normal(8, 3)) for _ in range(2))
+    b.op("Where", positive, one, other)
+    x = np.random.default_rng(seed).normal(size=(24, 8)).astype(np.float32)
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x), timesteps=16, correct=False).snn
+    stepping, running = Runner(snn), Runner(snn)
+    for _ in range(16):
+        expected = stepping.step(x)
+    assert_same(running.run(x).outputs, expected)
+    assert "depend on each other" in running.warnings[0]
 
 
 def test_another_batch_in_mid_run_is_refused(snn):

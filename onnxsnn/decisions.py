@@ -1,0 +1,60 @@
+"""Whether samples that are run together decide on something together, and not each for itself.
+
+A network that takes one way or another by the mean of a score, and was written for one sample,
+would take the same way for all samples of a batch. What it gives of a few may not show that, as
+these may all go the same way. What comparisons read does: where one of three samples is another,
+no more than a third of it may change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from onnxsnn.arrays import Array
+from onnxsnn.graph import Graph, constant
+
+__all__ = ["decide_together", "tensors_that_decide"]
+
+_DECIDE = {
+    *("ArgMax", "ArgMin", "Hardmax", "If", "TopK"),
+    *("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"),
+    *("Ceil", "Floor", "Round", "Sign"),
+}
+_SAMPLES = 3
+
+
+def tensors_that_decide(graph: Graph) -> list[str]:
+    """Names of what comparisons, and other operators that are no continuous functions, read."""
+    read = [tensor for node in graph.nodes if node.op in _DECIDE for tensor in node.inputs]
+    names = [t.name for t in read if not t.is_empty() and constant(t) is None]
+    return list(dict.fromkeys(names))
+
+
+def decide_together(
+    run: Callable[[dict[str, Array]], Mapping[str, Array]], pair: Mapping[str, Array]
+) -> bool:
+    """Whether one of three samples changes more than its share of what decides.
+
+    Args:
+        run: gives `tensors_that_decide` by name; what has another size for other samples is not
+            looked at.
+        pair: two samples that differ, [2, ...] by input name.
+    """
+    rows = np.arange(_SAMPLES) % 2
+    before = run({name: values[rows] for name, values in pair.items()})
+    for sample in range(_SAMPLES):
+        others = np.where(np.arange(_SAMPLES) == sample, 1 - rows, rows)
+        after = run({name: values[others] for name, values in pair.items()})
+        if any(_changes_more(values, after[name]) for name, values in before.items()):
+            return True
+    return False
+
+
+def _changes_more(before: Array, after: Array) -> bool:
+    """Whether more than the share of a sample changes."""
+    if before.shape != after.shape:
+        return False
+    changed = int(before.size - np.isclose(before, after, rtol=0, atol=0, equal_nan=True).sum())
+    return _SAMPLES * changed > before.size
