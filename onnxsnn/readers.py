@@ -89,12 +89,12 @@ def _read_npz(path: Path, inputs: Sequence[InputSpec], names: ArrayNames) -> _Re
         taken = {names.samples, *(spec.name for spec in inputs)}
         free = [name for name in there if name not in taken]
         named = names.labels if names.labelled else None  # unlabelled samples need not have it
-        label = _choose(free, named, (names.labels, *_LABEL_NAMES), path)
+        label = _choose(free, there, named, (names.labels, *_LABEL_NAMES), path)
         labels = arrays[label] if label is not None and names.labelled else None
         if len(inputs) > 1:
             return {s.name: arrays[s.name] for s in inputs if s.name in there}, labels
         rest = [name for name in there if name != label]
-        name = _choose(rest, names.samples, (inputs[0].name, *_SAMPLE_NAMES), path)
+        name = _choose(rest, there, names.samples, (inputs[0].name, *_SAMPLE_NAMES), path)
         if name is None and len(rest) == 1:
             name = rest[0]
         if name is None:
@@ -113,12 +113,18 @@ def _arrays(archive: NpzFile) -> list[str]:
 
 
 def _choose(
-    there: list[str], named: str | None, usual: tuple[str | None, ...], path: Path
+    free: list[str],
+    there: list[str],
+    named: str | None,
+    usual: tuple[str | None, ...],
+    path: Path,
 ) -> str | None:
-    """The array that was named, else the first of the usual names that is there."""
+    """The array that was named, else the first of the usual names that is there and free."""
     if named is not None and named not in there:
         raise DataError(f"{path}: holds no array {named!r}, but {', '.join(there) or 'none'}")
-    return named or next((name for name in usual if name in there), None)
+    if named is not None and named not in free:
+        raise DataError(f"{path}: array {named!r} cannot hold the samples and the labels too")
+    return named or next((name for name in usual if name in free), None)
 
 
 _IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -246,7 +252,7 @@ def read_labels(path: Path, names: ArrayNames) -> Array:
 def _read_npz_labels(path: Path, names: ArrayNames) -> Array:
     with np.load(path, allow_pickle=False) as arrays:
         there = _arrays(arrays)
-        name = _choose(there, names.labels, _LABEL_NAMES, path)
+        name = _choose(there, there, names.labels, _LABEL_NAMES, path)
         if name is None and len(there) == 1:
             name = there[0]
         if name is None:

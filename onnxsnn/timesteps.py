@@ -1,7 +1,8 @@
-"""The smallest number of timesteps at which the SNN still says what the ANN does.
+"""A small number of timesteps at which the SNN still says what the ANN does.
 
 Each candidate T is converted for T and run for T. T doubles until the target is met; then
-the numbers between the last two are halved, as if more steps were never worse.
+the numbers between the last two are halved, as if more steps were never worse: where they are, a
+smaller T may do too.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def fewest_timesteps(
     agreement: float = AGREEMENT,
     error: float = ERROR,
 ) -> int | None:
-    """The smallest T that meets the target on the data; None where LIMIT does not.
+    """A T that meets the target on the data, below which the search found none; None for none.
 
     Args:
         source: the trained network.

@@ -489,7 +489,7 @@ def test_outputs_over_what_is_read_are_refused(folder, snn):
         ("convert", "model.onnx", "-o", "link.onnx"),
         ("convert", "model.onnx", "--data", "x.npy", "-o", folder / "x.npy"),
         ("run", snn, "--data", "x.npy", "-o", "x.npy"),
-        ("run", snn, "--data", "x.npy", "--labels", "test.npz", "-o", "test.npz"),
+        ("run", snn, "--data", "test.npz", "-o", "test.npz"),
         ("evaluate", snn, "--data", "x.npy", "--labels", "y.csv", "--csv", "y.csv"),
         ("report", snn, "--ann", "model.onnx", "--data", "test.npz", "-o", "model.onnx"),
         ("export", snn, "--npz", "-o", snn),
@@ -831,6 +831,55 @@ def test_settings_that_make_no_sense_are_said(folder):
     assert "no input 'rate'" in fails("fix-inputs", "m.onnx", "rate=3", code=2)
     assert "more than once" in fails("fix-inputs", "m.onnx", "gain=2", "gain=3", code=2)
     assert "cannot hold 1e+300" in fails("fix-inputs", "m.onnx", "gain=1e300", code=2)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("convert", "model.onnx", "--data", "x.npy"),
+        ("run", "model.snn.onnx", "--data", "x.npy"),
+        ("fit-curve", "model.snn.onnx", "--data", "x.npy"),
+        ("bench", "model.snn.onnx", "--data", "x.npy"),
+        ("evaluate", "model.snn.onnx", "--data", "x.npy", "--ann", "model.onnx", "--no-labels"),
+    ],
+)
+@pytest.mark.usefixtures("snn")
+def test_labels_that_are_not_read_are_refused(arguments):
+    assert "labels are not read here" in fails(*arguments, "--labels", "gone.npy", code=2)
+
+
+def test_one_array_is_not_samples_and_labels(snn):
+    evaluate = ("evaluate", snn, "--data", "test.npz")
+    assert "'x' cannot hold the samples and the labels" in fails(*evaluate, "--label-array", "x")
+    both = ("--label-array", "y", "--array", "y")
+    assert "'y' cannot hold the samples and the labels" in fails(*evaluate, *both)
+    assert "no array 'q', but x, y" in fails(*evaluate, "--array", "q")
+
+
+def test_standard_output_is_no_file(snn):
+    line = fails("evaluate", snn, "--data", "test.npz", "--csv", "-", code=2)
+    assert "standard output is no place for files" in line
+    assert not Path("-").exists()
+
+
+def test_report_of_a_name_that_is_no_text(snn):
+    name = b"m\xe9.snn.onnx".decode("utf-8", "surrogateescape")
+    snn.rename(name)
+    files = ("--ann", "model.onnx", "--data", "test.npz", "-o", "report.html")
+    call("report", name, *files, "-T", 1, "--limit", 4)
+    assert "m\ufffd.snn.onnx" in Path("report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_that_cannot_be_written_says_so(option):
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "onnxsnn", option], stdout=full, stderr=subprocess.PIPE,
+            text=True, check=False,
+        )  # fmt: skip
+    assert result.stderr == "Error: standard output: No space left on device\n"
+    assert result.returncode == 1
 
 
 def test_inputs_of_an_snn_are_not_fixed(snn):

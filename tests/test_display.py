@@ -58,7 +58,8 @@ def layer_analysis(name, gain, curve=None):
 
 def analysis(*gains):
     layers = [layer_analysis(f"layer[{i}]", gain) for i, gain in enumerate(gains)]
-    costliest = max(layers, key=lambda layer: layer.gain).layer
+    most = max(layers, key=lambda layer: layer.gain)
+    costliest = most.layer if most.gain > 0 else None
     return Analysis(512, 8, "accuracy", Measures(0.5, 0.9, 0.3), costliest, layers)
 
 

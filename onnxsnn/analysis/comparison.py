@@ -120,6 +120,13 @@ class Comparison:
         return float(getattr(row, self.measure))
 
     @property
+    def rule(self) -> str:
+        """What `best` goes by, in words."""
+        points = f"{_CLOSE:g}" if self.measure == "error" else f"{100 * _CLOSE:g} points"
+        top = "the best" if self.ann_accuracy is None else "the ANN, or of the best"
+        return f"the fewest timesteps, then bits, then spikes, within {points} of {top}"
+
+    @property
     def best(self) -> tuple[Way, int]:
         """The way and T of fewest timesteps, then bits, then spikes, that are close to the top.
 

@@ -100,7 +100,7 @@ class Analysis:
         timesteps: T.
         measure: what layers are compared by: `accuracy`, `agreement` or `error`.
         plain: the measures of the SNN as it is, on these samples.
-        costliest: the layer whose being exact gains most.
+        costliest: the layer whose being exact gains most; None where none gains.
         layers: in order.
     """
 
@@ -108,7 +108,7 @@ class Analysis:
     timesteps: int
     measure: str
     plain: Measures
-    costliest: str
+    costliest: str | None
     layers: list[LayerAnalysis]
 
 
@@ -151,12 +151,13 @@ def analyse(
     plain = looker.plain.measures()
     exact = {layer: scores.measures() for layer, scores in looker.exact.items()}
     gains = {layer: measures.gain_over(plain) for layer, measures in exact.items()}
+    most = max(gains, key=lambda layer: gains[layer])
     return Analysis(
         samples=len(data),
         timesteps=steps,
         measure=plain.measure,
         plain=plain,
-        costliest=max(gains, key=lambda layer: gains[layer]),
+        costliest=most if gains[most][0] > 0 else None,
         layers=[
             LayerAnalysis(
                 layer=layer,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -24,19 +26,31 @@ __all__ = ["main"]
 class _Group(click.Group):
     """Turns our errors into one line on standard error, and an exit code."""
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Reads the command line, and may print a help."""
+        with _in_one_line():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        """Runs the command."""
+        with _in_one_line():
             return super().invoke(ctx)
-        except OnnxSnnError as error:
-            raise _Failure(error) from error
-        except MemoryError as error:
-            what = f"out of memory: {error}; give fewer samples with --limit, or timesteps with -T"
-            raise _Failure(OnnxSnnError(what)) from error
-        except BrokenPipeError:
-            raise  # click ends quietly: whoever reads has read enough
-        except OSError as error:
-            where = error.filename or "standard output"
-            raise _Failure(OutputError(f"{where}: {error.strerror or error}")) from error
+
+
+@contextmanager
+def _in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except OnnxSnnError as error:
+        raise _Failure(error) from error
+    except MemoryError as error:
+        what = f"out of memory: {error}; give fewer samples with --limit, or timesteps with -T"
+        raise _Failure(OnnxSnnError(what)) from error
+    except BrokenPipeError:
+        raise  # click ends quietly: whoever reads has read enough
+    except OSError as error:
+        where = error.filename or "standard output"
+        raise _Failure(OutputError(f"{where}: {error.strerror or error}")) from error
 
 
 class _Failure(click.ClickException):

@@ -44,7 +44,7 @@ __all__ = ["convert_command"]
 @click.option(
     "-T", "--timesteps", default=str(DEFAULT_TIMESTEPS), show_default=True, metavar="NUMBER|auto",
     callback=number_or_auto,
-    help="Number of timesteps that will be run; `auto` finds the smallest that will do.",
+    help="Number of timesteps that will be run; `auto` looks for the smallest that will do.",
 )  # fmt: skip
 @click.option(
     "--agreement", type=float, default=AGREEMENT, show_default=True,

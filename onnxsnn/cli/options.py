@@ -54,9 +54,11 @@ def check_output(path: Path) -> None:
     """Fail before the work where a command cannot write a file, or reads it.
 
     Raises:
-        UsageError: it is one of the files that the command was given to read.
+        UsageError: it is one of the files that the command was given to read, or no file.
         OutputError: a file cannot be written there.
     """
+    if str(path) == "-":
+        raise UsageError("-: standard output is no place for files; give a file's name")
     if path.exists():
         refuse_read(path, files_read())
     check_writable(path)
@@ -144,7 +146,10 @@ def loading_arguments(options: dict[str, Any]) -> list[str]:
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-timesteps_option = click.option("-T", "--timesteps", type=int, help="Number of timesteps to run.")
+timesteps_option = click.option(
+    "-T", "--timesteps", type=int,
+    help="Number of timesteps to run.  [default: as many as the SNN was converted for]",
+)  # fmt: skip
 
 
 def memory_size(
@@ -237,7 +242,14 @@ def load_ann(path: Path, snn: SpikingModel) -> Source:
 def load_data(
     path: Path, inputs: list[InputSpec], options: dict[str, Any], labelled: bool = True
 ) -> Dataset:
-    """The data that the options describe."""
+    """The data that the options describe.
+
+    Raises:
+        UsageError: an option makes no sense, or names labels where none are read.
+        DataError: as `load`.
+    """
+    if options["labels"] is not None and (options["no_labels"] or not labelled):
+        raise UsageError(f"{options['labels']}: labels are not read here; leave --labels out")
     preprocessing = Preprocessing(
         scale=parse_scale(options["scale"]) if options["scale"] else None,
         mean=parse_numbers(options["mean"]) if options["mean"] else (),

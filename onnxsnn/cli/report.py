@@ -52,7 +52,13 @@ def report_command(
     samples = load_data(data, network.inputs, options)
     with display.tasks() as progress:
         found = gather(
-            snn.name, network, source, samples, timesteps, models=models, progress=progress
+            click.format_filename(snn.name),
+            network,
+            source,
+            samples,
+            timesteps,
+            models=models,
+            progress=progress,
         )
     write_bytes(page(found).encode(), output)
     click.echo(f"report: {output}")

@@ -24,10 +24,9 @@ def show_analysis(analysis: Analysis) -> None:
         soft_wrap=True,
     )
     console.print(_errors(analysis))
-    costliest = next(layer for layer in analysis.layers if layer.layer == analysis.costliest)
-    verdict = f"costs most: {plain(analysis.costliest)}"
-    if costliest.gain <= 0:
-        verdict = f"no layer alone costs {analysis.measure}"
+    verdict = f"no layer alone costs {analysis.measure}"
+    if analysis.costliest is not None:
+        verdict = f"costs most: {plain(analysis.costliest)}"
     plainly = _show(analysis)(getattr(analysis.plain, analysis.measure))
     console.print(
         f"{verdict}; {analysis.measure} {plainly} at T = {analysis.timesteps} on "

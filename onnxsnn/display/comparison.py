@@ -36,7 +36,7 @@ def show_best(comparison: Comparison, model: str, data: Sequence[str]) -> None:
     """The command that converts in the best way; `data` are the options that give the samples."""
     way, timesteps = comparison.best
     console = stdout()
-    console.print(f"best: {way}, T = {timesteps}")
+    console.print(f"best: {way}, T = {timesteps}, {comparison.rule}", soft_wrap=True)
     given = data if takes_data(way.threshold, way.correct) else ()
     files = shlex.join(["onnxsnn", "convert", model, *given])
     console.print(f"{files} --timesteps {timesteps} {way.options}", soft_wrap=True, markup=False)

@@ -37,6 +37,8 @@ def show_conversion(conversion: Conversion, target: str) -> None:
         )
     console.print(layers)
     snn = conversion.snn
+    if snn.metadata["statistics"] != "data":
+        console.print(f"p and Omega: of {snn.metadata['statistics']}, and not of data")
     bits = snn.metadata["bits_per_spike"]
     if "integer" in snn.metadata:
         console.print(_cost(snn.metadata["integer"]), soft_wrap=True)

@@ -2,8 +2,8 @@
 
 Each operation says what it reads, what it gives, its settings and its arrays; shapes and axes
 are those of one sample, without the batch. What ONNX writes in several ways is written in one:
-`onnxsnn.export.canonical` has them all. Any other operator keeps its ONNX name and attributes,
-and is marked as not canonical.
+`onnxsnn.export.canonical` has them all. Any other operator keeps its ONNX name, attributes and
+constants, whose axes count the batch, and is marked as not canonical.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from onnxsnn.arrays import Array
+from onnxsnn.errors import UnsupportedError
 from onnxsnn.export.canonical import RULES, Context, Form, as_in_onnx, sizes_of
 from onnxsnn.graph import Node, constant, describe
 from onnxsnn.model import SpikingModel
@@ -95,7 +96,8 @@ def read_network(snn: SpikingModel) -> Network:
     """The operations of an SNN's timestep; of an integer SNN, with its weights in float32.
 
     Raises:
-        UnsupportedError: the size of an axis other than the batch is not known.
+        UnsupportedError: the size of an axis other than the batch is not known, or an output is a
+            constant.
     """
     snn = snn.unrounded()
     graph = snn.graph()
@@ -117,7 +119,13 @@ def read_network(snn: SpikingModel) -> Network:
         moves = moves or any(tensor.name in varying for tensor in node.inputs)
         operations.append(_operation(node, context, static=not moves))
         varying.update(tensor.name for tensor in node.outputs if moves)
-    return Network(inputs, operations, snn.outputs, snn.timesteps)
+    network = Network(inputs, operations, snn.outputs, snn.timesteps)
+    for name in set(snn.outputs) - network.shapes.keys():
+        raise UnsupportedError(
+            f"output {name!r} is a constant, which files other than ONNX have no place for; "
+            "convert the source model without it"
+        )
+    return network
 
 
 def _needed(nodes: list[Node], outputs: list[str], context: Context) -> list[Node]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from html import escape
@@ -114,19 +115,7 @@ def _error_change(analysis: Analysis, layer: LayerAnalysis) -> str:
 
 def _errors(data: ReportData) -> Made:
     analysis = data.analysis
-    worst = next(layer for layer in analysis.layers if layer.layer == analysis.costliest)
-    own = {name: getattr(worst.squared, name) for name, *_ in _PARTS[:3]}
-    cause = max(own, key=lambda name: own[name])
-    reason = next(reason for name, _, reason in _PARTS if name == cause)
-    unit = "" if analysis.measure == "error" else " points"
-    gain = f"{_gain(analysis.measure, worst.gain)}{unit}"
-    lead = (
-        f"<strong>{_node(worst.layer)}</strong> costs most: were it exact, {analysis.measure} "
-        f"would change by {gain}{_error_change(analysis, worst)}. Most of its own error is "
-        f"{cause}: {reason}."
-    )
-    if worst.gain <= 0:
-        lead = f"No layer alone costs {analysis.measure}: none of them, made exact, improves it."
+    unit = _unit(analysis.measure)
     legend = "".join(
         f"<li><i class={style}></i>{name}: {reason}</li>" for name, style, reason in _PARTS
     )
@@ -150,7 +139,7 @@ def _errors(data: ReportData) -> Made:
     columns = [("Layer", ""), ("Its error, in parts", "w"), ("Error", "n"),
                ("If exact", "wide"), (change, "n")]  # fmt: skip
     names = [layer.layer for layer in analysis.layers]
-    marked = [names.index(worst.layer)] if worst.gain > 0 else []
+    marked = [] if analysis.costliest is None else [names.index(analysis.costliest)]
     note = (
         "<p class=note>Error: squared distance of what the layer gives from the ANN's "
         "activation, relative to that. Parts left of the line make up for others. A layer is "
@@ -162,12 +151,33 @@ def _errors(data: ReportData) -> Made:
     return "Where the error comes from", section(
         "error",
         "Where the error comes from",
-        lead,
+        _verdict(analysis),
         f"<ul class=legend>{legend}</ul>",
         table("Error of each layer, and what being exact would gain", columns, rows, marked),
         note,
         details("The parts as numbers", _split_table(analysis.layers)),
     )
+
+
+def _verdict(analysis: Analysis) -> str:
+    """Which layer costs most, and why."""
+    if analysis.costliest is None:
+        return f"No layer alone costs {analysis.measure}: none of them, made exact, improves it."
+    worst = next(layer for layer in analysis.layers if layer.layer == analysis.costliest)
+    own = {name: getattr(worst.squared, name) for name, *_ in _PARTS[:3]}
+    cause = max(own, key=lambda name: own[name])
+    reason = next(reason for name, _, reason in _PARTS if name == cause)
+    gain = f"{_gain(analysis.measure, worst.gain)}{_unit(analysis.measure)}"
+    return (
+        f"<strong>{_node(worst.layer)}</strong> costs most: were it exact, {analysis.measure} "
+        f"would change by {gain}{_error_change(analysis, worst)}. Most of its own error is "
+        f"{cause}: {reason}."
+    )
+
+
+def _unit(measure: str) -> str:
+    """What a change of a measure is in."""
+    return "" if measure == "error" else " points"
 
 
 def _split_table(layers: Iterable[LayerAnalysis]) -> str:
@@ -459,7 +469,7 @@ SECTIONS: tuple[tuple[str, Callable[[ReportData], Made | None]], ...] = (
 
 def _axis_of(values: list[float], measure: str) -> Axis:
     if measure == "error":
-        top = max(values) or 1.0
+        top = max(filter(math.isfinite, values), default=0.0) or 1.0
         return Axis(0, top, _ticks(0, top), _short)
     return Axis(0, 1, [0, 0.25, 0.5, 0.75, 1], lambda v: f"{round(100 * v, 1):g} %")
 

@@ -53,7 +53,9 @@ class Axis:
     logarithmic: bool = False
 
     def place(self, value: float, height: float) -> float:
-        """How far below the top a value lies."""
+        """How far below the top a value lies; what is no number, or infinite, at the top."""
+        if not math.isfinite(value):
+            return 0.0
         low, high, value = (
             (math.log10(max(v, 1e-300)) if self.logarithmic else v)
             for v in (self.low, self.high, value)

@@ -45,6 +45,12 @@ def test_where_nothing_comes_close_to_the_ann_the_best_of_all_counts():
     assert comparison_of([0.1, 0.2, 0.3], [0.2, 0.5, 0.502]).best == (MULTI, 2)
 
 
+def test_the_rule_is_said_with_the_best(capsys):
+    show_best(comparison_of([0.1, 0.9, 0.9], [0.5, 0.9, 0.9]), "m.onnx", [])
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line.endswith("then spikes, within 0.5 points of the ANN, or of the best")
+
+
 def test_ways_say_the_options_of_the_command_line():
     way = Way("max", "burst", 3, correct=True)
     assert way.options == "--threshold max --neuron burst --levels 3 --correct"

@@ -94,6 +94,9 @@ class Simulator:
                 return total - self.swap(key, total)
             case "SumToMean":
                 return x / self.step
+            case "Softmax":  # ONNX's, whose axes count the batch
+                powers = np.exp(x - x.max(settings["axis"], keepdims=True))
+                return powers / powers.sum(settings["axis"], keepdims=True)
         raise AssertionError(f"the README does not say what {operator} is")
 
     def add(self, key, x):
@@ -284,6 +287,32 @@ def test_operators_without_words_are_refused_unless_allowed(tmp_path):
     network = json.loads(np.load(tmp_path / "m.npz")["network.json"])
     (softmax,) = (o for o in network["operations"] if o["operator"] == "Softmax")
     assert softmax["settings"] == {"axis": 1}
+
+
+def test_axes_of_onnx_operators_count_the_batch(tmp_path):
+    b = Builder((3, 8), opset=17)
+    b.op("MatMul", b.last, b.normal(8, 8))
+    b.relu()
+    b.op("Softmax", axis=1)
+    b.op("MatMul", b.last, b.normal(8, 4))
+    x = uniform(6, 3, 8)
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x), timesteps=4, correct=False).snn
+    export_npz(snn, tmp_path / "m.npz", allow_loss=True)
+    (values,) = Simulator(tmp_path / "m.npz").run(x, 4).values()
+    (expected,) = Runner(snn).run(x, 4).outputs.values()
+    np.testing.assert_allclose(values, expected, atol=1e-5)
+
+
+def test_constant_outputs_are_refused(tmp_path):
+    b = Builder((4,))
+    b.gemm(5, inputs=4)
+    b.relu()
+    scores = b.gemm(3)
+    anchors = b.op("Identity", b.normal(1, 3))
+    model = b.save(tmp_path / "m.onnx", scores, anchors)
+    snn = convert(model, dataset(x=uniform(4, 4)), timesteps=2).snn
+    with pytest.raises(UnsupportedError, match="is a constant"):
+        export_npz(snn, tmp_path / "m.npz", allow_loss=True)
 
 
 def test_tensors_among_the_settings_are_written_as_lists(tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from onnxsnn import Dataset, convert, load_source
+from onnxsnn import Dataset, IntegrateAndFire, convert, load_source
 from onnxsnn.analysis.evaluate import Row, evaluate
 from onnxsnn.cli import main
 from onnxsnn.errors import DataError
@@ -127,6 +127,27 @@ def test_page_stands_alone_and_its_figures_are_those_of_its_json(network):
     assert len(found.figures) > 60
     headings = {attrs["id"] for tag, attrs in found.tags if tag == "section"}
     assert headings == {"time", "error", "fit", "rates", "spikes", "flips", "energy", "nodes"}
+
+
+def test_page_where_no_number_comes_of_the_first_steps(tmp_path):
+    """The logarithm of a sum of rates that are 0 still."""
+    b = Builder((4,))
+    b.gemm(6)
+    b.relu()
+    b.op("Log", b.op("ReduceSum", b.last, b.constant([1], np.int64)))
+    source = load_source(b.save(tmp_path / "m.onnx"))
+    data = dataset(x=uniform(8, 4))
+    snn = convert(source, data, timesteps=8, neuron=IntegrateAndFire(0.0)).snn
+    evaluation = evaluate(snn, data, ann=source)
+    assert not np.isfinite(evaluation.rows[0].error)
+    check_drawn(page(gather("m", snn, source, data)))
+
+
+def check_drawn(text):
+    """Every line is drawn, of numbers."""
+    paths = [attrs["d"] for tag, attrs in Page(text).tags if tag == "path"]
+    assert paths
+    assert not any("nan" in path or "inf" in path for path in paths)
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)
