@@ -8,14 +8,16 @@ no more than a third of it may change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
+import onnx
 
 from onnxsnn.arrays import Array
-from onnxsnn.graph import Graph, constant
+from onnxsnn.graph import Graph, constant, part_up_to
+from onnxsnn.session import Session
 
-__all__ = ["decide_together", "tensors_that_decide"]
+__all__ = ["decide_together", "deciding_part"]
 
 _DECIDE = {
     *("ArgMax", "ArgMin", "Hardmax", "If", "TopK"),
@@ -25,28 +27,28 @@ _DECIDE = {
 _SAMPLES = 3
 
 
-def tensors_that_decide(graph: Graph) -> list[str]:
-    """Names of what comparisons, and other operators that are no continuous functions, read."""
+def deciding_part(graph: Graph) -> Graph | None:
+    """The part that gives what comparisons, and their like, read; None where there are none."""
     read = [tensor for node in graph.nodes if node.op in _DECIDE for tensor in node.inputs]
     names = [t.name for t in read if not t.is_empty() and constant(t) is None]
-    return list(dict.fromkeys(names))
+    return part_up_to(graph, list(dict.fromkeys(names))) if names else None
 
 
-def decide_together(
-    run: Callable[[dict[str, Array]], Mapping[str, Array]], pair: Mapping[str, Array]
-) -> bool:
+def decide_together(model: onnx.ModelProto, pair: Mapping[str, Array]) -> bool:
     """Whether one of three samples changes more than its share of what decides.
 
     Args:
-        run: gives `tensors_that_decide` by name; what has another size for other samples is not
-            looked at.
+        model: of the `deciding_part`; an output of another size for other samples is not looked at.
         pair: two samples that differ, [2, ...] by input name.
     """
-    rows = np.arange(_SAMPLES) % 2
-    before = run({name: values[rows] for name, values in pair.items()})
+    session, rows = Session(model), np.arange(_SAMPLES) % 2
+    read = {name: pair[name] for name in session.inputs}
+    if not read:
+        return False
+    before = session.run({name: values[rows] for name, values in read.items()})
     for sample in range(_SAMPLES):
         others = np.where(np.arange(_SAMPLES) == sample, 1 - rows, rows)
-        after = run({name: values[others] for name, values in pair.items()})
+        after = session.run({name: values[others] for name, values in read.items()})
         if any(_changes_more(values, after[name]) for name, values in before.items()):
             return True
     return False

@@ -25,7 +25,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxsnn.arrays import Array
-from onnxsnn.decisions import decide_together, tensors_that_decide
+from onnxsnn.decisions import decide_together, deciding_part
 from onnxsnn.graph import (
     Graph,
     constant,
@@ -33,7 +33,6 @@ from onnxsnn.graph import (
     insert,
     is_static_shape,
     nodes_before,
-    part_up_to,
     to_model,
     unique_name,
 )
@@ -435,14 +434,7 @@ def _same_for_each_sample(graph: Graph, freed: Graph, batch: int) -> bool:
             together, alone = opened.run(feeds), fixed.run(feeds)
             if not all(agree(values, alone[name]) for name, values in together.items()):
                 return False
-        return not _decides_together(freed)
+        part = deciding_part(freed)
+        return part is None or not decide_together(to_model(part), _random(graph, 2))
     except Exception:  # the graph does not take so many, or no such values: any reason will do
         return False
-
-
-def _decides_together(graph: Graph) -> bool:
-    names = tensors_that_decide(graph)
-    if not names:
-        return False
-    session = Session(to_model(part_up_to(graph, names)))
-    return decide_together(session.run, _random(graph, 2))

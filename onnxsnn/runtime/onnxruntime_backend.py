@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from onnxsnn.arrays import Array
-from onnxsnn.decisions import decide_together, tensors_that_decide
+from onnxsnn.decisions import decide_together, deciding_part
 from onnxsnn.errors import OnnxSnnError
 from onnxsnn.model import stateful, step_graph
 from onnxsnn.passes.smooth import smooth
@@ -95,14 +95,8 @@ class OnnxRuntimeBackend:
     def _decides_together(self, feeds: Mapping[str, Array]) -> bool:
         """Whether samples decide on something together, in the first step."""
         model, states, _ = self._arguments
-        names = tensors_that_decide(step_graph(model, states))
-        if not names:
-            return False
-        probed = onnx.ModelProto()
-        probed.CopyFrom(model)
-        probed.graph.output.extend(map(onnx.helper.make_empty_tensor_value_info, names))
-        graph = StepGraph(probed, states, names, self._threads)
-        return decide_together(lambda f: graph.step(graph.prepare(f), {})[0], two_samples(feeds))
+        part = deciding_part(step_graph(model, states))
+        return part is not None and decide_together(stateful(part, states), two_samples(feeds))
 
     def prepare(self, feeds: Mapping[str, Array]) -> Values:
         """The inputs as ONNX Runtime's own values."""

@@ -351,6 +351,21 @@ def test_samples_that_decide_together_stay_alone(decide, opened, seed):
     assert bool(report.warnings) != opened
 
 
+def test_a_mask_that_one_input_decides_on_opens():
+    b = Builder((8,), batch=1)
+    b.inputs.append(helper.make_tensor_value_info("ids", TensorProto.INT64, [1, 8]))
+    mask = b.op("Cast", b.op("Equal", "ids", b.constant(0, np.int64)), to=TensorProto.FLOAT)
+    b.op("Mul", "x", mask)
+    b.gemm(3, inputs=8)
+    graph, report = free_batch(clean(b.graph())[0])
+    assert report.actions["batch axis made symbolic"] == 1
+    ids = np.random.default_rng(0).integers(0, 2, (5, 8))
+    x = uniform(5, 8)
+    alone = [outputs_of(b.model(), x=x[i : i + 1], ids=ids[i : i + 1]) for i in range(5)]
+    together = outputs_of(graph, x=x, ids=ids)
+    assert_same({b.last: np.concatenate([one[b.last] for one in alone])}, together)
+
+
 def test_grids_are_made_for_each_sample():
     b = Builder((1, 4, 4), batch=1, opset=20)
     b.op(
