@@ -372,12 +372,12 @@ def _observe(
 ) -> tuple[Statistics, str]:
     """Statistics of every RateNorm's input, and what they come from."""
     if data is not None:
-        batch = _batch_size(sized_for(graph, data.inputs))
+        batch = _batch_size(graph, data)
         feeds: Iterator[dict[str, Array]] = (inputs for inputs, _ in data.batches(batch))
         try:
             return calibrate(graph, feeds, progress=_counter(progress, len(data))), "data"
         except DataError as error:
-            if batch < len(data) and _takes_whole(graph, data):
+            if batch < len(data) <= _most_samples(graph, data) and _takes_whole(graph, data):
                 raise data.error(
                     f"the model takes these {len(data)} rows at once, and not {batch} of them: "
                     "they are no samples, but parts of one, as the nodes of a graph are; give its "
@@ -419,11 +419,17 @@ def _counter(progress: Progress, total: int) -> Callable[[int], None]:
     return count
 
 
-def _batch_size(graph: Graph) -> int:
-    """As many samples as keep the activations of a batch within bounds; whole batches, if fixed."""
-    values = sum(values_per_sample(node.inputs[0]) for node in rate_norms(graph))
-    most = min(_LARGEST_BATCH, _ACTIVATIONS // max(values, 1))
+def _batch_size(graph: Graph, data: Dataset) -> int:
+    """Of a calibration batch; whole batches, if their size is fixed."""
+    most = min(_LARGEST_BATCH, _most_samples(graph, data))
     return whole_batches(most, fixed_batch([tensor.shape for tensor in graph.inputs]))
+
+
+def _most_samples(graph: Graph, data: Dataset) -> int:
+    """As many as keep the activations of a batch within bounds."""
+    sized = sized_for(graph, data.inputs)
+    values = sum(values_per_sample(node.inputs[0]) for node in rate_norms(sized))
+    return _ACTIVATIONS // max(values, 1)
 
 
 def _layers(

@@ -74,7 +74,7 @@ class Dataset:
     path: Path | None = None
 
     def __post_init__(self) -> None:
-        if not self.inputs:
+        if not isinstance(self.inputs, Mapping) or not self.inputs:
             raise self.error("there are no inputs; give arrays by input name")
         for name, values in self.inputs.items():
             if not np.ndim(values):
@@ -106,7 +106,7 @@ class Dataset:
         for spec in specs:
             _check_dtype(self.inputs[spec.name], spec, self.path)
             _check_shape(self.inputs[spec.name], spec, self.path)
-        return self if self.specs else replace(self, specs=tuple(specs))
+        return replace(self, specs=tuple(specs))
 
     def batches(self, size: int) -> Iterator[tuple[dict[str, Array], Array | None]]:
         """Feeds of at most `size` samples, ready for the model, and their labels.

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 
 from onnxsnn.arrays import Array
-from onnxsnn.graph import Graph, constant, part_up_to
+from onnxsnn.graph import Graph, Node, constant, is_float, part_up_to
 from onnxsnn.session import Session
 
 __all__ = ["decide_together", "deciding_part"]
@@ -24,14 +24,21 @@ _DECIDE = {
     *("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"),
     *("Ceil", "Floor", "Round", "Sign"),
 }
+_CASTS = {"Cast", "CastLike"}
 _SAMPLES = 3
 
 
 def deciding_part(graph: Graph) -> Graph | None:
     """The part that gives what comparisons, and their like, read; None where there are none."""
-    read = [tensor for node in graph.nodes if node.op in _DECIDE for tensor in node.inputs]
+    read = [tensor for node in graph.nodes if _decides(node) for tensor in node.inputs]
     names = [t.name for t in read if not t.is_empty() and constant(t) is None]
     return part_up_to(graph, list(dict.fromkeys(names))) if names else None
+
+
+def _decides(node: Node) -> bool:
+    """Whether a node may jump where what it reads hardly changes, and something reads that."""
+    jumps = node.op in _DECIDE or (node.op in _CASTS and not is_float(node.outputs[0]))
+    return jumps and any(tensor.outputs for tensor in node.outputs)
 
 
 def decide_together(model: onnx.ModelProto, pair: Mapping[str, Array]) -> bool:

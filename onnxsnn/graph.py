@@ -28,6 +28,7 @@ __all__ = [
     "data_input",
     "describe",
     "drop_unused",
+    "floats",
     "from_model",
     "has_body",
     "infer_shapes",
@@ -346,6 +347,11 @@ def _names(graph: Graph) -> set[str]:
             if isinstance(body, gs.Graph):
                 names |= _names(body)
     return names
+
+
+def floats(graph: Graph, name: str, values: Array) -> gs.Constant:
+    """A new constant in float32, of this name or one like it."""
+    return gs.Constant(unique_name(graph, name), np.asarray(values, np.float32))
 
 
 def insert(

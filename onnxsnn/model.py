@@ -7,9 +7,10 @@ first call feeds the source model's inputs alone; each later call feeds back the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -276,6 +277,13 @@ class SpikingModel:
         states = {state.output for state in self.states}
         return {t.name: _spec(t).shape for t in self.model.graph.output if t.name not in states}
 
+    @property
+    def sample_axes(self) -> dict[str, int]:
+        """Where the samples lie in outputs, by name: where they are said to, else in front."""
+        sizes = {t.name: _sizes(t) for t in (*self.model.graph.input, *self.model.graph.output)}
+        batch = {size for spec in self.inputs for size in sizes[spec.name][:1] if size}
+        return {name: _axis_of(batch, sizes[name], self.batch) for name in self.outputs}
+
     @cached_property
     def comparable_outputs(self) -> list[str]:
         """Names of the outputs that are compared with the ANN's; see value_sizes."""
@@ -399,7 +407,8 @@ def checked_timesteps(timesteps: float) -> int:
     Raises:
         UsageError: it is below 1, not whole, or over MOST_TIMESTEPS.
     """
-    if not 1 <= timesteps <= MOST_TIMESTEPS or timesteps != int(timesteps):
+    is_whole = isinstance(timesteps, Real) and timesteps == timesteps // 1
+    if not is_whole or not 1 <= timesteps <= MOST_TIMESTEPS:
         raise UsageError(
             f"timesteps must be a whole number, 1 or more, {MOST_TIMESTEPS} at most, "
             f"and is {timesteps}"
@@ -429,6 +438,20 @@ def _spec(tensor: onnx.ValueInfoProto, knows_nan: bool = False) -> InputSpec:
     shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim)
     dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
     return InputSpec(tensor.name, shape, dtype, knows_nan)
+
+
+def _sizes(tensor: onnx.ValueInfoProto) -> list[int | str]:
+    """The size of each axis: a number, or a name."""
+    return [d.dim_value or d.dim_param for d in tensor.type.tensor_type.shape.dim]
+
+
+def _axis_of(batch: Collection[int | str], sizes: list[int | str], fixed: int | None) -> int:
+    """The axis of the samples in an output, whose first may have several rows of each."""
+    first, *_ = sizes or [0]
+    if fixed and isinstance(first, int) and first % fixed == 0:
+        return 0
+    axes = [axis for axis, size in enumerate(sizes) if size in batch]
+    return axes[0] if len(axes) == 1 else 0
 
 
 def is_spiking(model: onnx.ModelProto) -> bool:

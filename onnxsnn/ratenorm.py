@@ -15,7 +15,17 @@ import onnx_graphsurgeon as gs
 
 from onnxsnn.arrays import Array
 from onnxsnn.errors import UnsupportedError
-from onnxsnn.graph import Graph, Node, Tensor, describe, insert, per_channel, rank, unique_name
+from onnxsnn.graph import (
+    Graph,
+    Node,
+    Tensor,
+    describe,
+    floats,
+    insert,
+    per_channel,
+    rank,
+    unique_name,
+)
 
 __all__ = [
     "RECTIFYING",
@@ -77,15 +87,11 @@ def set_threshold(graph: Graph, node: Node, values: Array, scale: Array | None =
 
     The Mul behind it multiplies by `scale`, in the same shape; None for the threshold.
     """
-    theta = _constant(graph, f"{node.name}.theta", values)
-    factor = theta if scale is None else _constant(graph, f"{node.name}.scale", scale)
+    theta = floats(graph, f"{node.name}.theta", values)
+    factor = theta if scale is None else floats(graph, f"{node.name}.scale", scale)
     product = node.outputs[0].outputs[0]
     theta.name, node.inputs[1].name = node.inputs[1].name, theta.name
     node.inputs[1], product.inputs[1] = theta, factor
-
-
-def _constant(graph: Graph, name: str, values: Array) -> gs.Constant:
-    return gs.Constant(unique_name(graph, name), np.asarray(values, np.float32))
 
 
 def place(

@@ -19,13 +19,13 @@ __all__ = [
     "SampleSession",
     "Session",
     "fixed_batch",
-    "is_filled",
     "join",
     "lacking_samples",
     "make_session",
     "pieces_of",
     "quiet_onnxruntime",
     "run_failure",
+    "same_for_any",
     "split",
     "whole_batches",
     "with_samples",
@@ -123,6 +123,8 @@ class Session:
         self.inputs: list[str] = [tensor.name for tensor in self._session.get_inputs()]
         self.outputs: list[str] = [tensor.name for tensor in self._session.get_outputs()]
         self._batch = fixed_batch([tensor.shape for tensor in self._session.get_inputs()])
+        shapes = {tensor.name: tensor.shape for tensor in self._session.get_outputs()}
+        self._shared = same_for_any(shapes, self._batch)
 
     def run(
         self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None
@@ -139,7 +141,7 @@ class Session:
         names = list(self.outputs if outputs is None else outputs)
         count = len(next(iter(feeds.values())))
         pieces = [self._run(names, piece) for piece in split(feeds, self._batch)]
-        return join(pieces, count, filled=is_filled(count, self._batch))
+        return join(pieces, count, batch=self._batch, shared=self._shared)
 
     def _run(self, names: list[str], feeds: dict[str, Array]) -> dict[str, Array]:
         if not names:  # ONNX Runtime would give all
@@ -220,6 +222,17 @@ def whole_batches(samples: int, batch: int | None) -> int:
     return max(samples // size, 1) * size
 
 
+def same_for_any(shapes: Mapping[str, Sequence[int | str | None]], batch: int | None) -> set[str]:
+    """Outputs that may be the same for any samples: their first axis has a size of its own.
+
+    Args:
+        shapes: of outputs, by name; none where the number of axes is not known.
+        batch: from `fixed_batch`.
+    """
+    first = {name: shape[0] if shape else 0 for name, shape in shapes.items()}
+    return {name for name, size in first.items() if isinstance(size, int) and size != batch}
+
+
 def lacking_samples(
     shapes: Mapping[str, Sequence[int | str | None]], batch: int | None
 ) -> set[str]:
@@ -255,11 +268,6 @@ def split(feeds: Mapping[str, Array], size: int | None) -> list[dict[str, Array]
     return [{name: values[row] for name, values in feeds.items()} for row in rows]
 
 
-def is_filled(count: int, size: int | None) -> bool:
-    """Whether `split` fills a batch up."""
-    return size is not None and count % size != 0
-
-
 def pieces_of(feeds: Mapping[str, Array], size: int) -> list[dict[str, Array]]:
     """Feeds in batches of `size` samples at most, none filled up."""
     count = len(next(iter(feeds.values())))
@@ -271,7 +279,8 @@ def join(
     count: int,
     *,
     axis: int | Mapping[str, int] = 0,
-    filled: bool = True,
+    batch: int | None = None,
+    shared: Collection[str] = (),
 ) -> dict[str, Array]:
     """The outputs of batches as one.
 
@@ -279,28 +288,35 @@ def join(
         pieces: the outputs of each batch.
         count: the number of samples.
         axis: of the samples, in all outputs or by name.
-        filled: whether the last batch may have been filled up, so that only `count` samples
-            count; else all is kept, whatever the axis holds.
+        batch: the size of batches of which the last one may have been filled up, so that only
+            `count` samples count; None where all is kept, whatever the axis holds.
+        shared: names of outputs that may be the same for any samples: `same_for_any`.
 
     Raises:
         DataError: there are several batches, and an output is one number for each, or of another
             size in each.
     """
     axes = axis if isinstance(axis, Mapping) else dict.fromkeys(pieces[0], axis)
-    return {
-        name: _joined(name, [piece[name] for piece in pieces], count, axes[name], filled)
-        for name in pieces[0]
-    }
+    joined = {}
+    for name, first in pieces[0].items():
+        parts = [piece[name] for piece in pieces]
+        if name in shared and _is_of_any(parts, count, axes[name]):
+            joined[name] = first
+        else:
+            joined[name] = _joined(name, parts, count, axes[name], batch)
+    return joined
 
 
 def _is_of_any(parts: Sequence[Array], count: int, axis: int) -> bool:
     """Whether what batches give is the same for any samples: not one entry for each."""
+    if parts[0].ndim <= axis:
+        return False
     sizes = [part.shape[axis] for part in parts]
     by_sample = count <= sum(sizes) < count + max(sizes)
     return not by_sample and all(np.array_equal(part, parts[0]) for part in parts[1:])
 
 
-def _joined(name: str, parts: Sequence[Array], count: int, axis: int, filled: bool) -> Array:
+def _joined(name: str, parts: Sequence[Array], count: int, axis: int, batch: int | None) -> Array:
     """One output's parts as one."""
     a_number = parts[0].ndim <= axis
     if a_number and len(parts) > 1:
@@ -308,7 +324,7 @@ def _joined(name: str, parts: Sequence[Array], count: int, axis: int, filled: bo
             f"output {name!r} is one number for a whole batch, and the samples came in "
             f"{len(parts)} batches; give no more samples than one batch takes"
         )
-    if a_number or _is_of_any(parts, count, axis):
+    if a_number:
         return parts[0]
     if len({np.delete(part.shape, axis).tobytes() for part in parts}) > 1:
         raise DataError(
@@ -316,6 +332,7 @@ def _joined(name: str, parts: Sequence[Array], count: int, axis: int, filled: bo
             f"in {len(parts)} batches; give no more samples than one batch takes"
         )
     whole = parts[0] if len(parts) == 1 else np.concatenate(parts, axis)
-    if not filled:
+    if batch is None or parts[0].shape[axis] % batch:
         return whole
-    return whole[(slice(None),) * axis + (slice(count),)]
+    rows = parts[0].shape[axis] // batch  # of each sample
+    return whole[(slice(None),) * axis + (slice(count * rows),)]

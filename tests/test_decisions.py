@@ -10,6 +10,7 @@ from tests.models import Builder, uniform
 
 
 def together(b, **pair):
+    b.op("Identity")  # what nothing reads is seen in the outputs
     return decide_together(to_model(deciding_part(b.graph())), pair)
 
 
@@ -73,7 +74,18 @@ def test_sizes_are_no_decisions_of_samples():
     assert not together(b, x=uniform(2, 8))
 
 
-def test_graphs_without_comparisons_have_no_such_part():
+@pytest.mark.parametrize("operator", ["Relu", "ArgMax"])
+def test_what_decides_nothing_further_has_no_such_part(operator):
     b = Builder((8,))
-    b.relu()
+    b.op(operator)
     assert deciding_part(b.graph()) is None
+
+
+@pytest.mark.parametrize("dtype", [TensorProto.INT64, TensorProto.BOOL])
+def test_casts_to_whole_numbers_decide(dtype):
+    b = Builder((8,))
+    b.op("Cast", mean_of_all(b), to=dtype)
+    assert together(b, x=4 * uniform(2, 8))
+    b = Builder((8,))
+    b.op("Cast", mean_of_each(b), to=dtype)
+    assert not together(b, x=4 * uniform(2, 8))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxsnn.errors import DataError, ModelError
-from onnxsnn.session import SampleSession, Session, fixed_batch, join, split
+from onnxsnn.session import SampleSession, Session, fixed_batch, join, same_for_any, split
 from tests.models import Builder, outputs_of, uniform
 
 
@@ -19,16 +19,30 @@ def test_joined_pieces_are_the_whole(count, size):
     feeds = {"x": np.arange(count)}
     pieces = split(feeds, size)
     assert size is None or all(len(piece["x"]) == size for piece in pieces)
-    np.testing.assert_array_equal(join(pieces, count)["x"], feeds["x"])
+    np.testing.assert_array_equal(join(pieces, count, batch=size)["x"], feeds["x"])
 
 
-@pytest.mark.parametrize("filled", [False, True])
-def test_what_is_of_no_sample_is_given_once(filled):
+@pytest.mark.parametrize("batch", [None, 4])
+def test_what_is_of_no_sample_is_given_once(batch):
     fixed = np.arange(20.0).reshape(10, 2)
-    rows = [np.zeros((4, 2)), np.ones((4 if filled else 1, 2))]
-    joined = join([{"fixed": fixed, "rows": part} for part in rows], 5, filled=filled)
+    rows = [np.zeros((4, 2)), np.ones((batch or 1, 2))]
+    pieces = [{"fixed": fixed, "rows": part} for part in rows]
+    joined = join(pieces, 5, batch=batch, shared=["fixed"])
     np.testing.assert_array_equal(joined["fixed"], fixed)
     np.testing.assert_array_equal(joined["rows"][:, 0], [0, 0, 0, 0, 1])
+
+
+def test_rows_of_samples_that_are_the_same_are_all_given():
+    """Three of each, of four samples in batches of two."""
+    pieces = [{"tokens": np.ones((6, 2))}] * 2
+    assert join(pieces, 4)["tokens"].shape == (12, 2)
+    assert join(pieces, 3, batch=2)["tokens"].shape == (9, 2)
+
+
+def test_outputs_that_may_be_the_same_for_any_samples():
+    shapes = {"rows": ["N", 4], "boxes": [100, 4], "number": [], "batch": [2, 4]}
+    assert same_for_any(shapes, None) == {"boxes", "number", "batch"}
+    assert same_for_any(shapes, 2) == {"boxes", "number"}
 
 
 def test_batch_is_fixed_where_all_inputs_agree():

@@ -25,7 +25,7 @@ import onnx_graphsurgeon as gs
 from onnxsnn.arrays import Array, Floats
 from onnxsnn.calibration.clipping import Clipping
 from onnxsnn.calibration.cut import Bench, mean_currents
-from onnxsnn.calibration.dither import alternates, alternation, are_alike
+from onnxsnn.calibration.dither import alternates, alternation, are_alike, are_summed
 from onnxsnn.calibration.fitting import Fit, fit_neurons
 from onnxsnn.calibration.observe import Statistics
 from onnxsnn.calibration.patches import fan_in
@@ -150,7 +150,7 @@ def correct_network(
     """
     effort = replace(_QUICK if quick else _WHOLE, thresholds=thresholds, anytime=anytime)
     efforts = [effort]
-    if neuron.bits_per_spike < _COARSE and any(map(_alternates, rate_norms(graph))):
+    if neuron.bits_per_spike < _COARSE and any(_alternates(graph, n) for n in rate_norms(graph)):
         alternating = replace(effort, alternate=not quick or timesteps <= _FEW_STEPS)
         efforts = [alternating] if quick else [effort, alternating]
     few = _few(sized_for(graph, data.inputs), timesteps) if quick else len(data)
@@ -322,7 +322,8 @@ def _start(node: Node, potential: Array | float) -> Fit:
 
 def _apply(bench: Bench, node: Node, fit: Fit, effort: _Effort) -> Array:
     """Give a layer its fit; the initial potentials, as fractions, are given back."""
-    alternate = effort.alternate and _alternates(node) and are_alike(_activations(bench, node))
+    alternate = effort.alternate and _alternates(bench.graph, node)
+    alternate = alternate and are_alike(_activations(bench, node))
     shape = node.inputs[1].values.shape
     set_threshold(bench.graph, node, fit.threshold.reshape(shape), fit.scale.reshape(shape))
     if np.any(fit.bias):
@@ -333,9 +334,10 @@ def _apply(bench: Bench, node: Node, fit: Fit, effort: _Effort) -> Array:
     return fractions
 
 
-def _alternates(node: Node) -> bool:
-    """Whether the potentials of a layer can alternate."""
-    return node.op == RECTIFYING and alternates(node.outputs[0].shape)
+def _alternates(graph: Graph, node: Node) -> bool:
+    """Whether the potentials of a layer can alternate, and what reads it can gain by that."""
+    spikes = node.outputs[0]
+    return node.op == RECTIFYING and alternates(spikes.shape) and are_summed(graph, spikes)
 
 
 def _activations(bench: Bench, node: Node) -> Array:

@@ -6,7 +6,9 @@ Where one starts a little higher and the next a little lower, the errors differ 
 
 That costs each of them a little, and helps where neighbours are alike: in large maps of pictures,
 not in small ones or of noise. How alike they are is the autocorrelation of the ANN's activations
-from a position to the next, along each axis of a map.
+from a position to the next, along each axis of a map. And it helps where what reads them sums over
+neighbours of several channels: a convolution of 1x1, or of each channel alone, has the cost only,
+and a greatest value is that of a neuron which started high.
 """
 
 from __future__ import annotations
@@ -16,8 +18,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxsnn.arrays import Array
+from onnxsnn.graph import Graph, Tensor
+from onnxsnn.ratenorm import is_rate_norm
+from onnxsnn.weights import weight_layer
 
-__all__ = ["alternates", "alternation", "are_alike"]
+__all__ = ["alternates", "alternation", "are_alike", "are_summed"]
 
 _AMOUNT = 0.12  # thresholds, up and down; tried on VGG-16 and PreActResNet-18, at T of 1 to 8
 _STEPS = 4  # from which on it is that; below, it grows to twice as much
@@ -33,6 +38,28 @@ def alternates(shape: Sequence[int | str | None] | None) -> bool:
         and len(maps) > 0
         and all(isinstance(size, int) and size >= _SMALLEST for size in maps)
     )
+
+
+def are_summed(graph: Graph, tensor: Tensor) -> bool:
+    """Whether something that reads a layer of maps sums over neighbours of several channels."""
+    waiting, seen = [tensor], set()
+    while waiting:
+        for node in waiting.pop().outputs:
+            if id(node) in seen or is_rate_norm(node) or node.op in _PICKS:
+                continue
+            seen.add(id(node))
+            layer = weight_layer(graph, node)
+            if node.op in _SUMS or (
+                node.op == "Conv" and layer and min(layer.weight.shape[1:]) > 1
+            ):
+                return True
+            if layer is None:
+                waiting += node.outputs
+    return False
+
+
+_PICKS = {"GlobalMaxPool", "MaxPool", "ReduceMax"}
+_SUMS = {"AveragePool", "Gemm", "GlobalAveragePool", "MatMul", "ReduceMean", "ReduceSum"}
 
 
 def are_alike(values: Array) -> bool:

@@ -262,7 +262,7 @@ RULES: dict[str, Callable[[Node, Context], Form | None]] = {
     **dict.fromkeys(["Add", "Sum", "Sub", "Mul", "Div"], _arithmetic),
     "Concat": _concat,
     "Pad": _pad,
-    **dict.fromkeys(["Flatten", "Reshape", "Squeeze", "Unsqueeze"], _reshape),
+    **dict.fromkeys(["Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"], _reshape),
     "Transpose": _transpose,
     **dict.fromkeys(["RunningSum", "RunningMean", "DelayedMean"], _in_time),
     **dict.fromkeys(["SumIncrement", "MeanIncrement"], _in_time),

@@ -71,7 +71,7 @@ def check_neuron(neuron: Neuron) -> None:
         UsageError: it is none, the initial potential is not from 0 to 1, or there are too many
             levels or digits, none, or no whole number of them.
     """
-    if not hasattr(neuron, "initial_potential"):
+    if isinstance(neuron, type) or not hasattr(neuron, "initial_potential"):
         raise UsageError(f"a neuron is an object of onnxsnn.neurons, and {neuron!r} came")
     if not 0 <= neuron.initial_potential <= 1:
         raise UsageError(f"the initial potential is from 0 to 1 and not {neuron.initial_potential}")

@@ -19,11 +19,10 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
 from onnxsnn.arrays import Array
 from onnxsnn.eight_bits import are_whole
-from onnxsnn.graph import Graph, Node, Tensor, constant, per_channel, unique_name
+from onnxsnn.graph import Graph, Node, Tensor, constant, floats, per_channel
 from onnxsnn.passes.report import Report
 from onnxsnn.weights import WeightLayer, weight_layer
 
@@ -63,7 +62,7 @@ def unit_thresholds(
             continue
         for change in changes:
             change.make()
-        node.inputs[1] = _constant(graph, f"{node.name}.threshold", np.ones_like(theta))
+        node.inputs[1] = floats(graph, f"{node.name}.threshold", np.ones_like(theta))
         potential = node.inputs[2].name
         defaults[potential] = (defaults[potential] / theta).astype(np.float32)
         report.grids[node.name] = theta.reshape(-1)
@@ -136,10 +135,6 @@ def _changes(graph: Graph, tensor: Tensor, factor: Array) -> list[_Change] | Non
 def _multiplying(graph: Graph, node: Node, position: int, factor: Array) -> _Change:
     def multiply() -> None:
         held = node.inputs[position]
-        node.inputs[position] = _constant(graph, held.name, held.values * factor)
+        node.inputs[position] = floats(graph, held.name, held.values * factor)
 
     return _Change(multiply)
-
-
-def _constant(graph: Graph, name: str, values: Array) -> Tensor:
-    return gs.Constant(unique_name(graph, name), np.asarray(values, np.float32))

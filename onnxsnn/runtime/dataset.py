@@ -11,9 +11,8 @@ from onnxsnn.arrays import Array
 from onnxsnn.data import Dataset
 from onnxsnn.errors import DataError
 from onnxsnn.model import SpikingModel
-from onnxsnn.passes.name_batch import batch_names
 from onnxsnn.runtime.runner import Runner
-from onnxsnn.session import join, whole_batches
+from onnxsnn.session import join, same_for_any, whole_batches
 
 __all__ = ["BATCH", "DatasetRun", "batch_size", "run_dataset"]
 
@@ -75,9 +74,10 @@ def run_dataset(
             spikes[layer] = spikes.get(layer, 0.0) + float(counts.sum())
         done += len(next(iter(feeds.values())))
         progress(done, len(data))
-    axes = {name: axis + every_step for name, axis in _axes_of_samples(runner.model).items()}
+    axes = {name: axis + every_step for name, axis in runner.model.sample_axes.items()}
+    shared = same_for_any(runner.model.output_shapes, runner.model.batch)
     return DatasetRun(
-        outputs=join(pieces, done, axis=axes, filled=False),
+        outputs=join(pieces, done, axis=axes, shared=shared),
         samples=done,
         timesteps=steps,
         spikes=sum(spikes.values()) / done,
@@ -85,17 +85,6 @@ def run_dataset(
             layer: total / (done * steps * runner.neurons[layer]) for layer, total in spikes.items()
         },
     )
-
-
-def _axes_of_samples(snn: SpikingModel) -> dict[str, int]:
-    """Where outputs have their samples, by name: on the axis that is named so, else the first."""
-    graph = snn.graph()
-    names = batch_names(graph)
-    shapes = {tensor.name: tensor.shape or [] for tensor in graph.outputs}
-    return {
-        name: next((axis for axis, size in enumerate(shapes[name]) if size in names), 0)
-        for name in snn.outputs
-    }
 
 
 def _stacked(steps: list[dict[str, Array]]) -> dict[str, Array]:

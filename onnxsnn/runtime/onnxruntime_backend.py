@@ -120,9 +120,14 @@ class OnnxRuntimeBackend:
     def gather(
         self, pieces: Sequence[Values], rows: Sequence[Array], size: int
     ) -> list[Values] | None:
-        """Some rows of each piece of inputs or states, together, in pieces of `size` samples."""
+        """Some rows of each piece of inputs or states, together, in pieces of `size` samples.
+
+        None where samples cannot leave: they have several rows each, or a size tells their number.
+        """
         graph = self._graph
         if not isinstance(graph, TimeBatchedGraph):
+            return None
+        if not all(_may_leave(graph, p, len(r)) for p, r in zip(pieces, rows, strict=True)):
             return None
         whole, arrays, axes = {}, {}, {}
         for name, value in pieces[0].items():
@@ -137,6 +142,18 @@ class OnnxRuntimeBackend:
             whole | from_arrays({n: _moved_back(v, axes[n]) for n, v in piece.items()})
             for piece in pieces_of(arrays, size)
         ]
+
+
+_COUNT = "tensor(int64)"  # what sizes are
+
+
+def _may_leave(graph: TimeBatchedGraph, piece: Values, samples: int) -> bool:
+    """Whether samples have a row each in inputs or states, and nothing there tells their number."""
+    for name, value in piece.items():
+        sizes, axis = value.shape(), graph.axis_of_samples(name)
+        if sizes and (value.data_type() == _COUNT if axis is None else sizes[axis] != samples):
+            return False
+    return True
 
 
 def _moved_back(array: Array, axis: int) -> Array:

@@ -21,10 +21,10 @@ from onnxsnn.runtime.backend import Backend, Tile
 from onnxsnn.runtime.numpy_backend import NumpyBackend
 from onnxsnn.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from onnxsnn.session import (
-    is_filled,
     join,
     lacking_samples,
     pieces_of,
+    same_for_any,
     split,
     with_samples,
 )
@@ -110,6 +110,8 @@ class Runner:
         )
         self._potentials = {layer: self.model.potential(layer).input for layer in self._layers}
         self._batch = self.model.batch
+        self._axes = self.model.sample_axes
+        self._shared = same_for_any(self.model.output_shapes, self._batch)
         self._lacking = lacking_samples(self.model.output_shapes, self._batch)
         self.reset()
 
@@ -274,9 +276,9 @@ class Runner:
         ]
         self._state = [state for _, state in results]
         count = len(self._rows)
-        filled = is_filled(count, self._batch)
         pieces = [with_samples(values, self._lacking, axis=1) for values, _ in results]
-        outputs = join(pieces, count, axis=1, filled=filled)
+        axes = {name: self._axes.get(name, 0) + 1 for name in pieces[0]}
+        outputs = join(pieces, count, axis=axes, batch=self._batch, shared=self._shared)
         counts = {layer: outputs.pop(_counter(layer)) for layer in self._layers}  # [steps, N]
         if not every_step:
             self._count(counts, 0, timesteps)

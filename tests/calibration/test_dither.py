@@ -5,7 +5,7 @@ import pytest
 
 from onnxsnn import Runner, SpikingModel, convert, load_source
 from onnxsnn.calibration import correct as correction
-from onnxsnn.calibration.dither import alternates, alternation, are_alike
+from onnxsnn.calibration.dither import alternates, alternation, are_alike, are_summed
 from onnxsnn.neurons import IntegrateAndFire, MultiThreshold, SignedIntegrateAndFire
 from onnxsnn.session import Session
 from tests.models import Builder, dataset, uniform
@@ -42,6 +42,79 @@ def test_neighbours_along_every_axis_differ_and_the_mean_is_zero(timesteps, amou
 )
 def test_large_maps_of_known_sizes_alternate(shape, expected):
     assert alternates(shape) == expected
+
+
+def per_pixel(b):
+    b.conv(3, kernel=1)
+
+
+def each_channel_alone(b):
+    b.conv(8, group=8)
+
+
+def grown(b):
+    b.conv_transpose(4)
+
+
+def greatest(b):
+    b.op("MaxPool", kernel_shape=[2, 2])
+    b.conv(4)
+
+
+def windows(b):
+    b.conv(4)
+
+
+def windows_of_groups(b):
+    b.conv(8, group=2)
+
+
+def pooled(b):
+    b.op("AveragePool", kernel_shape=[2, 2])
+
+
+def whole(b):
+    b.op("Flatten")
+    b.gemm(4, inputs=8 * 64)
+
+
+def windows_beside_a_shortcut(b):
+    spikes = b.last
+    b.op("Add", b.conv(8, kernel=1), b.op("Conv", spikes, b.normal(8, 8, 3, 3), pads=[1] * 4))
+
+
+@pytest.mark.parametrize(
+    ("read", "expected"),
+    [
+        (per_pixel, False),
+        (each_channel_alone, False),
+        (grown, False),
+        (greatest, False),
+        (windows, True),
+        (windows_of_groups, True),
+        (pooled, True),
+        (whole, True),
+        (windows_beside_a_shortcut, True),
+    ],
+)
+def test_neighbours_are_summed_by_what_reads_them(read, expected):
+    b = Builder((3, 8, 8))
+    b.conv(8)
+    spikes = b.relu()
+    read(b)
+    graph = b.graph()
+    assert are_summed(graph, graph.tensors()[spikes]) == expected
+
+
+@pytest.mark.parametrize("correct", [None, True])
+def test_maps_that_are_read_pixel_by_pixel_go_without(tmp_path, correct):
+    b = Builder((1, 16, 16))
+    b.conv(8, kernel=1)
+    b.relu()
+    b.conv(1, kernel=1)
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=smooth(0)), timesteps=2, correct=correct)
+    for state in snn.snn.states:
+        assert np.asarray(state.default).shape[2:] in ((), (1, 1))
 
 
 def smooth(seed, channels=1):
@@ -96,7 +169,8 @@ def test_images_that_were_not_seen_come_nearer_to_the_ann(tmp_path, monkeypatch,
 
 
 def test_they_are_not_kept_where_the_outputs_lose_by_them(tmp_path, monkeypatch):
-    """On a map whose values are read one by one."""
+    """On a map whose values are read one by one, as if windows summed over them."""
+    monkeypatch.setattr(correction, "are_summed", lambda *_: True)
     b = Builder((8, 16, 16))
     b.relu()
     source, x = load_source(b.save(tmp_path / "m.onnx")), smooth(0, 8)

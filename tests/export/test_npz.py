@@ -254,6 +254,7 @@ def test_readme_has_words_for_every_operator(tmp_path):
         "Gemm": "Linear", "MatMul": "Linear", "GlobalAveragePool": "Mean", "ReduceMean": "Mean",
         "Sum": "Add", "Sub": "Subtract", "Mul": "Scale", "Div": "Scale",
         "Flatten": "Reshape", "Squeeze": "Reshape", "Unsqueeze": "Reshape",
+        "Identity": "Reshape",
     }  # fmt: skip
     words = {renamed.get(name, name) for name in RULES} | {"Shift", "SumToMean"}
     assert {neuron.operator for neuron in NEURONS.values()} <= words
@@ -301,6 +302,20 @@ def test_axes_of_onnx_operators_count_the_batch(tmp_path):
     (values,) = Simulator(tmp_path / "m.npz").run(x, 4).values()
     (expected,) = Runner(snn).run(x, 4).outputs.values()
     np.testing.assert_allclose(values, expected, atol=1e-5)
+
+
+def test_outputs_of_two_names_are_written(tmp_path):
+    b = Builder((4,))
+    b.gemm(5, inputs=4)
+    b.relu()
+    scores = b.gemm(3)
+    again = b.op("Identity")
+    x = uniform(6, 4)
+    snn = convert(b.save(tmp_path / "m.onnx", scores, again), dataset(x=x), timesteps=3).snn
+    assert not export_npz(snn, tmp_path / "m.npz")
+    found = Simulator(tmp_path / "m.npz").run(x, 3)
+    for name, values in Runner(snn).run(x, 3).outputs.items():
+        np.testing.assert_allclose(found[name], values, atol=1e-5)
 
 
 def test_constant_outputs_are_refused(tmp_path):

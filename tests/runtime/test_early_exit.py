@@ -350,3 +350,40 @@ def test_samples_leave_what_has_them_along_another_axis(tmp_path):
     for step, outputs in enumerate(runner.steps(x, 32, lambda: ~done)):
         np.testing.assert_allclose(only(outputs)[~done], history[step][~done], atol=1e-5)
     assert len(runner._rows) == np.count_nonzero(~done)
+
+
+def tokens(b):
+    """Several rows of each sample."""
+    b.op("Reshape", "x", b.constant([-1, 8], np.int64))
+    for _ in range(2):
+        b.gemm(8, inputs=8)
+        b.relu()
+    b.op("Reshape", b.last, b.constant([-1, 5, 8], np.int64))
+    b.op("ReduceMean", axes=[1], keepdims=0)
+
+
+def shapes(b):
+    """The number of samples among sizes."""
+    hidden = b.op("Relu", b.op("MatMul", "x", b.normal(8, 8)))
+    mean = b.op("ReduceMean", hidden, axes=[1], keepdims=1)
+    b.op("Add", b.op("Expand", mean, b.op("Shape", "x")), hidden)
+    b.op("Relu", b.op("MatMul", b.last, b.normal(8, 8)))
+    b.op("ReduceMean", axes=[1], keepdims=0)
+
+
+@pytest.mark.parametrize("memory", [None, 1])
+@pytest.mark.parametrize("margin", [0.3, 1.0])
+@pytest.mark.parametrize("structure", [tokens, shapes])
+def test_samples_of_several_rows_stop_as_others_do(tmp_path, structure, margin, memory):
+    b = Builder((5, 8))
+    structure(b)
+    b.op("MatMul", b.last, b.normal(8, 3, scale=3.0))
+    x = uniform(12, 5, 8)
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x), timesteps=8).snn
+    early = run_early(Runner(snn, memory=memory), x, margin)
+    history = list(Runner(snn).steps(x, 8))
+    assert early.timesteps.min() < 8
+    for sample, steps in enumerate(early.timesteps):
+        for name, values in early.outputs.items():
+            expected = history[steps - 1][name][sample]
+            np.testing.assert_allclose(values[sample], expected, atol=1e-4)
