@@ -125,7 +125,7 @@ class Runner:
         self._state: list[Any] = []
         self._samples = 0
         self._rows: Array = np.arange(0)  # of the samples that are still in the batch
-        self._last: dict[str, Array] = {}
+        self._last: dict[str, Array] | None = None  # outputs, where samples may leave
         self._ahead: tuple[list[Any], list[Any], int] | None = None
         self.steps_done = 0
         self.spikes: dict[str, Array] = {}
@@ -178,6 +178,7 @@ class Runner:
         ahead = steps if needed is None else min(steps, _AHEAD)
         size, chunk = self._tile(feeds, ahead)
         prepared = self._prepare(feeds, size)
+        self._last = None if needed is None else {}
         for start in range(0, steps, chunk):
             if start and needed is not None:
                 prepared = self._without(prepared, ~needed())
@@ -291,13 +292,23 @@ class Runner:
 
     def _told(self, outputs: dict[str, Array]) -> dict[str, Array]:
         """Outputs of all samples, of those that have left the batch as they were last."""
+        if self._last is None:
+            return outputs
         if len(self._rows) < self._samples:
-            everything = {name: values.copy() for name, values in self._last.items()}
-            for name, values in outputs.items():
-                everything[name][self._rows] = values
-            outputs = everything
+            outputs = {
+                name: self._beside(values, self._last[name], self._axes.get(name, 0))
+                for name, values in outputs.items()
+            }
         self._last = outputs
-        return dict(outputs)
+        return {name: values.copy() for name, values in outputs.items()}
+
+    def _beside(self, values: Array, last: Array, axis: int) -> Array:
+        """An output of those in the batch beside what it was last for the others."""
+        if values.shape[axis : axis + 1] != (len(self._rows),):
+            return values  # it is the same for any
+        whole = last.copy()
+        whole[(slice(None),) * axis + (self._rows,)] = values
+        return whole
 
     def _fall_back(self) -> None:
         """Return to the last step that was told, where more have been computed."""

@@ -32,11 +32,21 @@ ThresholdMethod: TypeAlias = Callable[[ChannelStatistics, Neuron, int], Floats]
 A channel that has seen no positive value may get any value: it is replaced by its layer's.
 """
 
+
+def _within_spikes(method: ThresholdMethod) -> ThresholdMethod:
+    """A method that says how much is emitted at most, for spikes that may all be less than 1."""
+
+    def thresholds(statistics: ChannelStatistics, neuron: Neuron, timesteps: int) -> Floats:
+        return method(statistics, neuron, timesteps) / min(neuron.greatest_spike, 1.0)
+
+    return thresholds
+
+
 METHODS: dict[str, ThresholdMethod] = {
     "fit": fit,
-    "max": maximum,
-    "percentile": percentile,
-    "bound": bound,
-    "balance": balance,
+    "max": _within_spikes(maximum),
+    "percentile": _within_spikes(percentile),
+    "bound": _within_spikes(bound),
+    "balance": _within_spikes(balance),
     "gaussian": gaussian,
 }

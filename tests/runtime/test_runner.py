@@ -334,3 +334,25 @@ def test_timesteps_backend_and_tap_that_are_none_are_refused(snn):
 def test_ann_is_refused(tmp_path):
     with pytest.raises(ModelError, match="convert it first"):
         Runner(residual_network().save(tmp_path / "m.onnx"))
+
+
+def test_samples_that_leave_keep_their_outputs_whatever_a_caller_does_with_them(tmp_path):
+    """Beside an output that is the same for any sample, and one whose samples are not in front."""
+    b = Builder((5, 8))
+    boxes = b.op("Identity", b.normal(7, 2))
+    b.op("Relu", b.op("MatMul", "x", b.normal(8, 8)))
+    scores = b.op("MatMul", b.last, b.normal(8, 3))
+    turned = b.op("Transpose", scores, perm=[1, 0, 2])
+    model = b.save(tmp_path / "m.onnx", scores, turned, boxes)
+    x = uniform(12, 5, 8)
+    snn = convert(model, dataset(x=x), timesteps=8).snn
+    expected = list(Runner(snn).steps(x, 8))
+    stays = np.arange(12) % 3 > 0
+    for step, outputs in enumerate(Runner(snn).steps(x, 8, lambda: stays)):
+        assert_same({scores: expected[step][scores][stays]}, {scores: outputs[scores][stays]})
+        assert_same({turned: expected[step][scores].swapaxes(0, 1)[:, stays]},
+                    {turned: outputs[turned][:, stays]})  # fmt: skip
+        assert_same({boxes: expected[step][boxes]}, {boxes: outputs[boxes]})
+        assert_same({scores: outputs[scores].swapaxes(0, 1)}, {scores: outputs[turned]})
+        for values in outputs.values():
+            values[:] = np.inf

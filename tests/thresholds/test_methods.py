@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxsnn.calibration.statistics import ChannelStatistics
-from onnxsnn.neurons import IntegrateAndFire
+from onnxsnn.neurons import IntegrateAndFire, MultiThreshold
 from onnxsnn.thresholds import METHODS, balance, bound, fit, gaussian, maximum, percentile
 
 NEURON = IntegrateAndFire()
@@ -32,6 +32,16 @@ def error(values, theta, timesteps, neuron=NEURON):
 
 def test_max_is_the_greatest_activation():
     np.testing.assert_allclose(maximum(observed([1.0, 3.0], [-1.0, 0.5]), NEURON, 8), [3.0, 0.5])
+
+
+@pytest.mark.parametrize("neuron", [IntegrateAndFire(), MultiThreshold(8), MultiThreshold(9)])
+def test_max_clips_nothing_whatever_the_largest_spike(neuron):
+    statistics = observed([0.5, 2.0, 0.0])
+    thresholds = METHODS["max"](statistics, neuron, 4)
+    assert thresholds * min(neuron.greatest_spike, 1.0) == pytest.approx([2.0])
+    for name in ("percentile", "bound", "balance"):
+        binary = METHODS[name](statistics, IntegrateAndFire(), 4)
+        assert METHODS[name](statistics, neuron, 4) * neuron.greatest_spike == pytest.approx(binary)
 
 
 def test_percentile_counts_zeros():
