@@ -218,7 +218,7 @@ def fate(node: Node, varying: Collection[int]) -> Fate:
     if node.domain == functions.DOMAIN:
         return Fate(Role.STATE if node.op in _STATES else Role.NEURON)
     if (node.domain or "").startswith(_OF_ONNXRUNTIME):
-        return Fate(Role.REFUSED, _NOT_FUSED)
+        return Fate(Role.REFUSED, f"it is ONNX Runtime's own ({node.domain}), {_NOT_APART}")
     if node.domain not in (None, "", "ai.onnx"):
         return Fate(Role.REFUSED, f"its domain {node.domain!r} is not ONNX's own")
     row = TABLE.get(node.op)
@@ -234,9 +234,9 @@ def fate(node: Node, varying: Collection[int]) -> Fate:
 
 
 _OF_ONNXRUNTIME = "com.microsoft"
-_NOT_FUSED = (
-    "it is ONNX Runtime's own, and none of those that are taken apart; save the model before it is "
-    "optimized, or quantize it in the QDQ format"
+_NOT_APART = (
+    "and cannot be taken apart; save the model before it is optimized, or quantize it in the QDQ "
+    "format"
 )
 _ON_SUMS = "of running sums, where neurons follow"
 _ON_MEANS = "of running means"
