@@ -135,9 +135,9 @@ def convert(
     timesteps = checked_timesteps(timesteps)
     _check_arguments(timesteps, threshold, data, correct, delay)
     delay = None if delay is None else int(delay)
-    check_neuron(neuron or IntegrateAndFire())
-    starts_as_trained = _starts_as_trained(neuron)
-    neuron = neuron or IntegrateAndFire()
+    asked, neuron = neuron, neuron or IntegrateAndFire()
+    check_neuron(neuron)
+    starts_as_trained = _starts_as_trained(asked)
     source = model if isinstance(model, Source) else load_source(model)
     if data is not None:
         data = checked(data, Dataset, "data").fitted(input_specs(source.model))

@@ -12,7 +12,7 @@ import numpy as np
 
 from onnxsnn.arrays import Array, holds
 from onnxsnn.errors import DataError, UsageError
-from onnxsnn.inputs import InputSpec
+from onnxsnn.inputs import InputSpec, scalar_problem
 from onnxsnn.readers import ArrayNames, read_labels, read_samples, spread
 
 __all__ = ["Dataset", "Preprocessing", "load", "parse_numbers", "parse_scale"]
@@ -297,11 +297,7 @@ def _fit(values: Array, spec: InputSpec, preprocessing: Preprocessing, path: Pat
 
 def _check_shape(values: Array, spec: InputSpec, path: Path | None) -> None:
     if not spec.shape:
-        raise _error(
-            path,
-            f"input {spec.name!r} takes a single number, and none for each sample; "
-            f"make it a constant: onnxsnn fix-inputs MODEL {spec.name}=NUMBER",
-        )
+        raise _error(path, scalar_problem(spec.name))
     if not _fits(values, spec):
         wanted = ["N", *("?" if size is None else size for size in spec.shape[1:])]
         raise _error(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["InputSpec"]
+__all__ = ["InputSpec", "scalar_problem"]
 
 _CHANNELS = (1, 3)
 
@@ -44,3 +44,11 @@ class InputSpec:
         height, width, last = self.shape[1:]
         is_fewest = height is not None and last is not None and height == width and last < height
         return 3 if last in _CHANNELS or is_fewest else 1
+
+
+def scalar_problem(name: str) -> str:
+    """What is wrong with an input that has no axis of samples, and what to do."""
+    return (
+        f"input {name!r} takes a single number, and none for each sample; make it a constant: "
+        f"onnxsnn fix-inputs MODEL {name}=NUMBER"
+    )

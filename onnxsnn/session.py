@@ -242,9 +242,7 @@ def lacking_samples(
         shapes: of outputs, by name; none where the number of axes is not known.
         batch: from `fixed_batch`; where it is not 1, no output is one of these.
     """
-    first = {name: shape[0] if shape else 0 for name, shape in shapes.items()}
-    others = {name for name, size in first.items() if isinstance(size, int) and size != 1}
-    return others if batch == 1 else set()
+    return same_for_any(shapes, batch) if batch == 1 else set()
 
 
 def with_samples(
@@ -318,18 +316,17 @@ def _is_of_any(parts: Sequence[Array], count: int, axis: int) -> bool:
 
 def _joined(name: str, parts: Sequence[Array], count: int, axis: int, batch: int | None) -> Array:
     """One output's parts as one."""
-    a_number = parts[0].ndim <= axis
-    if a_number and len(parts) > 1:
+    problem = ""
+    if parts[0].ndim <= axis:
+        if len(parts) == 1:
+            return parts[0]
+        problem = "is one number for a whole batch"
+    elif len({np.delete(part.shape, axis).tobytes() for part in parts}) > 1:
+        problem = "holds another number of values for every batch"
+    if problem:
         raise DataError(
-            f"output {name!r} is one number for a whole batch, and the samples came in "
-            f"{len(parts)} batches; give no more samples than one batch takes"
-        )
-    if a_number:
-        return parts[0]
-    if len({np.delete(part.shape, axis).tobytes() for part in parts}) > 1:
-        raise DataError(
-            f"output {name!r} holds another number of values for every batch, and the samples came "
-            f"in {len(parts)} batches; give no more samples than one batch takes"
+            f"output {name!r} {problem}, and the samples came in {len(parts)} batches; give no "
+            "more samples than one batch takes"
         )
     whole = parts[0] if len(parts) == 1 else np.concatenate(parts, axis)
     if batch is None or parts[0].shape[axis] % batch:

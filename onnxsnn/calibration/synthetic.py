@@ -24,6 +24,7 @@ from onnxsnn.graph import (
     is_static_shape,
     values_per_sample,
 )
+from onnxsnn.inputs import scalar_problem
 from onnxsnn.model import SpikingModel
 from onnxsnn.passes.fold_normalization import Moments
 from onnxsnn.ratenorm import is_rate_norm, rate_norms
@@ -65,10 +66,7 @@ def noise(graph: Graph, moments: Mapping[str, Moments]) -> Iterator[dict[str, Ar
     generator = np.random.default_rng(0)
     for tensor in graph.inputs:
         if tensor.shape == []:
-            raise UnsupportedError(
-                f"input {tensor.name!r} takes a single number, and none for each sample; "
-                f"make it a constant: onnxsnn fix-inputs MODEL {tensor.name}=NUMBER"
-            )
+            raise UnsupportedError(scalar_problem(tensor.name))
         if not is_static_shape(tensor.shape):
             raise UnsupportedError(
                 f"input {tensor.name!r} has shape {tensor.shape}, which cannot be resolved "
