@@ -95,13 +95,14 @@ class TimeBatched:
         chunk: K timesteps.
         constant_inputs: the inputs of `chunk` that are no state: the source's, or `static`'s
             outputs, each with the axis of its samples, or None if it has none. TIME is one more.
-        every_step: the outputs of `chunk` that are [K * N, ...]; the others are [N, ...].
+        every_step: the outputs of `chunk` with K * N samples, and the axis of these; the others
+            have N.
     """
 
     static: onnx.ModelProto | None
     chunk: onnx.ModelProto
     constant_inputs: dict[str, int | None] = field(default_factory=dict)
-    every_step: set[str] = field(default_factory=set)
+    every_step: dict[str, int] = field(default_factory=dict)
 
 
 def time_batch(
@@ -233,10 +234,9 @@ class _TimeBatcher:
         if id(tensor) not in self.moving:
             steps = self._op("Gather", [self.time, self._last_index], np.float32, [], {"axis": 0})
             return self._op("Mul", [tensor, steps], tensor.dtype, tensor.shape)
-        axes, attrs = self._vector(0), {"keepdims": 0}
-        return self._op(
-            "ReduceSum", [self._slices(tensor, node), axes], tensor.dtype, tensor.shape, attrs
-        )
+        slices, attrs = self._slices(tensor, node), {"keepdims": 0}
+        inputs = [slices, self._vector(0)]
+        return self._op("ReduceSum", inputs, tensor.dtype, slices.shape[1:], attrs)
 
     def _after_last(self, tensor: Tensor, node: Node) -> Tensor:
         """What a tensor is after the last step, [N, ...]."""
@@ -244,8 +244,9 @@ class _TimeBatcher:
             return tensor
         key = (id(tensor), "last")
         if key not in self.made:
-            inputs = [self._slices(tensor, node), self._last_index]
-            self.made[key] = self._op("Gather", inputs, tensor.dtype, tensor.shape, {"axis": 0})
+            slices, attrs = self._slices(tensor, node), {"axis": 0}
+            inputs = [slices, self._last_index]
+            self.made[key] = self._op("Gather", inputs, tensor.dtype, slices.shape[1:], attrs)
         return self.made[key]
 
     def _spread(self, tensor: Tensor, node: Node) -> Tensor:
@@ -491,7 +492,7 @@ class _TimeBatcher:
         states = [t for t in graph.inputs if t.name in self.before]
         graph.inputs = [*boundary, *states, self.time]
         graph.cleanup()
-        every = {t.name for t in self.outputs if id(t) not in self.last}
+        every = {t.name: self._axis(t) for t in self.outputs if id(t) not in self.last}
         axes = {t.name: self._axis(t) if self._batched(t) else None for t in boundary}
         return TimeBatched(static, to_model(graph), axes, every)
 

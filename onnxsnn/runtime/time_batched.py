@@ -42,12 +42,12 @@ class _Chunk:
 
     Attributes:
         constants: names of the inputs that are the same in every step, and the axis of samples.
-        stacked: the outputs that come step by step, [K * N, ...].
+        stacked: the outputs that come step by step, and the axis of their K * N samples.
     """
 
     session: ort.InferenceSession
     constants: Mapping[str, int | None]
-    stacked: Collection[str]
+    stacked: Mapping[str, int]
 
 
 class TimeBatchedGraph:
@@ -193,11 +193,17 @@ class TimeBatchedGraph:
         for name in self._outputs:
             array = values[name].numpy()
             if name in chunk.stacked:
-                rows = len(array) // timesteps
-                outputs[name] = array.reshape(timesteps, rows, *array.shape[1:])
+                outputs[name] = _by_step(array, timesteps, chunk.stacked[name])
             else:  # of the last step alone, or the same after each
                 outputs[name] = np.repeat(array[None], timesteps, 0) if every_step else array[None]
         return outputs, {s.input: values[s.output] for s in self._states}
+
+
+def _by_step(values: Array, timesteps: int, axis: int) -> Array:
+    """An output [..., K * N, ...] as [K, ..., N, ...]."""
+    before, rows, behind = values.shape[:axis], values.shape[axis], values.shape[axis + 1 :]
+    steps = values.reshape(*before, timesteps, rows // timesteps, *behind)
+    return np.moveaxis(steps, axis, 0)
 
 
 def treats_samples_alone(
@@ -278,7 +284,7 @@ def _run(
     state: Mapping[str, Array],
     chunks: Sequence[int],
 ) -> dict[str, Array]:
-    """The outputs of every step, [T, N, ...], over chunks of so many steps."""
+    """The outputs of every step, [T, ...], over chunks of so many steps."""
     inputs, values = graph.prepare(feeds), from_arrays(state)
     pieces = []
     for steps in chunks:
@@ -288,9 +294,13 @@ def _run(
 
 
 def _of_both(expected: Sequence[Array], found: Array) -> bool:
-    """Whether an output of two samples is that of each, or the same for any, [T, N, ...]."""
-    same = all(_close(one, found) for one in expected)
-    return same or _close(np.concatenate(expected, 1), found)
+    """Whether an output of two samples is that of each, or the same for any, [T, ...].
+
+    The samples are along whichever axis.
+    """
+    if all(_close(one, found) for one in expected):
+        return True
+    return any(_close(np.concatenate(expected, axis), found) for axis in range(1, found.ndim))
 
 
 def _close(expected: Array, found: Array) -> bool:

@@ -364,7 +364,7 @@ def test_outputs_named_come_of_every_step_and_the_others_of_the_last():
     snn = with_whole_thresholds(b, IntegrateAndFire(), [rates, scores])
     feeds = {"x": uniform(SAMPLES, 4)}
     folded = Folded(snn, every_step=[rates])
-    assert folded.made.every_step == {rates}
+    assert folded.made.every_step == {rates: 0}
     expected, _ = stepped(snn, feeds, T)
     found, _ = folded.run(feeds, [T])
     assert_same({rates: expected[rates], scores: expected[scores][-1:]}, found, 1e-5)
@@ -425,7 +425,7 @@ def test_an_output_that_no_neuron_reaches_is_passed_on():
     second = b.gemm(3)
     snn = with_whole_thresholds(b, IntegrateAndFire(), [first, second])
     folded = time_batch(snn.graph(), snn.states)
-    assert folded.every_step == {second}
+    assert folded.every_step == {second: 0}
     assert [tensor.name for tensor in folded.chunk.graph.output][:2] == [first, second]
     assert list(folded.constant_inputs) == [f"{first}.static"]
 

@@ -6,6 +6,7 @@ import pytest
 from onnx import numpy_helper
 
 from onnxsnn import Runner, convert
+from onnxsnn.neurons import MultiThreshold
 from onnxsnn.runtime import onnxruntime_backend
 from onnxsnn.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from onnxsnn.runtime.runner import _instrument
@@ -39,6 +40,38 @@ def folds(runner):
 def test_every_structure_folds_and_gives_what_stepping_gives(tmp_path, name):
     b = STRUCTURES[name]()
     x = uniform(5, *(d.dim_value for d in b.inputs[0].type.tensor_type.shape.dim[1:]))
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x), timesteps=T).snn
+    expected = stepped(snn, {"x": x}, T)
+    assert_same(expected, folded(snn, x, T), 1e-4)
+    last = {name: values[-1] for name, values in expected.items()}
+    assert_same(last, Runner(snn).run(x, T).outputs, 1e-4)
+
+
+@pytest.mark.parametrize("kind", ["multi-threshold", "integer"])
+@pytest.mark.parametrize("batch", ["N", "unk__0", None])
+def test_the_axis_of_the_samples_may_have_any_name_or_none(tmp_path, kind, batch):
+    """Sums over all steps, which are of fewer rows than these, behind neurons of many nodes."""
+    b = Builder((64,))
+    b.inputs = [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [batch, 64])]
+    b.gemm(32)
+    b.relu()
+    b.gemm(10)
+    b.op("Softmax", axis=1)
+    x = uniform(40, 64)
+    options = {"integer": True} if kind == "integer" else {"neuron": MultiThreshold(levels=8)}
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x), timesteps=16, **options).snn
+    expected = {name: values[-1] for name, values in stepped(snn, {"x": x}, 16).items()}
+    assert_same(expected, Runner(snn, rates=True).run(x, 16).outputs, 1e-4)
+
+
+def test_samples_of_an_output_may_lie_along_another_axis(tmp_path):
+    """As scores of a sequence, time first, that a line of text is read from."""
+    b = Builder((7, 8))
+    b.op("MatMul", b.last, b.normal(8, 6))
+    b.relu()
+    b.op("Transpose", perm=[1, 0, 2])
+    b.op("MatMul", b.last, b.normal(6, 4))
+    x = uniform(5, 7, 8)
     snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x), timesteps=T).snn
     expected = stepped(snn, {"x": x}, T)
     assert_same(expected, folded(snn, x, T), 1e-4)
