@@ -17,7 +17,9 @@ from onnxsnn.graph import Graph, Node, Tensor, constant, from_model, to_model
 
 __all__ = ["SAMPLES", "FollowedSamples", "Place", "place_among"]
 
-SAMPLES = 1_000_003  # a prime: what has it as a factor has the samples in it
+# A prime: what has it as a factor has the samples in it. Where onnx infers shapes, it notes each
+# value of a vector of whole numbers, so that a larger one would take memory without end.
+SAMPLES = 1009
 _SIZES = 64  # a constant of no more values may say a shape
 
 

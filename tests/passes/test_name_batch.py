@@ -1,8 +1,11 @@
 """name_batch: the axis of the samples has its name wherever it is an axis of its own."""
 
 import numpy as np
+import onnx
 import pytest
 
+from onnxsnn.analysis.bench import peak_of_process
+from onnxsnn.graph import from_model
 from onnxsnn.passes.clean import clean
 from onnxsnn.passes.name_batch import name_batch
 from tests.loops import BODIES, recurrent
@@ -27,6 +30,24 @@ def test_it_is_named_where_inference_cannot_follow():
     assert found[split][1] not in ("N", 7)
     assert found[back] == [7, "N", 8]
     assert found[merged][0] not in ("N", 7)
+
+
+@pytest.mark.skipif(peak_of_process() is None, reason="the system does not say what is held")
+def test_vectors_of_the_whole_numbers_of_all_samples_take_little_memory():
+    graph = from_model(
+        onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["": 17]>
+        g (int64[N,40] ids) => (int64[N,40] y) <int64[1] rows = {-1}, int64[2] shape = {-1,40}>
+        {
+            flat = Reshape(ids, rows)
+            more = Add(flat, flat)
+            y = Reshape(more, shape)
+        }""")
+    )
+    before = peak_of_process()
+    name_batch(graph)
+    assert peak_of_process() - before < 2**29
+    assert graph.tensors()["y"].shape == ["N", 40]
 
 
 def test_a_fixed_batch_has_no_name():
