@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from onnxsnn.errors import DataError, UnsupportedError
-from onnxsnn.graph import Graph, Node, Tensor, describe, is_float, nodes_before
+from onnxsnn.graph import Graph, Node, Tensor, constant, describe, is_float, nodes_before
 from onnxsnn.ratenorm import rate_norms
 from onnxsnn.signals import Signal, Signals
 
@@ -60,9 +60,10 @@ def decides_sizes(node: Node) -> bool:
 
 
 def turns_by_values(node: Node) -> bool:
-    """Whether a Loop goes on until values say so."""
+    """Whether a Loop goes on until values say so: not its counter, be that cast to a float."""
     condition = node.attrs["body"].outputs[:1] if node.op == "Loop" else []
-    return any(is_float(t) for before in nodes_before(condition) for t in before.inputs)
+    read = [tensor for before in nodes_before(condition) for tensor in before.inputs]
+    return any(is_float(t) for t in read if not t.inputs and constant(t) is None)
 
 
 def refuse_changing_sizes(graph: Graph) -> None:

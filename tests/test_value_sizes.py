@@ -111,7 +111,10 @@ def test_neurons_behind_it_are_refused(tmp_path):
         convert(d.builder.save(tmp_path / "m.onnx"), dataset(x=X))
 
 
-@pytest.mark.parametrize(("going", "varies"), [("Less(m, limit)", True), ("Less(i, turns)", False)])
+@pytest.mark.parametrize(
+    ("going", "varies"),
+    [("Less(m, limit)", True), ("Less(i, turns)", False), ("Less(turn, limit)", False)],
+)
 def test_a_loop_that_values_end_gives_as_many_as_it_makes(going, varies):
     model = onnx.parser.parse_model(f"""
     <ir_version: 8, opset_import: ["": 17]>
@@ -128,6 +131,7 @@ def test_a_loop_that_values_end_gives_as_many_as_it_makes(going, varies):
             {{
                 next = Add(s, s)
                 m = ReduceMax<keepdims=0>(next)
+                turn = Cast<to = 1>(i)
                 on = {going}
                 made = Identity(next)
             }}>
