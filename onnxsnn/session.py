@@ -298,19 +298,19 @@ def join(
     joined = {}
     for name, first in pieces[0].items():
         parts = [piece[name] for piece in pieces]
-        if name in shared and _is_of_any(parts, count, axes[name]):
+        if name in shared and _is_of_any(parts, count, axes[name], batch):
             joined[name] = first
         else:
             joined[name] = _joined(name, parts, count, axes[name], batch)
     return joined
 
 
-def _is_of_any(parts: Sequence[Array], count: int, axis: int) -> bool:
+def _is_of_any(parts: Sequence[Array], count: int, axis: int, batch: int | None) -> bool:
     """Whether what batches give is the same for any samples: not one entry for each."""
     if parts[0].ndim <= axis:
         return False
-    sizes = [part.shape[axis] for part in parts]
-    by_sample = count <= sum(sizes) < count + max(sizes)
+    samples = count if batch is None else -(-count // batch) * batch
+    by_sample = sum(part.shape[axis] for part in parts) == samples
     return not by_sample and all(np.array_equal(part, parts[0]) for part in parts[1:])
 
 

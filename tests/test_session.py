@@ -32,6 +32,12 @@ def test_what_is_of_no_sample_is_given_once(batch):
     np.testing.assert_array_equal(joined["rows"][:, 0], [0, 0, 0, 0, 1])
 
 
+@pytest.mark.parametrize(("count", "batch"), [(24, None), (24, 8), (23, 8)])
+def test_so_it_is_where_batches_hold_a_little_less_than_it(count, batch):
+    pieces = [{"fixed": np.arange(10.0)}] * 3
+    assert join(pieces, count, batch=batch, shared=["fixed"])["fixed"].shape == (10,)
+
+
 def test_rows_of_samples_that_are_the_same_are_all_given():
     """Three of each, of four samples in batches of two."""
     pieces = [{"tokens": np.ones((6, 2))}] * 2
