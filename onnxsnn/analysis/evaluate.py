@@ -264,7 +264,8 @@ def _classes(values: Array, name: str, samples: int) -> Array | None:
     if found is not None and len(found) not in (1, samples):
         raise DataError(
             f"output {name!r} holds {counted(len(found), 'row')} for "
-            f"{counted(samples, 'sample')}: the model is made for that batch; export it for any"
+            f"{counted(samples, 'sample')}; export the model for any batch, with the samples along "
+            "the first axis of every output"
         )
     return found
 

@@ -26,6 +26,7 @@ import onnx_graphsurgeon as gs
 
 from onnxsnn.arrays import Array
 from onnxsnn.decisions import decide_together, deciding_part
+from onnxsnn.errors import UnsupportedError
 from onnxsnn.graph import (
     Graph,
     constant,
@@ -50,7 +51,12 @@ _BATCH = "N"
 
 
 def free_batch(graph: Graph) -> tuple[Graph, Report]:
-    """The graph with a symbolic batch axis, where it had one of a fixed size and that is sound."""
+    """The graph with a symbolic batch axis, where it had one of a fixed size and that is sound.
+
+    Raises:
+        UnsupportedError: an input takes no samples, or has them along another axis.
+    """
+    _refuse_inputs(graph)
     report = Report("free_batch")
     static = all(is_static_shape(tensor.shape) for tensor in graph.inputs)
     said_open = _says_open(graph) and (_is_of_one(graph) or (static and _takes_one(graph)))
@@ -68,6 +74,24 @@ def free_batch(graph: Graph) -> tuple[Graph, Report]:
     says = ", whatever its inputs' shapes say" if said_open else ""
     report.warnings.append(f"the batch axis stays {batch}: the graph mixes or fixes it{says}")
     return graph, report
+
+
+def _refuse_inputs(graph: Graph) -> None:
+    """Refuse a first axis of size 0, or of another where outputs begin with another, open one."""
+    for tensor in graph.inputs:
+        first, *others = tensor.shape or [None]
+        if first == 0:
+            raise UnsupportedError(
+                f"input {tensor.name!r} has shape {tensor.shape}, which holds no samples; "
+                "export the model for any batch"
+            )
+        named = {size for size in others if isinstance(size, str)}
+        if isinstance(first, int) and any((t.shape or [None])[0] in named for t in graph.outputs):
+            raise UnsupportedError(
+                f"input {tensor.name!r} has shape {tensor.shape}, and outputs begin with another "
+                "axis of it, its samples; export the model with the samples along the first axis "
+                "of every input"
+            )
 
 
 def _says_open(graph: Graph) -> bool:

@@ -5,6 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from onnxsnn.errors import UnsupportedError
 from onnxsnn.graph import from_model
 from onnxsnn.passes.clean import clean
 from onnxsnn.passes.free_batch import free_batch
@@ -389,3 +390,26 @@ def test_places_in_the_only_sample_are_places_in_each(choose, width):
     b.gemm(2, inputs=width)
     report = freed(b, uniform(5, 3, 3))
     assert report.actions["batch axis made symbolic"] == 1
+
+
+def test_an_input_that_takes_no_samples_is_refused():
+    b = Builder((4,), batch=0)
+    b.gemm(3)
+    b.relu()
+    with pytest.raises(UnsupportedError, match=r"input 'x' has shape \[0, 4\].*no samples"):
+        free_batch(b.graph())
+
+
+def test_samples_along_another_axis_of_an_input_are_refused():
+    """Sequences first, as recurrent networks may take them; the time of one sound is open too."""
+    b = Builder((4, 8))
+    b.inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [5, "N", 8])]
+    b.op("ReduceMean", axes=[0], keepdims=0)
+    b.gemm(3, inputs=8)
+    with pytest.raises(UnsupportedError, match=r"input 'x' has shape \[5, 'N', 8\].*first axis"):
+        free_batch(b.graph())
+    b.inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [5, 8, "time"])]
+    b.nodes.clear()
+    b.last = "x"
+    b.op("ReduceMean", axes=[2], keepdims=0)
+    assert free_batch(b.graph())[1].actions == {}
