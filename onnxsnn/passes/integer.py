@@ -49,6 +49,7 @@ from onnxsnn.weights import WeightLayer, weight_layer
 __all__ = ["integer", "rounded_layers"]
 
 _WIDEST = 128  # between levels: two times 128 times 127 still is a number of 16 bits
+_APART = 1 + 2.0**-17  # sums halfway between two bytes round away from 0, in any runtime
 _LAYERS = {"Conv", "Gemm", "MatMul"}
 _WINDOW = {"auto_pad", "dilations", "kernel_shape", "pads", "strides"}
 _MOVES = {"Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
@@ -275,7 +276,8 @@ class _Integer:
         grid = grid_of(whole, levels.least, levels.most, (low, high))
         sums = self._like(node.outputs[0], "sums", np.uint8)
         weights = whole.reshape(layer.weight.shape)
-        scale, shift = 1 / grid.step, grid.shift * grid.step
+        apart = np.where(grid.step > 1, _APART, 1)  # whole sums are no ties
+        scale, shift = apart / grid.step, grid.shift * grid.step
         zero, middle = levels.zero, np.array(MIDDLE)
         new = self._convolve(sums, read, weights, scale, zero, middle, node.attrs, shift)
         new.name = node.name

@@ -184,6 +184,17 @@ def test_every_structure_is_near_its_step_graph_and_runs_in_every_way(name):
         assert np.linalg.norm(found - expected) <= 0.3 * np.linalg.norm(expected)
 
 
+def test_sums_halfway_between_two_bytes_are_rounded_alike_by_every_runtime():
+    b = Builder((2, 6, 6))
+    for channels in (8, 16, 16):
+        b.conv(channels)
+        b.relu()
+    b.head()
+    x = eighths(40, 2, 6, 6)
+    snn = convert(Source(b.model(), "", []), dataset(x=x), timesteps=STEPS, integer=True).snn
+    assert_same_spikes(snn, snn, x, "numpy")
+
+
 def test_an_integer_snn_is_read_as_it_was_written(tmp_path):
     rounded, x = structure("resnet-v2", integer=True)
     rounded.save(tmp_path / "m.snn.onnx")
