@@ -142,13 +142,6 @@ class _Ridge:
         mean: Floats = values.mean(axis=1, keepdims=True) * np.float32(self._shifts)
         return mean
 
-    def basis(self, rows: Floats | None = None) -> Floats:
-        """What coefficients are of, for other rows, or for its own: [G, any, coefficients]."""
-        if rows is None:
-            return self._products if self._dual else self._rows
-        centred: Floats = rows - self._mean
-        return centred @ self._columns if self._dual else centred
-
     def solution(self, residual: Floats, amount: float) -> tuple[Floats, Floats]:
         """What errs least with an amount of penalty, relative to the power of an input.
 
@@ -164,16 +157,24 @@ class _Ridge:
         with threadpool_limits(1, "blas"):  # several wait for each other at every column
             return np.linalg.solve(self._products + penalties, right), mean
 
-    def solutions(
-        self, residual: Floats, amounts: Sequence[float]
-    ) -> Iterator[tuple[Floats, Floats]]:
-        """`solution` of each amount: a division, in the axes of the eigenvectors."""
+    def gained(self, coefficients: Floats, mean: Floats) -> Floats:
+        """By a solution, on its own rows, [G, n, O]."""
+        gained: Floats = (self._products if self._dual else self._rows) @ coefficients + mean
+        return gained
+
+    def gains(self, residual: Floats, amounts: Sequence[float], rows: Floats) -> Iterator[Floats]:
+        """What `solution` of each amount gains on other rows, [G, any, O].
+
+        In the axes of the eigenvectors, an amount takes a division.
+        """
         right, mean = self._right(residual)
         with threadpool_limits(1, "blas"):
             powers, axes = np.linalg.eigh(self._products)  # [G, any], [G, any, any]
         along, powers = axes.swapaxes(1, 2) @ right, np.maximum(powers, 0)[:, :, None]
+        centred = rows - self._mean
+        basis = (centred @ self._columns if self._dual else centred) @ axes
         for amount in amounts:
-            yield axes @ (along / (powers + self._penalty(amount))), mean
+            yield basis @ (along / (powers + self._penalty(amount))) + mean
 
     def _right(self, residual: Floats) -> tuple[Floats, Floats]:
         """The right side of the normal equations, [G, coefficients, O], and the residual's mean."""
@@ -208,21 +209,19 @@ def _regression(
     if not seen[0] or sum(seen) < _FEWEST or not np.isfinite(power):
         return None
     ridge, residual = _Ridge(fitted.rows, shifts), fitted.residual(limits)
-    basis, missing = ridge.basis(held_out.rows), held_out.residual(limits)
-    errors = []
-    for coefficients, mean in ridge.solutions(residual, _LAMBDAS):
-        gained = basis @ coefficients + mean
-        errors.append(np.vdot(gained, gained - 2 * missing))
+    missing = held_out.residual(limits)
+    gains = ridge.gains(residual, _LAMBDAS, held_out.rows)
+    errors = [np.vdot(gained, gained - 2 * missing) for gained in gains]
     best = int(np.argmin(errors))
     if not errors[best] < 0:
         return None
     everything = _joined(parts)
     ridge, residual = _Ridge(everything.rows, shifts), everything.residual(limits)
-    for turn in range(1 if limits is None else _TURNS):
-        if turn:
-            residual = everything.residual(limits, ridge.basis() @ coefficients + mean)
-        coefficients, mean = ridge.solution(residual, _LAMBDAS[best])
-    return ridge.change(coefficients, mean)
+    solution = ridge.solution(residual, _LAMBDAS[best])
+    for _ in range(0 if limits is None else _TURNS - 1):
+        residual = everything.residual(limits, ridge.gained(*solution))
+        solution = ridge.solution(residual, _LAMBDAS[best])
+    return ridge.change(*solution)
 
 
 def _limits(bench: Bench, layer: WeightLayer, target: Tensor) -> _Limits | None:

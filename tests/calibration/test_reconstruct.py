@@ -175,8 +175,12 @@ def test_the_same_change_of_few_equations_or_many():
     found = []
     for values, amount in ((rows, 0.3), (wide, 0.3 * 39 / 29)):
         ridge = _Ridge(values, shifts=True)
-        (solution,) = ridge.solutions(residual, [amount])
-        found.append(ridge.change(*solution))
+        solution = ridge.solution(residual, amount)
+        weights, bias = ridge.change(*solution)
+        (gained,) = ridge.gains(residual, [amount], values[:, ::-1])
+        np.testing.assert_allclose(gained, values[:, ::-1] @ weights + bias, atol=1e-4)
+        np.testing.assert_allclose(ridge.gained(*solution), gained[:, ::-1], atol=1e-4)
+        found.append((weights, bias))
     np.testing.assert_allclose(found[1][0][:, :29], found[0][0], atol=1e-4)
     np.testing.assert_allclose(found[1][0][:, 29:], 0, atol=1e-6)
     np.testing.assert_allclose(found[1][1], found[0][1], atol=1e-4)
