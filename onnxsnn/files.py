@@ -21,7 +21,7 @@ from onnx.external_data_helper import (
 )
 
 from onnxsnn.arrays import Array
-from onnxsnn.errors import ModelError, OutputError, in_file
+from onnxsnn.errors import ModelError, OutputError, UsageError, in_file
 from onnxsnn.fused import take_apart
 from onnxsnn.parts import read_by
 from onnxsnn.qonnx import without_qonnx
@@ -45,8 +45,12 @@ def read_model(path: str | Path) -> onnx.ModelProto:
     Raises:
         ModelError: the file is missing, is not ONNX, is cut short, lacks its external data,
             is over 2 GiB with it, or is not valid ONNX.
+        UsageError: what came is no path.
     """
-    path = Path(path)
+    try:
+        path = Path(path)
+    except TypeError as error:
+        raise UsageError(f"model: takes a path, and {type(path).__name__} came") from error
     try:
         model = onnx.load(path, format="protobuf", load_external_data=False)
     except OSError as error:

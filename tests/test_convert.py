@@ -525,6 +525,8 @@ def test_rows_that_are_parts_of_one_sample_are_told_of(tmp_path):
 def test_arguments_of_another_type_are_refused(source, arguments, message):
     with pytest.raises(UsageError, match=message):
         convert(source, **arguments)
+    with pytest.raises(UsageError, match="model: takes a path, and ModelProto came"):
+        convert(source.model)
 
 
 def test_loop_that_draws_random_numbers_is_refused(tmp_path):

@@ -166,12 +166,13 @@ def evaluate(
     exit at that margin gives is measured too.
 
     Raises:
-        UsageError: timesteps below 1, a negative margin, or neither labels nor an ANN to
-            compare with.
+        UsageError: timesteps below 1, a negative margin, an argument of another type, or neither
+            labels nor an ANN to compare with.
         DataError: a label is no class of the model, no output can be compared, or ANN and SNN
             have other outputs.
     """
-    steps, data = snn.steps(timesteps), checked(data, Dataset, "data").fitted(snn.inputs)
+    steps = checked(snn, SpikingModel, "snn").steps(timesteps)
+    data = checked(data, Dataset, "data").fitted(snn.inputs)
     if ann is None and data.labels is None:
         raise UsageError("there is nothing to compare with: give labels, or the ANN with --ann")
     runner = Runner(snn, backend, memory=memory, rates=True)

@@ -22,6 +22,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from onnxsnn.errors import checked
 from onnxsnn.files import write_model
 from onnxsnn.metadata import read_metadata, write_metadata
 from onnxsnn.model import LOOP, SpikingModel
@@ -52,7 +53,7 @@ def loop_model(snn: SpikingModel) -> onnx.ModelProto:
         >>> [tensor.name for tensor in model.graph.input]
         ['image', 'timesteps']
     """
-    model = onnx.shape_inference.infer_shapes(snn.model)
+    model = onnx.shape_inference.infer_shapes(checked(snn, SpikingModel, "snn").model)
     graph, parts = model.graph, _split(snn)
     states = [state.input for state in snn.states]
     timesteps = _free_name(graph, "timesteps")

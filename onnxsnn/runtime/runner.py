@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,8 @@ class Runner:
 
     Raises:
         ModelError: the file holds no SNN, or the backend does not take it.
-        UsageError: there is no such backend or tensor, or `threads` or `memory` is below 1.
+        UsageError: there is no such backend or tensor, or `threads` or `memory` is no whole
+            number, or below 1.
 
     Example:
         >>> from onnxsnn.convert import convert
@@ -94,8 +96,8 @@ class Runner:
         if backend not in BACKENDS:
             raise UsageError(f"backend {backend!r} is none of {', '.join(BACKENDS)}")
         for name, given in (("threads", threads), ("memory", memory)):
-            if given is not None and given < 1:
-                raise UsageError(f"{name} must be 1 or more, and is {given}")
+            if given is not None and not (isinstance(given, Integral) and given >= 1):
+                raise UsageError(f"{name} must be a whole number, 1 or more, and is {given!r}")
         self._specs = self.model.inputs
         self._layers = list(self.model.spikes) if rates else []
         taps = [name for name in dict.fromkeys(taps) if name not in self.model.outputs]
@@ -357,7 +359,7 @@ class Runner:
 def _fitting(values: Array, spec: InputSpec) -> Array:
     try:
         values = np.asarray(values, order="C")
-    except ValueError as error:
+    except (RuntimeError, TypeError, ValueError) as error:  # a tensor that is trained, say
         raise DataError(f"input {spec.name!r} is no array: {error}") from error
     wanted = spec.shape
     if not values.ndim:

@@ -93,6 +93,8 @@ def test_nothing_to_compare_with_is_refused(network):
         evaluate(network[0], dataset(x=X))
     with pytest.raises(UsageError, match="1 or more"):
         evaluate(network[0], dataset(x=X), ann=network[1], timesteps=0)
+    with pytest.raises(UsageError, match="snn: takes a SpikingModel, and str came"):
+        evaluate("m.snn.onnx", dataset(x=X), ann=network[1])
 
 
 def test_progress_is_told(network):

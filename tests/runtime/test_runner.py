@@ -311,6 +311,15 @@ def test_samples_that_decide_together_run_as_they_step(tmp_path, seed):
     assert "depend on each other" in running.warnings[0]
 
 
+def test_what_numpy_makes_no_array_of_is_refused(snn):
+    class Trained:
+        def __array__(self, *_, **__):
+            raise RuntimeError("it takes part in training")
+
+    with pytest.raises(DataError, match="'x' is no array: it takes part in training"):
+        Runner(snn).run(Trained())
+
+
 def test_another_batch_in_mid_run_is_refused(snn):
     runner = Runner(snn)
     runner.step(X)
@@ -322,7 +331,7 @@ def test_timesteps_backend_and_tap_that_are_none_are_refused(snn):
     for timesteps in (0, 2.5):
         with pytest.raises(UsageError, match="1 or more"):
             Runner(snn).run(X, timesteps)
-    for options in ({"threads": -1}, {"memory": 0}):
+    for options in ({"threads": -1}, {"threads": 1.5}, {"memory": 0}, {"memory": "64MB"}):
         with pytest.raises(UsageError, match="1 or more"):
             Runner(snn, **options)
     with pytest.raises(UsageError, match="backend"):
