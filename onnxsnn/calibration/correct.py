@@ -7,11 +7,10 @@ the currents: sequential calibration (compare Li et al., ICML 2021, section 4). 
 it stays plain: weights, thresholds, initial potentials, and factors and biases that enter the
 weights.
 
-Initial potentials alternate between neighbours that are alike. Whether the outputs come nearer by
-that depends on what reads them too, so that both ways are gone, and the one of least error is kept.
+Initial potentials alternate between neighbours that are alike, where the sums that read the layer
+come nearer to the ANN's by that.
 
-A quick correction does the same on few samples, with few values of each channel, and lets them
-alternate in few timesteps, without trying.
+A quick correction does the same on few samples, with few values of each channel.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ import onnx_graphsurgeon as gs
 from onnxsnn.arrays import Array, Floats
 from onnxsnn.calibration.clipping import Clipping
 from onnxsnn.calibration.cut import Bench, mean_currents
-from onnxsnn.calibration.dither import alternates, alternation, are_alike, are_summed
+from onnxsnn.calibration.dither import alternates, alternation, are_alike, reading_layers
 from onnxsnn.calibration.fitting import Fit, fit_neurons
 from onnxsnn.calibration.observe import Statistics
 from onnxsnn.calibration.patches import fan_in
@@ -38,7 +37,6 @@ from onnxsnn.graph import (
     Tensor,
     data_input,
     insert,
-    is_float,
     per_channel,
     same_rank,
     sized_for,
@@ -50,8 +48,8 @@ from onnxsnn.neurons import Neuron
 from onnxsnn.operators import constant_operand, varying_tensors
 from onnxsnn.passes.report import Report
 from onnxsnn.ratenorm import RECTIFYING, SIGNED, is_rate_norm, limits_of, rate_norms, set_threshold
-from onnxsnn.value_sizes import comparable_outputs, sized_by_values
-from onnxsnn.weights import weight_layer
+from onnxsnn.value_sizes import sized_by_values
+from onnxsnn.weights import WeightLayer, weight_layer
 
 __all__ = ["CorrectionReport", "correct_network"]
 
@@ -68,7 +66,6 @@ class _Effort:
         equations: and where more inputs than these meet there.
         thresholds: whether thresholds may change.
         anytime: whether what is emitted in the first steps counts too.
-        alternate: whether potentials alternate between neighbours that are alike.
     """
 
     reaches: Sequence[float]
@@ -78,7 +75,6 @@ class _Effort:
     equations: int
     thresholds: bool = True
     anytime: bool = False
-    alternate: bool = False
 
 
 _WHOLE = _Effort((1.0, 0.4, 0.1), 2**13, 2**23, observations=2**15, equations=2**13)
@@ -93,7 +89,8 @@ _FEWEST = 16  # values per channel: from fewer, nothing is learnt
 _SPARE = 0.5  # of what is free, for currents: the spikes that they bring need room too
 _COARSE = 2  # bits per spike, below which neighbours round alike often enough to alternate
 _SEEN = 2**22  # values of a layer, by which neighbours are compared
-_FEW_STEPS = 8  # in more, it costs outputs as much as it brings, or more
+_JUDGES = 64  # samples, about, by whose sums potentials alternate or not
+_GAIN = 0.995  # of the error of these sums; less of a gain may be chance
 
 
 @dataclass
@@ -124,9 +121,8 @@ def correct_network(
 ) -> tuple[Graph, CorrectionReport]:
     """Fit the weights of every layer to its spikes, and its neurons to their currents, in order.
 
-    It costs about three runs of T steps over the data, as layers that are fitted are recorded, and
-    with binary or signed neurons that lie in maps as much again, to do without potentials that
-    alternate too. A quick correction does not try, and takes few samples.
+    It costs about three runs of T steps over the data, as layers that are fitted are recorded. A
+    quick correction takes few samples.
 
     Args:
         graph: Rate Norm Layers with their thresholds; it stays as it is.
@@ -149,26 +145,10 @@ def correct_network(
         DataError: the data do not fit the model.
     """
     effort = replace(_QUICK if quick else _WHOLE, thresholds=thresholds, anytime=anytime)
-    efforts = [effort]
-    if neuron.bits_per_spike < _COARSE and any(_alternates(graph, n) for n in rate_norms(graph)):
-        alternating = replace(effort, alternate=not quick or timesteps <= _FEW_STEPS)
-        efforts = [alternating] if quick else [effort, alternating]
     few = _few(sized_for(graph, data.inputs), timesteps) if quick else len(data)
     samples = data.spread(few) if quick else data
-    tries = []
-    for number, effort in enumerate(efforts):
-        bench = Bench(graph.copy(), reference, samples, neuron, timesteps, dict(potentials))
-        share = _share(progress, number, len(efforts))
-        tries.append((bench, _correct(bench, statistics, effort, share)))
-    bench, report = tries[0] if len(tries) == 1 else min(tries, key=lambda t: _output_error(t[0]))
-    return bench.graph, report
-
-
-def _share(
-    progress: Callable[[int, int], None], number: int, tries: int
-) -> Callable[[int, int], None]:
-    """The progress of one try of some."""
-    return lambda done, every: progress(number * every + done, tries * every)
+    bench = Bench(graph.copy(), reference, samples, neuron, timesteps, dict(potentials))
+    return bench.graph, _correct(bench, statistics, effort, progress)
 
 
 def _correct(
@@ -186,8 +166,10 @@ def _correct(
             fit = _fitted(bench, node, originals[node.name], statistics[node.name], effort)
             if fit is not None:
                 report.biases[node.name] = fit.bias
-                bench.potentials[node.name] = _apply(bench, node, fit, effort)
+                bench.potentials[node.name] = _apply(bench, node, fit)
                 report.actions["layers fitted to their currents"] += 1
+                if _alternate(bench, node, originals[node.name], stages[done:]):
+                    report.actions["layers whose potentials alternate"] += 1
             result = node.outputs[0]
         else:
             waiting = {id(later) for later in stages[done:] if not is_rate_norm(later)}
@@ -201,24 +183,6 @@ def _correct(
         report.actions["samples left out, for want of room"] = samples - bench.samples
     report.potentials = bench.potentials
     return report
-
-
-def _output_error(bench: Bench) -> float:
-    """The mean squared error of the outputs over the data, each relative to its power.
-
-    Whole numbers, classes say, are not compared, and neither is what value_sizes finds; of these
-    alone, it is 0.
-    """
-    known = comparable_outputs(bench.reference)
-    names = [t.name for t in bench.reference.outputs if is_float(t) and t.name in known]
-    if not names:
-        return 0.0
-    errors, powers = np.zeros((2, len(names)))
-    for steps, analog in bench.observe(names):
-        for i, (mean, wanted) in enumerate(zip(mean_currents(steps), analog, strict=True)):
-            errors[i] += np.square(mean - wanted).sum()
-            powers[i] += np.square(wanted).sum()
-    return float((errors / np.maximum(powers, np.finfo(np.float32).tiny)).sum())
 
 
 def _few(graph: Graph, timesteps: int) -> int:
@@ -320,29 +284,54 @@ def _start(node: Node, potential: Array | float) -> Fit:
     return Fit(threshold, start * threshold, np.zeros_like(threshold), threshold)
 
 
-def _apply(bench: Bench, node: Node, fit: Fit, effort: _Effort) -> Array:
+def _apply(bench: Bench, node: Node, fit: Fit) -> Array:
     """Give a layer its fit; the initial potentials, as fractions, are given back."""
-    alternate = effort.alternate and _alternates(bench.graph, node)
-    alternate = alternate and are_alike(_activations(bench, node))
     shape = node.inputs[1].values.shape
     set_threshold(bench.graph, node, fit.threshold.reshape(shape), fit.scale.reshape(shape))
     if np.any(fit.bias):
         _add_bias(bench, node, fit.bias.reshape(shape).astype(np.float32))
     fractions: Array = (fit.potential / fit.threshold).reshape(shape).astype(np.float32)
-    if alternate:
-        return fractions + alternation(node.outputs[0].shape, bench.timesteps)
     return fractions
 
 
-def _alternates(graph: Graph, node: Node) -> bool:
-    """Whether the potentials of a layer can alternate, and what reads it can gain by that."""
+def _alternate(bench: Bench, node: Node, original: Node, later: Sequence[Node]) -> bool:
+    """Let the potentials of a layer alternate where the sums of its spikes gain by that."""
     spikes = node.outputs[0]
-    return node.op == RECTIFYING and alternates(spikes.shape) and are_summed(graph, spikes)
+    if bench.neuron.bits_per_spike >= _COARSE or node.op != RECTIFYING:
+        return False
+    layers = reading_layers(bench.graph, spikes, later) if alternates(spikes.shape) else []
+    if not layers or not are_alike(_activations(bench, original)):
+        return False
+    before, error = bench.potentials[node.name], _sum_error(bench, layers)
+    bench.potentials[node.name] = before + alternation(spikes.shape, bench.timesteps)
+    gains = _sum_error(bench, layers) < _GAIN * error
+    if not gains:
+        bench.potentials[node.name] = before
+    return gains
+
+
+def _sum_error(bench: Bench, layers: Sequence[WeightLayer]) -> float:
+    """The squared error of what layers of weights give, over time, each relative to its power.
+
+    What errs everywhere alike does not count: their biases are still to be fitted.
+    """
+    errors, powers = np.zeros((2, len(layers)))
+    names, seen = [layer.node.outputs[0].name for layer in layers], 0
+    for rows, (steps, analog) in zip(bench.batches, bench.observe(names), strict=True):
+        for i, (mean, wanted) in enumerate(zip(mean_currents(steps), analog, strict=True)):
+            channel = layers[i].output_axis(wanted.ndim)
+            others = tuple(axis for axis in range(wanted.ndim) if axis != channel)
+            errors[i] += (mean - wanted).var(others).sum()
+            powers[i] += np.square(wanted).mean(others).sum()
+        seen += len(rows)
+        if seen >= _JUDGES:
+            break
+    return float((errors / np.maximum(powers, np.finfo(np.float32).tiny)).sum())
 
 
 def _activations(bench: Bench, node: Node) -> Array:
     """The ANN's in a layer, of as many samples as say how alike neighbours are."""
-    _, (analog,) = next(bench.observe([node.inputs[0].name]))
+    _, (analog,) = next(bench.observe([], [node.inputs[0].name]))
     return np.maximum(analog[: -(-_SEEN * len(analog) // analog.size)], 0)
 
 

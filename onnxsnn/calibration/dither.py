@@ -4,11 +4,11 @@ Neurons of one spike a step that lie side by side read about the same currents, 
 rounded the same way, fire in the same steps, and the windows of the next layer add their errors up.
 Where one starts a little higher and the next a little lower, the errors differ and average out.
 
-That costs each of them a little, and helps where neighbours are alike: in large maps of pictures,
-not in small ones or of noise. How alike they are is the autocorrelation of the ANN's activations
-from a position to the next, along each axis of a map. And it helps where what reads them sums over
-neighbours of several channels: a convolution of 1x1, or of each channel alone, has the cost only,
-and a greatest value is that of a neuron which started high.
+That costs each of them a little, and can help where neighbours are alike: in large maps of
+pictures, not in small ones or of noise. How alike they are is the autocorrelation of the ANN's
+activations from a position to the next, along each axis of a map. Whether it does depends on what
+reads them: a convolution of 1x1, or of each channel alone, has the cost only, and a greatest value
+is that of a neuron which started high.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxsnn.arrays import Array
-from onnxsnn.graph import Graph, Tensor
+from onnxsnn.graph import Graph, Node, Tensor, nodes_before
 from onnxsnn.ratenorm import is_rate_norm
-from onnxsnn.weights import weight_layer
+from onnxsnn.weights import WeightLayer, weight_layer
 
-__all__ = ["alternates", "alternation", "are_alike", "are_summed"]
+__all__ = ["alternates", "alternation", "are_alike", "reading_layers"]
 
 _AMOUNT = 0.12  # thresholds, up and down; tried on VGG-16 and PreActResNet-18, at T of 1 to 8
 _STEPS = 4  # from which on it is that; below, it grows to twice as much
@@ -40,26 +40,21 @@ def alternates(shape: Sequence[int | str | None] | None) -> bool:
     )
 
 
-def are_summed(graph: Graph, tensor: Tensor) -> bool:
-    """Whether something that reads a layer of maps sums over neighbours of several channels."""
-    waiting, seen = [tensor], set()
-    while waiting:
-        for node in waiting.pop().outputs:
-            if id(node) in seen or is_rate_norm(node) or node.op in _PICKS:
+def reading_layers(graph: Graph, spikes: Tensor, later: Sequence[Node]) -> list[WeightLayer]:
+    """The layers of weights that read a layer of neurons next, and no neurons of later ones."""
+    unfitted = {id(node) for node in later if is_rate_norm(node)}
+    tensors, seen, found = [spikes], set(), []
+    while tensors:
+        for node in tensors.pop().outputs:
+            if id(node) in seen or is_rate_norm(node):
                 continue
             seen.add(id(node))
             layer = weight_layer(graph, node)
-            if node.op in _SUMS or (
-                node.op == "Conv" and layer and min(layer.weight.shape[1:]) > 1
-            ):
-                return True
             if layer is None:
-                waiting += node.outputs
-    return False
-
-
-_PICKS = {"GlobalMaxPool", "MaxPool", "ReduceMax"}
-_SUMS = {"AveragePool", "Gemm", "GlobalAveragePool", "MatMul", "ReduceMean", "ReduceSum"}
+                tensors += node.outputs
+            elif not any(id(before) in unfitted for before in nodes_before(node.inputs)):
+                found.append(layer)
+    return found
 
 
 def are_alike(values: Array) -> bool:

@@ -5,8 +5,10 @@ import pytest
 
 from onnxsnn import Runner, SpikingModel, convert, load_source
 from onnxsnn.calibration import correct as correction
-from onnxsnn.calibration.dither import alternates, alternation, are_alike, are_summed
+from onnxsnn.calibration.dither import alternates, alternation, are_alike, reading_layers
 from onnxsnn.neurons import IntegrateAndFire, MultiThreshold, SignedIntegrateAndFire
+from onnxsnn.passes.relu_to_ratenorm import relu_to_ratenorm
+from onnxsnn.ratenorm import rate_norms
 from onnxsnn.session import Session
 from tests.models import Builder, dataset, uniform
 
@@ -44,66 +46,24 @@ def test_large_maps_of_known_sizes_alternate(shape, expected):
     assert alternates(shape) == expected
 
 
-def per_pixel(b):
-    b.conv(3, kernel=1)
-
-
-def each_channel_alone(b):
-    b.conv(8, group=8)
-
-
-def grown(b):
-    b.conv_transpose(4)
-
-
-def greatest(b):
-    b.op("MaxPool", kernel_shape=[2, 2])
-    b.conv(4)
-
-
-def windows(b):
-    b.conv(4)
-
-
-def windows_of_groups(b):
-    b.conv(8, group=2)
-
-
-def pooled(b):
-    b.op("AveragePool", kernel_shape=[2, 2])
-
-
-def whole(b):
-    b.op("Flatten")
-    b.gemm(4, inputs=8 * 64)
-
-
-def windows_beside_a_shortcut(b):
-    spikes = b.last
-    b.op("Add", b.conv(8, kernel=1), b.op("Conv", spikes, b.normal(8, 8, 3, 3), pads=[1] * 4))
-
-
-@pytest.mark.parametrize(
-    ("read", "expected"),
-    [
-        (per_pixel, False),
-        (each_channel_alone, False),
-        (grown, False),
-        (greatest, False),
-        (windows, True),
-        (windows_of_groups, True),
-        (pooled, True),
-        (whole, True),
-        (windows_beside_a_shortcut, True),
-    ],
-)
-def test_neighbours_are_summed_by_what_reads_them(read, expected):
+def test_the_next_layers_of_weights_that_no_later_neurons_enter():
     b = Builder((3, 8, 8))
     b.conv(8)
     spikes = b.relu()
-    read(b)
-    graph = b.graph()
-    assert are_summed(graph, graph.tensors()[spikes]) == expected
+    b.op("MaxPool", kernel_shape=[2, 2])
+    b.conv(4)
+    pooled = b.relu()
+    b.channels, b.last = 8, spikes
+    b.conv(8)
+    later = b.relu()
+    b.op("Concat", spikes, later, axis=1)
+    b.channels = 16
+    b.conv(4)
+    graph = b.graph(pooled, b.last)
+    relu_to_ratenorm(graph)
+    first, *others = rate_norms(graph)
+    found = reading_layers(graph, first.outputs[0], others)
+    assert {layer.node.name for layer in found} == {"conv3", "conv5"}
 
 
 @pytest.mark.parametrize("correct", [None, True])
@@ -168,30 +128,12 @@ def test_images_that_were_not_seen_come_nearer_to_the_ann(tmp_path, monkeypatch,
     assert error(source, snn, smooth(1)) < 0.9 * error(source, without, smooth(1))
 
 
-def test_they_are_not_kept_where_the_outputs_lose_by_them(tmp_path, monkeypatch):
-    """On a map whose values are read one by one, as if windows summed over them."""
-    monkeypatch.setattr(correction, "are_summed", lambda *_: True)
-    b = Builder((8, 16, 16))
-    b.relu()
-    source, x = load_source(b.save(tmp_path / "m.onnx")), smooth(0, 8)
-    tries = []
-    measured = correction._output_error
-    monkeypatch.setattr(
-        correction, "_output_error", lambda bench: tries.append(measured(bench)) or tries[-1]
-    )
-    snn = convert(source, dataset(x=x), timesteps=2, correct=True).snn
-    assert tries[0] < tries[1]
-    assert by_position(snn) == 0
-
-
 @pytest.mark.parametrize("correct", [None, True])
-def test_many_sizes_or_steps_and_maps_of_noise_go_without(tmp_path, correct):
+def test_many_sizes_and_maps_of_noise_go_without(tmp_path, correct):
     source = pooled(tmp_path / "m.onnx")
     fine = {"timesteps": 2, "correct": correct, "neuron": MultiThreshold(levels=4)}
     assert by_position(convert(source, dataset(x=smooth(0)), **fine).snn) == 0
     noise = dataset(x=uniform(200, 1, 16, 16))
-    if correct is None:
-        assert by_position(convert(source, dataset(x=smooth(0)), timesteps=9).snn) == 0
     assert by_position(convert(source, noise, timesteps=2, correct=correct).snn) == 0
 
 
