@@ -202,9 +202,9 @@ def _imputer(parts: _Parts) -> str:
 def _chosen(parts: _Parts) -> str:
     """Columns by number; of a vector, as one row."""
     x, places = parts.inputs
-    if parts.ranks.get(x) == 1:
-        x = parts.add("Reshape", x, parts.whole(1, -1))
-    return parts.add("Gather", x, parts.add("Reshape", places, parts.whole(-1)), axis=-1)
+    chosen = parts.add("Gather", x, parts.add("Reshape", places, parts.whole(-1)), axis=-1)
+    is_vector = parts.ranks.get(x) == 1
+    return parts.add("Reshape", chosen, parts.whole(1, -1)) if is_vector else chosen
 
 
 def _joined(parts: _Parts) -> str:

@@ -1,5 +1,7 @@
 """What scikit-learn's pipelines have around a network gives what it gave, in other operators."""
 
+import json
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -10,6 +12,7 @@ from onnxsnn import Dataset, convert, evaluate, load_source
 from onnxsnn.classical import without_classical
 from onnxsnn.data import load
 from onnxsnn.errors import DataError, ModelError, UnsupportedError
+from onnxsnn.export import export_npz
 from onnxsnn.session import Session
 from tests.models import OLD_RUNTIME, Builder, assert_same, uniform
 
@@ -171,6 +174,27 @@ def test_a_classifier_is_judged_by_its_scores(tmp_path, names, zipmap):
     assert len(texts) == isinstance(names[0], str)
     assert any("no map" in line for line in conversion.warnings) == zipmap
     assert any("whole numbers" in line for line in result.warnings) == isinstance(names[0], int)
+
+
+@pytest.mark.parametrize("zipmap", [True, False])
+def test_a_classifier_s_samples_stay_in_front(tmp_path, zipmap):
+    path, scores = classifier(tmp_path / "m.onnx", [10, 20, 30], zipmap)
+    snn = convert(path, Dataset({"x": X}), timesteps=4).snn
+    assert len(export_npz(snn, tmp_path / "m.npz", allow_loss=True)) == 3  # Softmax, ArgMax, Gather
+    network = json.loads(np.load(tmp_path / "m.npz")["network.json"])
+    shapes = {name: shape for op in network["operations"] for name, shape in op["outputs"].items()}
+    label, probabilities = network["outputs"]
+    assert (shapes[label], shapes[probabilities]) == ([], [3])
+    assert probabilities == scores
+
+
+def test_a_vector_s_chosen_values_are_a_row(tmp_path):
+    b = Builder((6,))
+    places = b.op("ArgMax", axis=1)
+    b.op("ArrayFeatureExtractor", b.normal(6), places, **ML)
+    given, found = in_parts(b, tmp_path / "m.onnx")
+    assert_same(given, found)
+    assert found[b.last].shape == given[b.last].shape == (1, len(X))
 
 
 def test_a_model_that_gives_text_alone_is_refused(tmp_path):

@@ -6,7 +6,8 @@
    and a computed shape, as far as `passes/sizes.py` knows it. An If of a constant condition
    becomes its branch.
 3. x + (f(x) - x), as straight-through estimators write it, becomes f(x).
-4. Identity, and Dropout, Cast, Transpose and Gather where they change nothing, go.
+4. Identity, and Dropout, Cast, Transpose and Gather where they change nothing, go; so does a
+   Reshape whose values only a Reshape reads, to a shape that takes no size from it.
 5. Shapes are put together along axis 0, not -1.
 6. Gemm has alpha = beta = 1 and a bias vector; a MatMul of two axes by a constant is a Gemm.
    (The Add behind it is folded with the normalizations.)
@@ -63,6 +64,7 @@ def clean(graph: Graph) -> tuple[Graph, Report]:
     if len(graph.nodes) < before:
         report.actions["nodes folded into constants, or unused"] += before - len(graph.nodes)
     _remove_no_ops(graph, report)
+    _merge_reshapes(graph, report)
     _remove_straight_through(graph, report)
     remove_strides(graph, report)
     graph = infer_shapes(graph)
@@ -148,6 +150,17 @@ def _remove_no_ops(graph: Graph, report: Report) -> None:
         remove(graph, node)
         replace_everywhere(graph, output, source)
         report.actions[f"{node.op} removed"] += 1
+
+
+def _merge_reshapes(graph: Graph, report: Report) -> None:
+    """Let a Reshape of a Reshape read what that reads; a 0 in its shape is a size of that one's."""
+    for node in list(graph.nodes):
+        target = constant(node.inputs[1]) if node.op == "Reshape" else None
+        before = sole_producer(graph, node.inputs[0]) if target is not None else None
+        if before is not None and before.op == "Reshape" and np.all(target):
+            node.inputs[0] = before.inputs[0]
+            remove(graph, before)
+            report.actions["Reshape of a Reshape merged"] += 1
 
 
 def _remove_straight_through(graph: Graph, report: Report) -> None:

@@ -211,6 +211,30 @@ def test_a_transpose_that_moves_nothing_goes():
     assert [node.attrs.get("perm") for node in graph.nodes] == [[0, 2, 1], None]
 
 
+@pytest.mark.parametrize(
+    ("target", "is_merged"), [([-1, 2, 6], True), ([3, -1], True), ([0, 2, -1], False)]
+)
+def test_a_reshape_of_a_reshape_is_one_unless_it_takes_a_size_from_it(target, is_merged):
+    b = Builder((3, 4))
+    b.op("Reshape", b.last, b.constant([-1, 6], np.int64))
+    b.op("Reshape", b.last, b.constant([-1], np.int64)) if is_merged else None
+    b.op("Reshape", b.last, b.constant(target, np.int64))
+    graph, _ = clean(b.graph())
+    assert operators(graph) == ["Reshape"] * (1 if is_merged else 2)
+    x = uniform(6, 3, 4)
+    assert_same(outputs_of(b.model(), x=x), outputs_of(graph, x=x))
+
+
+def test_a_reshape_that_others_read_stays():
+    b = Builder((3, 4))
+    rows = b.op("Reshape", b.last, b.constant([-1, 6], np.int64))
+    flat = b.op("Reshape", b.last, b.constant([-1], np.int64))
+    graph, _ = clean(b.graph(rows, flat))
+    x = uniform(6, 3, 4)
+    assert operators(graph) == ["Reshape", "Reshape"]
+    assert_same(outputs_of(b.model(rows, flat), x=x), outputs_of(graph, x=x))
+
+
 def test_straight_through_rounding_is_the_rounding():
     b = Builder((3,))
     x = b.op("Mul", "x", b.constant(4.0))
