@@ -13,7 +13,7 @@ import numpy as np
 
 from onnxsnn.arrays import Array
 
-__all__ = ["MIDDLE", "Grid", "are_whole", "grid_of", "whole_weights"]
+__all__ = ["MIDDLE", "Grid", "are_whole", "fits_byte", "grid_of", "whole_weights"]
 
 MIDDLE = 128  # the zero point of currents on the wire
 _MOST = 127
@@ -71,6 +71,19 @@ def _unit(row: Array) -> float | None:
     return top / float(counts[0])
 
 
+def _sums_between(weights: Array, least: int, most: int) -> tuple[Array, Array]:
+    """The least and the greatest sum [C] that spikes between two bounds make of weights [C, n]."""
+    wide = weights.astype(np.int64)
+    positive, negative = np.maximum(wide, 0).sum(axis=1), np.minimum(wide, 0).sum(axis=1)
+    return most * negative + least * positive, most * positive + least * negative
+
+
+def fits_byte(weights: Array, least: int, most: int, grid: Grid) -> bool:
+    """Whether a byte holds every sum that could come up, with nothing rounded or clipped."""
+    low, high = (MIDDLE + grid.shift + sums for sums in _sums_between(weights, least, most))
+    return bool(np.all((grid.step == 1) & (low >= 0) & (high <= _BYTE)))
+
+
 def grid_of(weights: Array, least: int, most: int, seen: tuple[Array, Array]) -> Grid:
     """The finest grid of whole steps on which a layer's sums fit into a byte.
 
@@ -80,12 +93,7 @@ def grid_of(weights: Array, least: int, most: int, seen: tuple[Array, Array]) ->
         seen: the least and the greatest sum [C] that came up in calibration; what is beyond
             them is clipped, unless no sum at all could be beyond a byte.
     """
-    wide = weights.astype(np.int64)
-    positive, negative = np.maximum(wide, 0).sum(axis=1), np.minimum(wide, 0).sum(axis=1)
-    lowest, highest = (
-        most * negative + least * positive,
-        most * positive + least * negative,
-    )
+    lowest, highest = _sums_between(weights, least, most)
     fits = highest - lowest <= _BYTE
     low = np.where(fits, lowest, np.clip(np.floor(seen[0]), lowest, 0))
     high = np.where(fits, highest, np.clip(np.ceil(seen[1]), 0, highest))

@@ -1,11 +1,13 @@
 """Whole weights of 8 bits, and the grid of their sums."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxsnn.eight_bits import MIDDLE, grid_of, whole_weights
+from onnxsnn.eight_bits import MIDDLE, fits_byte, grid_of, whole_weights
 
 whole_rows = st.lists(
     st.lists(st.integers(-127, 127), min_size=5, max_size=5), min_size=1, max_size=4
@@ -54,3 +56,16 @@ def test_wide_sums_get_the_finest_steps_that_hold_what_was_seen(low, high):
     assert byte.min() >= -0.5
     assert byte.max() <= 255.5
     assert np.ptp(seen) / (grid.step - 1) > 255
+
+
+@given(whole_rows, st.integers(-2, 0), st.integers(1, 4), st.integers(0, 300))
+def test_sums_fit_where_bytes_give_all_of_them_back(rows, least, most, seen):
+    weights = np.array(rows)
+    grid = grid_of(weights, least, most, (np.full(len(rows), -seen), np.full(len(rows), seen)))
+    spikes = np.array([*product([least, most], repeat=5)])  # the extreme sums are among these
+    sums = spikes @ weights.T
+    wire = np.clip(MIDDLE + grid.shift + np.rint(sums / grid.step), 0, 255)
+    is_same = np.array_equal((wire - MIDDLE - grid.shift) * grid.step, sums)
+    assert fits_byte(weights, least, most, grid) <= is_same
+    if np.all(grid.step == 1):
+        assert fits_byte(weights, least, most, grid) == is_same

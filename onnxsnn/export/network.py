@@ -14,12 +14,13 @@ from typing import Any
 from onnxsnn.arrays import Array
 from onnxsnn.errors import UnsupportedError
 from onnxsnn.export.canonical import RULES, Context, Form, as_in_onnx, sizes_of
-from onnxsnn.graph import Node, constant, describe
+from onnxsnn.graph import Graph, Node, constant, describe
 from onnxsnn.model import SpikingModel
 from onnxsnn.neurons import NEURONS
 from onnxsnn.operators import Role, fate
+from onnxsnn.passes.integer import rounding_layers
 
-__all__ = ["Network", "Operation", "read_network"]
+__all__ = ["Network", "Operation", "read_network", "some"]
 
 _FIRING = frozenset(neuron.operator for neuron in NEURONS.values())
 
@@ -76,12 +77,14 @@ class Network:
         operations: in topological order; those alone that the outputs depend on.
         outputs: names of the tensors that hold the running estimates.
         timesteps: what the thresholds were chosen for.
+        losses: what of the SNN no operation says.
     """
 
     inputs: dict[str, list[int]]
     operations: list[Operation]
     outputs: list[str]
     timesteps: int
+    losses: list[str]
 
     @property
     def shapes(self) -> dict[str, list[int]]:
@@ -99,13 +102,14 @@ def read_network(snn: SpikingModel) -> Network:
         UnsupportedError: the size of an axis other than the batch is not known, or an output is a
             constant.
     """
-    snn = snn.unrounded()
-    graph = snn.graph()
+    plain = snn.unrounded()
+    graph = plain.graph()
     graph.toposort()
+    losses = _losses(snn, graph) if snn.is_integer else []
     context = Context(
         graph=graph,
-        defaults={state.input: state.default for state in snn.states},
-        steps={state.output for state in snn.states if state.role == "step"},
+        defaults={state.input: state.default for state in plain.states},
+        steps={state.output for state in plain.states if state.role == "step"},
     )
     inputs = {
         tensor.name: sizes_of(tensor, "the model")
@@ -119,13 +123,26 @@ def read_network(snn: SpikingModel) -> Network:
         moves = moves or any(tensor.name in varying for tensor in node.inputs)
         operations.append(_operation(node, context, static=not moves))
         varying.update(tensor.name for tensor in node.outputs if moves)
-    network = Network(inputs, operations, snn.outputs, snn.timesteps)
+    network = Network(inputs, operations, snn.outputs, snn.timesteps, losses)
     for name in set(snn.outputs) - network.shapes.keys():
         raise UnsupportedError(
             f"output {name!r} is a constant, which files other than ONNX have no place for; "
             "convert the source model without it"
         )
     return network
+
+
+def some(names: list[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = f", and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def _losses(snn: SpikingModel, unrounded: Graph) -> list[str]:
+    """What an integer SNN does to currents, and its graph in float32 does not."""
+    layers = rounding_layers(snn.graph(), unrounded, snn.neurons)
+    why = "the rounding of currents to bytes, without which neurons may fire at other times"
+    return [f"{why} ({some(layers)})"] if layers else []
 
 
 def _needed(nodes: list[Node], outputs: list[str], context: Context) -> list[Node]:

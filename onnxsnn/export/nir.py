@@ -13,7 +13,8 @@ What a reader gets is a graph of IF neurons between layers of weights; spikes ar
 6. The running mean in front of the read-out is left to the reader: NIR's output is that of one
    timestep, whose mean over the timesteps is the SNN's output.
 
-Anything else is a loss: it is listed, and nothing is written unless that is allowed.
+Anything else is a loss: it is listed, and nothing is written unless that is allowed. An output that
+needs what NIR has nothing for is lost where there is another.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from onnxsnn.errors import UnsupportedError, UsageError
-from onnxsnn.export.network import Network, Operation, read_network
+from onnxsnn.export.network import Network, Operation, read_network, some
 from onnxsnn.export.nir_nodes import RULES, TAKES_FACTOR, neuron, scaling
 from onnxsnn.files import write_bytes
 from onnxsnn.model import SpikingModel
@@ -72,22 +73,17 @@ def nir_graph(snn: SpikingModel, *, allow_loss: bool = False) -> tuple[Any, list
     """
     writer = _Writer(_nir(), read_network(snn))
     writer.write()
-    losses = [f"{why} ({_some(where)})" for why, where in writer.losses.items()]
-    if writer.needed:
+    if not writer.given:
         raise UnsupportedError(
-            f"NIR has nothing for {_some(writer.needed)}, "
+            f"NIR has nothing for {some(writer.needed)}, "
             "and what is behind would not fit if that were left out"
         )
+    losses = [f"{why} ({some(where)})" for why, where in writer.losses.items()]
     if losses and not allow_loss:
         raise UnsupportedError(
             f"NIR cannot say: {'; '.join(losses)}; --allow-loss writes the file without"
         )
-    return writer.graph(), losses
-
-
-def _some(names: list[str]) -> str:
-    more = f", and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
+    return writer.graph(), writer.network.losses + losses
 
 
 def _nir() -> ModuleType:
@@ -105,7 +101,8 @@ class _Writer:
     """Translates operation by operation.
 
     `sources` are the nodes whose sum a tensor is, and `factors` what it must still be
-    multiplied by.
+    multiplied by. What needs an operation that NIR has nothing for is `missing`; the outputs that
+    are not are `given`.
     """
 
     def __init__(self, nir: ModuleType, network: Network) -> None:
@@ -118,23 +115,37 @@ class _Writer:
         self.factors: dict[str, float] = {}
         self.losses: dict[str, list[str]] = {}
         self.needed: list[str] = []
+        self.missing: set[str] = set()
+
+    @property
+    def given(self) -> list[str]:
+        """The outputs that the file has."""
+        return [name for name in self.network.outputs if name not in self.missing]
 
     def write(self) -> None:
         for name, shape in self.network.inputs.items():
             node = self.nir.Input(np.array(shape))
             self.sources[name] = [self._add(_end("input", name, self.network.inputs), node, [])]
         for operation in self.network.operations:
-            self._write(operation)
-        if self.needed:
-            return
-        for name in self.network.outputs:
+            if self.missing.isdisjoint(operation.inputs):
+                self._write(operation)
+            else:
+                self.missing.update(operation.outputs)
+        for name in self.given:
             node = self.nir.Output(np.array(self.shapes[name]))
-            self._add(_end("output", name, self.network.outputs), node, self._settled(name))
+            self._add(_end("output", name, self.given), node, self._settled(name))
+        lost = [name for name in self.network.outputs if name in self.missing]
+        if lost:
+            self.losses[f"outputs behind {some(self.needed)}, for which it has nothing"] = lost
 
     def graph(self) -> Any:
+        """The nodes that an output is behind, and the edges between them."""
+        used = {name for name, node in self.nodes.items() if isinstance(node, self.nir.Output)}
+        for source, target in reversed(self.edges):  # in the order in which targets were added
+            used |= {source} if target in used else set()
         return self.nir.NIRGraph(
-            self.nodes,
-            self.edges,
+            {name: node for name, node in self.nodes.items() if name in used},
+            [edge for edge in self.edges if edge[1] in used],
             metadata={"timesteps": self.network.timesteps, "notes": ". ".join(NIR_NOTES)},
         )
 
@@ -213,7 +224,7 @@ class _Writer:
             self._pass(operation)
             return
         self.needed.append(str(operation))
-        self.sources |= {name: [] for name in operation.outputs}
+        self.missing.update(operation.outputs)
 
     def _lose(self, what: str, operation: Operation) -> None:
         self.losses.setdefault(what, []).append(operation.name)

@@ -2,7 +2,8 @@
 
 A rule takes NIR's package, the operation, the shape of what it reads, and a factor by which
 that must still be multiplied. It gives nodes, one behind the other, and the factor that is
-left behind them; None where NIR cannot say the operation.
+left behind them; None where NIR cannot say the operation. One whose kernel cannot be made
+square raises an UnsupportedError.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from onnxsnn.arrays import Array
+from onnxsnn.errors import UnsupportedError
 from onnxsnn.export.network import Operation
 
 __all__ = ["RULES", "TAKES_FACTOR", "neuron", "scaling"]
@@ -45,11 +47,10 @@ def scaling(nir: ModuleType, shape: list[int], factor: Array | float) -> Any:
 
 
 def _convolution(nir: ModuleType, operation: Operation, shape: list[int], factor: float) -> _Nodes:
-    settings = operation.settings
-    even = _even_pads(operation.arrays["weight"], settings["pads"], settings["dilations"])
-    if len(shape) not in (2, 3) or even is None:
+    if len(shape) not in (2, 3):
         return None
-    weight, pads = even
+    settings = operation.settings
+    weight, pads = _square(operation, shape[1:])
     node, sizes = (nir.Conv1d, _only) if len(shape) == 2 else (nir.Conv2d, tuple)
     convolution = node(
         input_shape=sizes(shape[1:]),
@@ -181,15 +182,43 @@ def _dense(weight: Array, groups: int) -> Array:
     return dense
 
 
-def _even_pads(
-    weight: Array, pads: list[int], dilations: list[int]
-) -> tuple[Array, list[int]] | None:
-    """The same convolution padded alike on both sides, by taps of zero; None where they miss."""
-    axes = len(dilations)
-    before, behind = pads[:axes], pads[axes:]
-    gaps = [(b - a, d) for a, b, d in zip(before, behind, dilations, strict=True)]
-    if any(gap % dilation for gap, dilation in gaps):
-        return None
-    taps = [(max(gap, 0) // dilation, max(-gap, 0) // dilation) for gap, dilation in gaps]
-    padded = np.pad(weight, [(0, 0), (0, 0), *taps])
-    return padded, [max(pair) for pair in zip(before, behind, strict=True)]
+def _square(operation: Operation, sizes: list[int]) -> tuple[Array, list[int]]:
+    """The same convolution with a square kernel, padded alike on both sides, by taps of zero.
+
+    NIR's package computes what comes of every axis from the length of the kernel's first.
+
+    Raises:
+        UnsupportedError: there are no such taps.
+    """
+    weight, settings = operation.arrays["weight"], operation.settings
+    kernel, pads, dilations = weight.shape[2:], settings["pads"], settings["dilations"]
+    before, behind = pads[: len(kernel)], pads[len(kernel) :]
+    axes = [*zip(sizes, kernel, before, behind, dilations, settings["strides"], strict=True)]
+    longest = max(kernel)
+    for length in range(longest, longest + max(pads) + 3):  # one more each for parity and rounding
+        taps = [pair for axis in axes if (pair := _taps(length, *axis)) is not None]
+        if len(taps) == len(axes):
+            fronts = [front for front, _ in taps]
+            padded = np.pad(weight, [(0, 0), (0, 0), *taps])
+            return padded, [b + f * d for b, f, d in zip(before, fronts, dilations, strict=True)]
+    raise UnsupportedError(
+        f"{operation}: no taps of zero make its kernel {list(kernel)} with pads {pads} square and "
+        "padded alike on both sides, as NIR needs it; use a square kernel and equal pads there in "
+        "the source model"
+    )
+
+
+def _taps(
+    length: int, size: int, kernel: int, before: int, behind: int, dilation: int, stride: int
+) -> tuple[int, int] | None:
+    """Taps in front and behind that make a kernel so long, the front ones padded on both sides.
+
+    None where that would give another number of places.
+    """
+    room = size - dilation * (kernel - 1) - 1
+    places = (room + before + behind) // stride
+    for front in range(length - kernel + 1):
+        taps = front, length - kernel - front
+        if (room + 2 * before + dilation * (front - taps[1])) // stride == places:
+            return taps
+    return None

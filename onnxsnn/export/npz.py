@@ -19,7 +19,7 @@ import numpy as np
 
 from onnxsnn.arrays import Array
 from onnxsnn.errors import UnsupportedError
-from onnxsnn.export.network import Operation, read_network
+from onnxsnn.export.network import Operation, read_network, some
 from onnxsnn.files import write_bytes
 from onnxsnn.model import SpikingModel
 
@@ -32,7 +32,7 @@ _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the same network is the same file, whenever
 
 
 def export_npz(snn: SpikingModel, path: str | Path, *, allow_loss: bool = False) -> list[str]:
-    """Write an SNN as arrays. Gives the operations that the README does not explain.
+    """Write an SNN as arrays. Gives what was lost, operations that the README does not explain too.
 
     Args:
         snn: the SNN.
@@ -48,9 +48,8 @@ def export_npz(snn: SpikingModel, path: str | Path, *, allow_loss: bool = False)
     network = read_network(snn)
     unknown = [str(operation) for operation in network.operations if not operation.canonical]
     if unknown and not allow_loss:
-        more = f", and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         raise UnsupportedError(
-            f"the README has no words for {', '.join(unknown[:3])}{more}; "
+            f"the README has no words for {some(unknown)}; "
             "--allow-loss writes them by their ONNX names"
         )
     arrays: dict[str, Array] = {}
@@ -67,7 +66,7 @@ def export_npz(snn: SpikingModel, path: str | Path, *, allow_loss: bool = False)
         "operations": described,
     }
     write_bytes(_archive(about, arrays), path)
-    return unknown
+    return network.losses + unknown
 
 
 def _described(operation: Operation, arrays: dict[str, str]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from onnxsnn.arrays import Array
-from onnxsnn.eight_bits import MIDDLE, grid_of, whole_weights
+from onnxsnn.eight_bits import MIDDLE, Grid, fits_byte, grid_of, whole_weights
 from onnxsnn.functions import INTEGER
 from onnxsnn.graph import (
     Graph,
@@ -46,7 +46,7 @@ from onnxsnn.neurons import Neuron
 from onnxsnn.passes.report import Report
 from onnxsnn.weights import WeightLayer, weight_layer
 
-__all__ = ["integer", "rounded_layers"]
+__all__ = ["integer", "rounded_layers", "rounding_layers"]
 
 _WIDEST = 128  # between levels: two times 128 times 127 still is a number of 16 bits
 _APART = 1 + 2.0**-17  # sums halfway between two bytes round away from 0, in any runtime
@@ -95,6 +95,27 @@ def rounded_layers(graph: Graph, neurons: Mapping[str, Neuron]) -> list[Node]:
         and node.outputs[0].shape is not None
         and weight_layer(graph, node) is not None
     ]
+
+
+def rounding_layers(graph: Graph, unrounded: Graph, neurons: Mapping[str, Neuron]) -> list[str]:
+    """The convolutions of an integer step graph that round or clip sums that do not fit into bytes.
+
+    Args:
+        graph: the integer step graph.
+        unrounded: the step graph that it is in float32; it must be in order.
+        neurons: by layer, its neuron model.
+    """
+    levels = _levels_of(unrounded, neurons)
+    read = {n.name: levels[id(t)] for n in unrounded.nodes for t in n.inputs[:1] if id(t) in levels}
+    convolutions = [n for n in graph.nodes if n.op == "QLinearConv" and len(n.inputs) == 9]
+    return [node.name for node in convolutions if not _is_exact(node, read[node.name])]
+
+
+def _is_exact(node: Node, levels: Levels) -> bool:
+    """Whether a convolution gives every sum as it is."""
+    weights, scale, shift = (node.inputs[position].values for position in (3, 4, 8))
+    grid = Grid(1 / scale, shift * scale)
+    return fits_byte(weights.reshape(len(weights), -1), levels.least, levels.most, grid)
 
 
 def _levels_of(graph: Graph, neurons: Mapping[str, Neuron]) -> dict[int, Levels]:

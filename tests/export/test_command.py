@@ -7,7 +7,8 @@ from click.testing import CliRunner
 
 from onnxsnn import IntegrateAndFire, convert
 from onnxsnn.cli import main
-from tests.networks import IntegerBuilder, residual_network
+from tests.models import dataset, uniform
+from tests.networks import IntegerBuilder, average_network, residual_network
 
 
 @pytest.fixture
@@ -53,6 +54,18 @@ def test_loss_is_a_line_and_a_warning_where_it_is_allowed(folder):
     assert len(refused.stderr.strip().splitlines()) == 1
     assert not (folder / "half.nir").exists()
     assert "lost: the potential" in call("half.snn.onnx", "--nir", "--allow-loss").stderr
+
+
+@pytest.mark.parametrize("kind", ["--nir", "--npz"])
+def test_what_an_integer_snn_rounds_is_a_warning(folder, kind):
+    if kind == "--nir":
+        pytest.importorskip("nir", reason="nir is not installed: pip install 'onnxsnn[nir]'")
+    path = average_network().save(folder / "ann.onnx")
+    settings = {"neuron": IntegrateAndFire(0.0), "integer": True}
+    convert(path, dataset(x=uniform(4, 2, 8, 8)), correct=False, **settings).snn.save("i.snn.onnx")
+    assert "lost: the rounding of currents" in call("i.snn.onnx", kind).stderr
+    assert (folder / "i").with_suffix(f".{kind[2:]}").exists()
+    assert "lost" not in call("i.snn.onnx", "--loop").stderr
 
 
 @pytest.mark.parametrize("kinds", [[], ["--loop", "--npz"]])

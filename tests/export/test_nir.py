@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from onnxsnn import IntegrateAndFire, Runner, SignedIntegrateAndFire, convert
 from onnxsnn.errors import UnsupportedError
 from onnxsnn.export import export_nir, nir_graph
+from onnxsnn.export.network import Operation
+from onnxsnn.export.nir_nodes import RULES
 from tests.export.simulate import convolve, windows
 from tests.models import Builder, dataset, uniform
 from tests.networks import (
@@ -118,6 +120,77 @@ def test_convolutions_of_every_kind(layer, tmp_path):
     assert_same(snn, graph, eighths(3, 2, 8, 8), 7)
 
 
+def of_kernel(*kernel, operator="Conv", **attrs):
+    """A convolution or pooling of a kernel, behind spikes and in front of others."""
+    b = IntegerBuilder((2, 8, 8))
+    b.conv(4)
+    b.clip(2.0)
+    if operator == "Conv":
+        b.op("Conv", b.last, b.normal(4, 4, *kernel), b.normal(4), **attrs)
+    else:
+        b.op(operator, kernel_shape=kernel, **attrs)
+    b.clip(4.0)
+    b.op("GlobalAveragePool")
+    b.op("Flatten")
+    b.gemm(3)
+    return b
+
+
+@pytest.mark.parametrize(
+    ("b", "square"),
+    [
+        (of_kernel(1, 7, pads=[0, 3, 0, 3]), 7),
+        (of_kernel(3, 5, pads=[1, 2, 1, 2]), 5),
+        (of_kernel(1, 3, strides=[2, 3], dilations=[1, 2]), 3),
+        (of_kernel(3, 2, strides=[2, 1]), 4),
+        (of_kernel(3, 2, strides=[1, 2]), 3),
+        (of_kernel(3, 2, pads=[1, 0, 1, 1]), 3),
+        (of_kernel(2, 2, pads=[0, 0, 0, 1], strides=[2, 1]), 3),
+        (of_kernel(2, 2, pads=[0, 0, 1, 1]), 3),
+        (of_kernel(2, 4, operator="AveragePool", pads=[0, 1, 1, 2], count_include_pad=1), 5),
+    ],
+)
+def test_kernels_that_are_not_square_become_square(b, square, tmp_path):
+    snn = trained(b, tmp_path)
+    export_nir(snn, tmp_path / "m.nir")
+    graph = nir.read(tmp_path / "m.nir")
+    sizes = {n.weight.shape[2:] for n in graph.nodes.values() if isinstance(n, nir.Conv2d)}
+    assert (square, square) in sizes
+    assert all(height == width for height, width in sizes)
+    assert_same(snn, graph, eighths(3, 2, 8, 8), 7)
+
+
+two = st.tuples(st.integers(1, 4), st.integers(1, 4))
+small = st.tuples(st.integers(1, 2), st.integers(1, 2))
+
+
+@given(two, st.lists(st.integers(0, 3), min_size=4, max_size=4), two, small, st.integers(0, 99))
+def test_a_square_kernel_gives_the_same_or_is_refused(kernel, pads, strides, dilations, seed):
+    weight = np.random.default_rng(seed).integers(-2, 3, (3, 2, *kernel)).astype(np.float32)
+    x, bias = eighths(1, 2, 9, 10, seed=seed), np.zeros(3, np.float32)
+    expected = convolve(x, weight, bias, strides, pads, dilations)
+    settings = {"strides": strides, "pads": pads, "dilations": dilations, "groups": 1}
+    arrays = {"weight": weight, "bias": bias}
+    shape = {"y": [*expected.shape[1:]]}
+    operation = Operation("conv", "Conv", ["x"], shape, settings, arrays)
+    try:
+        ((node,), _) = RULES["Conv"](nir, operation, [2, 9, 10], 1.0)
+    except UnsupportedError:
+        assert any(d >= s for d, s in zip(dilations, strides, strict=True))
+        return
+    np.testing.assert_array_equal(FUNCTIONS["Conv2d"](node, x), expected)
+    np.testing.assert_array_equal(node.output_type["output"], expected.shape[1:])
+
+
+@pytest.mark.parametrize("attrs", [{}, {"pads": [0, 0, 0, 2]}])
+def test_kernels_that_cannot_be_square_are_refused_by_name(attrs, tmp_path):
+    snn = trained(of_kernel(3, 2, **attrs), tmp_path)
+    for allow_loss in (False, True):
+        with pytest.raises(UnsupportedError, match=r"node 'conv2' \(Conv\): no taps of zero") as e:
+            nir_graph(snn, allow_loss=allow_loss)
+        assert "use a square kernel" in str(e.value)
+
+
 def test_scales_and_shifts_without_weights_are_pointwise_convolutions(tmp_path):
     b = IntegerBuilder((2, 6, 6))
     b.conv(4)
@@ -187,6 +260,29 @@ def test_what_the_rest_needs_cannot_be_left_out(tmp_path):
     for allow_loss in (False, True):
         with pytest.raises(UnsupportedError, match=r"MaxPool.*left out"):
             nir_graph(snn, allow_loss=allow_loss)
+
+
+def test_outputs_that_nir_has_nothing_for_are_left_out_beside_others(tmp_path):
+    b = IntegerBuilder((2, 6, 6))
+    b.conv(4)
+    features = b.clip(2.0)
+    scores = b.head(3)
+    label = b.op("ArgMax", axis=1)
+    b.op("Conv", features, b.normal(4, 4, 3, 3))
+    b.clip(2.0)
+    found = b.op("MaxPool", kernel_shape=[2, 2])
+    path = b.save(tmp_path / "m.onnx", label, scores, found)
+    snn = convert(path, threshold="trained", neuron=IntegrateAndFire(0.0)).snn
+    message = rf"outputs behind .*ArgMax.*nothing \({label}, {found}\); --allow-loss"
+    with pytest.raises(UnsupportedError, match=message):
+        nir_graph(snn)
+    graph, losses = nir_graph(snn, allow_loss=True)
+    assert len(losses) == 1
+    assert [*graph.outputs] == ["output"]
+    assert sum(isinstance(node, nir.IF) for node in graph.nodes.values()) == 1
+    x = eighths(3, 2, 6, 6)
+    expected = Runner(snn).run(x, 5).outputs[scores]
+    np.testing.assert_allclose(simulate(graph, x, 5)[0], expected, atol=1e-5)
 
 
 def test_sum_that_broadcasts_is_refused(tmp_path):

@@ -227,6 +227,27 @@ def test_potentials_of_every_position_are_written(tmp_path):
     assert np.allclose(outputs, Runner(snn).run(x, 2).outputs[name], atol=1e-5)
 
 
+def test_rounding_of_an_integer_snn_is_listed_as_lost(tmp_path):
+    x = uniform(3, 3, 8, 8)
+    path = STRUCTURES["vgg"]().save(tmp_path / "m.onnx")
+    snn = convert(path, dataset(x=x), timesteps=4, integer=True).snn
+    (loss,) = export_npz(snn, tmp_path / "m.npz")
+    assert "rounding of currents to bytes" in loss
+    assert "(conv3)" in loss
+
+
+def test_an_integer_snn_that_rounds_nothing_loses_nothing(tmp_path):
+    b = IntegerBuilder((2, 6, 6))
+    for threshold in (2.0, 4.0):
+        b.conv(4)
+        b.clip(threshold)
+    b.head(3)
+    snn = convert(b.save(tmp_path / "m.onnx"), threshold="trained", integer=True).snn
+    assert "QLinearConv" in {node.op_type for node in snn.model.graph.node}
+    assert export_npz(snn, tmp_path / "m.npz") == []
+    assert_same(snn, tmp_path / "m.npz", eighths(3, 2, 6, 6), 5, 1e-5)
+
+
 def test_whole_values_are_integers_and_others_are_not(tmp_path):
     b = IntegerBuilder((2, 6, 6))
     b.conv(4)

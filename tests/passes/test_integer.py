@@ -13,6 +13,7 @@ from onnxsnn.neurons import (
     Neuron,
     SignedIntegrateAndFire,
 )
+from onnxsnn.passes.integer import rounding_layers
 from onnxsnn.runtime.step_graph import StepGraph
 from onnxsnn.session import make_session
 from onnxsnn.source import Source
@@ -193,6 +194,29 @@ def test_sums_halfway_between_two_bytes_are_rounded_alike_by_every_runtime():
     x = eighths(40, 2, 6, 6)
     snn = convert(Source(b.model(), "", []), dataset(x=x), timesteps=STEPS, integer=True).snn
     assert_same_spikes(snn, snn, x, "numpy")
+
+
+def rounding(rounded):
+    plain = rounded.unrounded().graph()
+    plain.toposort()
+    return rounding_layers(rounded.graph(), plain, rounded.neurons)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_layers_of_few_whole_weights_round_nothing(name):
+    _, rounded = both(layers(NETWORKS[name]), IntegrateAndFire())
+    assert rounding(rounded) == []
+
+
+def test_layers_that_round_are_named():
+    rounded, x = structure("vgg", integer=True)
+    (layer,) = rounding(rounded)
+    assert layer in [
+        node.name for node in rounded.model.graph.node if node.op_type == "QLinearConv"
+    ]
+    _, spikes = run(rounded, x)
+    _, others = run(rounded.unrounded(), x)
+    assert any(np.any(spikes[name] != others[name]) for name in spikes)
 
 
 def test_an_integer_snn_is_read_as_it_was_written(tmp_path):
