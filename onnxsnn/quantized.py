@@ -2,9 +2,10 @@
 
 Every tensor of whole numbers q, with scale s and zero point z, becomes the real one that it stands
 for, (q - z) s, and every quantized operator that of real numbers: ONNX's own, and those of
-com.microsoft that ONNX Runtime's quantizer writes. Weights are what their whole numbers say.
-Activations are not rounded any more, and not cut off but where that rectifies: quantizers leave
-out a Relu where the least whole number stands for 0, as whatever is below becomes that.
+com.microsoft that ONNX Runtime's quantizers and its optimizer write. Weights are what their whole
+numbers say, packed or not. Activations are not rounded any more, and not cut off but where that
+rectifies: quantizers leave out a Relu where the least whole number stands for 0, as whatever is
+below becomes that.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import onnx_graphsurgeon as gs
 from onnx.numpy_helper import to_array
 
 from onnxsnn.arrays import Array
+from onnxsnn.blocks import by_block, packed_by_block
 from onnxsnn.graph import (
     Graph,
     Node,
@@ -251,6 +253,16 @@ class _Dequantizer:
         for tensor in node.outputs:
             tensor.dtype = np.float32
 
+    def become_product(self, node: Node, left: Tensor, right: Tensor, bias: Tensor) -> None:
+        """A node becomes a product, plus a bias unless that is empty."""
+        node.attrs.clear()
+        self.become(node, "MatMul", left, right)
+        if not bias.is_empty():
+            (output,) = node.outputs
+            product = gs.Variable(unique_name(self.graph, f"{output.name}.product"), np.float32)
+            node.outputs = [product]
+            insert(self.graph, "Add", [product, bias], output)
+
     def round_output(self, node: Node, scale: Tensor, zero: Tensor | None) -> None:
         """What a node gives was rounded to whole numbers."""
         output = node.outputs[0]
@@ -404,7 +416,9 @@ def _dequantize(work: _Dequantizer, node: Node) -> None:
         return
     point, axis = zero[0] if zero else None, node.attrs.get("axis", 1)
     if block:
-        node.outputs[0].to_constant(_by_block(values, scale, point, axis, block)).inputs.clear()
+        zeros = None if point is None else constant(point)
+        held = by_block(values.values, scale.values, zeros, axis, block)
+        node.outputs[0].to_constant(held).inputs.clear()
         return
     if constant(values) is not None:
         real = work.real(values, scale, point, axis)
@@ -414,18 +428,6 @@ def _dequantize(work: _Dequantizer, node: Node) -> None:
         return
     node.attrs.clear()
     work.become(node, "Identity", work.real(values, scale, point, axis))
-
-
-def _by_block(values: Tensor, scale: Tensor, zero: Tensor | None, axis: int, block: int) -> Array:
-    """The real numbers of a constant that has a scale for each so many along an axis."""
-    held = values.values.astype(np.float32)
-    size = np.arange(held.shape[axis])
-    worth, nothing = (
-        0 if each is None or each.is_empty() else each.values.repeat(block, axis).take(size, axis)
-        for each in (scale, zero)
-    )
-    real: Array = (held - np.asarray(nothing, np.float32)) * worth
-    return real
 
 
 def _dynamic(work: _Dequantizer, node: Node) -> None:
@@ -472,6 +474,54 @@ def _gemm(work: _Dequantizer, node: Node) -> None:
     work.become(node, "Gemm", *factors, *bias)
     if len(more) > 1 and not more[1].is_empty():
         work.round_output(node, *more[1:3])
+
+
+def _float_product(work: _Dequantizer, node: Node) -> None:
+    """Its factors have scales; what it gives is real as it is."""
+    left, right, left_scale, scale, left_zero, zero, bias = _inputs(node, 7)
+    if _known(left_scale, scale, left_zero, zero):
+        factors = work.real(left, left_scale, left_zero), work.real(right, scale, zero, -1)
+        work.become_product(node, *factors, bias)
+
+
+def _dynamic_product(work: _Dequantizer, node: Node) -> None:
+    """What it reads is real, and not rounded any more."""
+    left, right, scale, zero, bias = _inputs(node, 5)
+    if _known(scale, zero):
+        work.become_product(node, left, work.real(right, scale, zero, -1), bias)
+
+
+def _packed_product(work: _Dequantizer, node: Node) -> None:
+    """Of packed weights [N, K] in blocks along K, in order."""
+    left, weights, scale, zero, groups, bias = _inputs(node, 6)
+    known = constant(weights) is not None and _known(scale, zero) and groups.is_empty()
+    outputs, inputs = node.attrs["N"], node.attrs["K"]
+    if not known or not weights.values.size or node.attrs.get("weight_prepacked", 0):
+        return
+    packed, worth = (each.values.reshape(outputs, -1) for each in (weights, scale))
+    nothing = None if zero.is_empty() else zero.values.reshape(outputs, -1)
+    block, bits = node.attrs["block_size"], node.attrs.get("bits", 4)
+    real = packed_by_block(packed, worth, nothing, 1, block, bits)
+    work.become_product(node, left, work.number(real[:, :inputs].T), bias)
+
+
+def _gather(work: _Dequantizer, node: Node) -> None:
+    """Of a table in blocks; bytes are packed."""
+    table, places, scale, zero = _inputs(node, 4)
+    block, axis = node.attrs.get("block_size", 128), node.attrs.get("quantize_axis", 1)
+    held = constant(table)
+    if held is None or not block or not _known(scale, zero):
+        return
+    given = held, scale.values, constant(zero), axis, block
+    packed = held.dtype == np.uint8
+    real = packed_by_block(*given, node.attrs.get("bits", 4)) if packed else by_block(*given)
+    node.attrs = {"axis": node.attrs.get("gather_axis", 0)}
+    work.become(node, "Gather", work.number(real), places)
+
+
+def _inputs(node: Node, count: int) -> list[Tensor]:
+    """So many inputs of a node, empty where it leaves out the last ones."""
+    return [*node.inputs, *(gs.Variable.empty() for _ in range(count - len(node.inputs)))]
 
 
 def _elementwise(operator: str) -> Callable[[_Dequantizer, Node], None]:
@@ -625,7 +675,11 @@ _QUANTIZED: dict[str, Callable[[_Dequantizer, Node], None]] = {
     "ConvInteger": _of_whole_numbers("Conv"),
     "DequantizeLinear": _dequantize,
     "DynamicQuantizeLinear": _dynamic,
+    "DynamicQuantizeMatMul": _dynamic_product,
+    "GatherBlockQuantized": _gather,
     "MatMulInteger": _of_whole_numbers("MatMul"),
+    "MatMulIntegerToFloat": _float_product,
+    "MatMulNBits": _packed_product,
     "QGemm": _gemm,
     "QLinearAdd": _elementwise("Add"),
     "QLinearAveragePool": _elementwise("AveragePool"),

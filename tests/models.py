@@ -36,6 +36,15 @@ def kernels_of_today() -> Iterator[None]:
         pytest.skip(f"ONNX Runtime {ort.__version__}: {error}")
 
 
+def optimized(path: Path) -> Path:
+    """The same model, as a session writes it, without what suits this machine alone."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(path.with_suffix(".optimized.onnx"))
+    ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return path.with_suffix(".optimized.onnx")
+
+
 class Builder:
     """Builds a model node by node; each method reads the tensor last made, unless told."""
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 
 from onnxsnn import convert, load_source
@@ -10,17 +9,8 @@ from onnxsnn.errors import UnsupportedError
 from onnxsnn.fused import take_apart
 from onnxsnn.graph import to_model
 from onnxsnn.session import Session
-from tests.models import Builder, assert_same, dataset, kernels_of_today, uniform
+from tests.models import Builder, assert_same, dataset, kernels_of_today, optimized, uniform
 from tests.networks import STRUCTURES
-
-
-def optimized(path):
-    """The same model, as a session writes it, without what suits this machine alone."""
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    options.optimized_model_filepath = str(path.with_suffix(".optimized.onnx"))
-    ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return path.with_suffix(".optimized.onnx")
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)

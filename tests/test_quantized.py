@@ -17,7 +17,7 @@ from onnxsnn.errors import UnsupportedError
 from onnxsnn.graph import constant, to_model
 from onnxsnn.passes.clean import clean
 from onnxsnn.session import Session
-from tests.models import OLD_RUNTIME, Builder, dataset, kernels_of_today, uniform
+from tests.models import OLD_RUNTIME, Builder, dataset, kernels_of_today, optimized, uniform
 from tests.networks import STRUCTURES
 
 
@@ -34,7 +34,7 @@ class Samples(CalibrationDataReader):
 def quantized(path, x, way):
     """A file beside, by ONNX Runtime's own quantizer."""
     result = path.with_suffix(".8.onnx")
-    if way == "dynamic":
+    if "dynamic" in way:
         quantize_dynamic(path, result)
     else:
         kind = QuantType.QUInt8 if "unsigned" in way else QuantType.QInt8
@@ -43,7 +43,7 @@ def quantized(path, x, way):
             path, result, Samples(x), quant_format=form, activation_type=kind, per_channel=True
         )
     with kernels_of_today():
-        return load_source(result)
+        return load_source(optimized(result) if "optimized" in way else result)
 
 
 def error(found, expected):
@@ -55,7 +55,9 @@ def run(model, x):
     return values
 
 
-WAYS = ["dynamic", "QDQ", "QDQ unsigned", "QOperator", "QOperator unsigned"]
+WAYS = [
+    "dynamic", "dynamic, optimized", "QDQ", "QDQ unsigned", "QOperator", "QOperator unsigned",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -487,3 +489,112 @@ def test_softmax_of_an_old_opset_is_of_all_axes_from_one_on(tmp_path, axis, opse
     onnx.save(b.unchecked(), tmp_path / "m.onnx")
     source, x = load_source(tmp_path / "m.onnx"), uniform(5, 3, 4)
     np.testing.assert_allclose(run(to_model(source.graph()), x), run(source.model, x), atol=0.02)
+
+
+def saved(b, path):
+    """A model whose last node is of ONNX Runtime's own."""
+    b.nodes[-1].domain = "com.microsoft"
+    onnx.save(b.unchecked(), path)
+    return path
+
+
+def same_in_real_numbers(path, x, most):
+    """The source, which gives what it gave."""
+    with kernels_of_today():
+        source = load_source(path)
+    real = to_model(source.graph())
+    assert {node.domain for node in real.graph.node} <= {""}
+    assert error(run(real, x), run(source.model, x)) < most
+    return source
+
+
+@pytest.mark.parametrize("per_column", [False, True])
+@pytest.mark.parametrize("operator", ["DynamicQuantizeMatMul", "MatMulIntegerToFloat"])
+def test_products_of_what_is_rounded_on_the_way(tmp_path, operator, per_column):
+    b, columns = Builder((6,)), (5,) if per_column else ()
+    weights = b.constant(b.random.integers(0, 256, (6, 5)), np.uint8)
+    scale = b.constant(b.random.uniform(0.01, 0.02, columns))
+    zero = b.constant(b.random.integers(100, 150, columns), np.uint8)
+    if operator == "DynamicQuantizeMatMul":
+        b.op(operator, b.relu(), weights, scale, zero, b.normal(5))
+    else:
+        whole = b.op("DynamicQuantizeLinear", b.relu(), count=3)
+        b.op(operator, whole, weights, f"{whole}_1", scale, f"{whole}_2", zero, b.normal(5))
+    x = uniform(40, 6)
+    source = same_in_real_numbers(saved(b, tmp_path / "m.onnx"), x, 0.02)
+    result = convert(source, dataset(x=x), timesteps=4)
+    assert [layer.neuron for layer in result.snn.layers] == ["if"]
+    assert any("whole numbers" in line for line in result.warnings)
+
+
+def packed_product(b, bits, zero=None, inputs=40, **attrs):
+    """Random bytes, which hold weights [7, inputs] in blocks of 16."""
+    blocks = -(-inputs // 16)
+    weights = b.constant(b.random.integers(0, 256, (7, blocks, 2 * bits)), np.uint8)
+    scale = b.constant(b.random.uniform(0.01, 0.02, (7, blocks)))
+    zeros = {
+        "packed": (b.random.integers(0, 256, (7, -(-blocks * bits // 8))), np.uint8),
+        "real": (b.random.uniform(0, 2**bits, (7, blocks)), np.float32),
+    }
+    points = b.constant(*zeros[zero]) if zero else ""
+    settings = {"K": inputs, "N": 7, "bits": bits, "block_size": 16, **attrs}
+    b.op("MatMulNBits", b.relu(), weights, scale, points, "", b.normal(7), **settings)
+
+
+FEW_BITS = [(bits, zero) for bits in (2, 4, 8) for zero in (None, "packed", "real")]
+
+
+@pytest.mark.parametrize(("bits", "zero"), FEW_BITS[:-1])  # ONNX Runtime has not the last
+@pytest.mark.parametrize("inputs", [40, 64])
+def test_weights_that_are_packed_in_blocks(tmp_path, bits, zero, inputs):
+    b, x = Builder((inputs,)), uniform(40, inputs)
+    packed_product(b, bits, zero, inputs)
+    source = same_in_real_numbers(saved(b, tmp_path / "m.onnx"), x, 1e-5)
+    assert len(convert(source, dataset(x=x), timesteps=4).snn.layers) == 1
+
+
+def test_packed_weights_of_products_that_round_what_they_read(tmp_path):
+    b = Builder((40,))
+    packed_product(b, 4, accuracy_level=4)
+    same_in_real_numbers(saved(b, tmp_path / "m.onnx"), uniform(40, 40), 0.02)
+
+
+def test_packed_weights_in_an_old_opset(tmp_path):
+    b = Builder((40,), opset=11)
+    packed_product(b, 4)
+    same_in_real_numbers(saved(b, tmp_path / "m.onnx"), uniform(40, 40), 1e-5)
+
+
+@pytest.mark.parametrize("what", ["weights", "groups"])
+def test_packed_weights_that_are_not_known_are_refused_by_name(tmp_path, what):
+    b = Builder((40,))
+    packed_product(b, 4)
+    node = b.nodes[-1]
+    if what == "groups":
+        node.input[4] = b.constant(np.arange(40) // 16, np.int32)
+    else:
+        b.nodes.insert(0, onnx.helper.make_node("Cast", ["x"], ["bytes"], to=TensorProto.UINT8))
+        node.input[1] = "bytes"
+    with pytest.raises(UnsupportedError, match=r"MatMulNBits.*com\.microsoft"):
+        convert(saved(b, tmp_path / "m.onnx"), dataset(x=uniform(3, 40)))
+
+
+TABLES = [("uint8", 2), ("uint8", 4), ("uint8", 8), ("int4", 4), ("uint4", 4)]
+
+
+@pytest.mark.parametrize("zero", [False, True])
+@pytest.mark.parametrize(("kind", "bits"), TABLES)
+def test_rows_of_a_table_in_blocks(tmp_path, kind, bits, zero):
+    b, many = Builder((3,)), 8 // bits if kind == "uint8" else 1
+    rows = b.op("Cast", b.op("Mul", b.op("Abs"), b.constant(9)), to=TensorProto.INT64)
+    least, most = {"int4": (-8, 8), "uint4": (0, 16), "uint8": (0, 256)}[kind]
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(TensorProto.DataType.Value(kind.upper()))
+
+    def whole(size):
+        """Packed, if they are bytes."""
+        return b.constant(b.random.integers(least, most, (10, -(-size // many))), dtype)
+
+    held, scale = whole(40), b.constant(b.random.uniform(0.01, 0.02, (10, 3)))
+    points = [whole(3)] if zero else []
+    b.op("GatherBlockQuantized", held, rows, scale, *points, block_size=16, bits=bits)
+    same_in_real_numbers(saved(b, tmp_path / "m.onnx"), uniform(20, 3), 1e-6)
