@@ -2,8 +2,8 @@
 
 A model that was saved optimized holds convolutions and products with the activation inside, GELU as
 one operator, products with a transposition in front, normalized sums and embeddings, and attention,
-with its projections or without; a quantized one, LSTMs of 8-bit weights (domain com.microsoft).
-Each becomes what it was made of, in ONNX's operators:
+with its projections or without; a quantized one, embeddings, attention and LSTMs of 8-bit weights
+(domain com.microsoft). Each becomes what it was made of, in ONNX's operators:
 https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md says what that is.
 """
 
@@ -48,7 +48,8 @@ def _shapes(model: onnx.ModelProto) -> dict[str, Sequence[Any]]:
     """The shape of each tensor whose rank is known."""
     tensors = from_model(model).tensors()
     shapes = {name: tensor.shape for name, tensor in tensors.items() if tensor.shape is not None}
-    lengths = [n.output[1] for n in model.graph.node if n.op_type == _EMBEDDING and n.output[1:]]
+    embeddings = (node for node in model.graph.node if node.op_type.endswith(_EMBEDDING))
+    lengths = [node.output[1] for node in embeddings if node.output[1:]]
     return shapes | dict.fromkeys(lengths, ("N",))
 
 
@@ -199,6 +200,18 @@ def _embedding(parts: _Parts) -> str:
     return _normalized(parts, total, 5)
 
 
+def _quantized_embedding(parts: _Parts) -> str:
+    """Of tables and factors of whole numbers, scales behind all, and zero points behind these."""
+    real = [
+        parts.add("DequantizeLinear", *map(parts.read, (place, place + 6, place + 11)))
+        if parts.read(place)
+        else ""
+        for place in range(2, 7)
+    ]
+    parts.inputs[2:] = [*real, parts.read(7)]
+    return _embedding(parts)
+
+
 def _row_sums(parts: _Parts, tensor: str) -> str:
     """Of a matrix; the axis was an attribute before opset 13."""
     if parts.opset < 13:
@@ -207,14 +220,28 @@ def _row_sums(parts: _Parts, tensor: str) -> str:
 
 
 def _attention(parts: _Parts) -> str | None:
-    """Of projections of one tensor; what is cached is not known."""
     read, weights, bias, mask, past, added = map(parts.read, range(6))
+    projected = parts.plus(parts.add("MatMul", read, weights), bias)
+    return _self_attended(parts, projected, weights, mask, past, added)
+
+
+def _quantized_attention(parts: _Parts) -> str | None:
+    """Its projections are products of whole numbers."""
+    read, weights, bias, *scales, mask, zero, middle, past = map(parts.read, range(9))
+    sums = parts.floats(parts.add("MatMulInteger", read, weights, zero, middle))
+    projected = parts.plus(parts.add("Mul", sums, parts.add("Mul", *scales)), bias)
+    return _self_attended(parts, projected, weights, mask, past, "")
+
+
+def _self_attended(
+    parts: _Parts, projected: str, weights: str, mask: str, past: str, added: str
+) -> str | None:
+    """Of projections of one tensor; what is cached is not known."""
     unknown = any(parts.attributes.get(name) for name in ("unidirectional", "do_rotary"))
     if past or unknown or weights not in parts.shapes:
         return None
     width = parts.shapes[weights][1]
     widths = parts.attributes.get("qkv_hidden_sizes") or [width // 3] * 3
-    projected = parts.plus(parts.add("MatMul", read, weights), bias)
     return _attended(parts, _cut(parts, projected, widths, 2), widths, mask, added)
 
 
@@ -314,6 +341,8 @@ _RULES: dict[str, Callable[[_Parts], str | None]] = {
     "Gelu": _gelu,
     _NORMALIZATION: _normalization,
     "MultiHeadAttention": _multi_head_attention,
+    "QAttention": _quantized_attention,
+    f"Q{_EMBEDDING}": _quantized_embedding,
     "QuickGelu": _quick_gelu,
     "SkipLayerNormalization": _normalized_sum,
 }

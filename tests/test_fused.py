@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import pytest
+from onnxruntime.quantization import quantize_dynamic
 
 from onnxsnn import convert, load_source
 from onnxsnn.errors import UnsupportedError
@@ -185,6 +186,27 @@ def same_in_parts(model, x):
     apart = take_apart(model)
     assert "com.microsoft" not in {node.domain for node in apart.graph.node}
     assert_same(Session(model).run({"x": x}), Session(apart).run({"x": x}), 1e-4)
+
+
+QUANTIZED = {
+    attention: (5, 6),
+    attention_with_a_mask: (5, 6),
+    words: (5,),
+    words_of_some_length: (5,),
+}
+
+
+@pytest.mark.parametrize("per_column", [False, True])
+@pytest.mark.parametrize("build", QUANTIZED)
+def test_quantized_attention_and_embeddings_give_what_they_gave(tmp_path, build, per_column):
+    shape, path = QUANTIZED[build], tmp_path / "m.onnx"
+    onnx.save(build(Builder(shape)), path)
+    quantize_dynamic(path, tmp_path / "m.8.onnx", per_channel=per_column)
+    model, x = onnx.load(tmp_path / "m.8.onnx"), uniform(9, *shape)
+    assert {node.op_type for node in model.graph.node} & {"QAttention", "QEmbedLayerNormalization"}
+    same_in_parts(model, x)
+    source = load_source(tmp_path / "m.8.onnx")
+    assert_same(Session(model).run({"x": x}), Session(to_model(source.graph())).run({"x": x}), 0.1)
 
 
 @pytest.mark.parametrize("per_gate", [False, True])
