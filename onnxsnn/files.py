@@ -29,6 +29,7 @@ from onnxsnn.squeezes import name_squeezed
 
 __all__ = [
     "check_writable",
+    "destination",
     "external_files",
     "read_model",
     "write_arrays",
@@ -175,11 +176,26 @@ def write_bytes(content: bytes, path: str | Path) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
+    target = destination(path)
     try:
-        if _is_special(path):
-            Path(path).write_bytes(content)
+        if _is_special(target):
+            target.write_bytes(content)
         else:
-            _replace(Path(os.path.realpath(path)), content)
+            _replace(target, content)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def destination(path: str | Path) -> Path:
+    """What is written where a path is given: the file that links lead to, or what is special.
+
+    Raises:
+        OutputError: its folder is not there.
+    """
+    path = Path(path)
+    try:
+        path.parent.stat()  # realpath would drop a missing folder, and the .. behind it
+        return path if _is_special(path) else Path(os.path.realpath(path))
     except OSError as error:
         raise _unwritable(path, error) from error
 
@@ -204,20 +220,21 @@ def check_writable(path: str | Path) -> None:
     Raises:
         OutputError: a file cannot be written there.
     """
+    target = destination(path)
     try:
-        if Path(path).is_dir():
+        if target.is_dir():
             raise OutputError(f"{path}: cannot be written: it is a folder")
-        if _is_special(path):
+        if _is_special(target):
             return  # to open a pipe is to wait for its reader
-        with tempfile.TemporaryFile(dir=Path(os.path.realpath(path)).parent):
+        with tempfile.TemporaryFile(dir=target.parent):
             pass
     except OSError as error:
         raise _unwritable(path, error) from error
 
 
-def _is_special(path: str | Path) -> bool:
+def _is_special(path: Path) -> bool:
     """Whether a device, a pipe or a folder is there: no file that another may replace."""
-    return Path(path).exists() and not Path(path).is_file()
+    return path.exists() and not path.is_file()
 
 
 def _unwritable(path: str | Path, error: OSError) -> OutputError:

@@ -173,6 +173,18 @@ def test_folder_that_is_not_there_or_a_folder_as_file_is_refused(tmp_path):
             check_writable(path)
 
 
+@pytest.mark.parametrize("name", ["gone/../file", "gone/../there/file", "file/../file"])
+def test_folder_that_is_not_there_is_none_to_leave_again(tmp_path, name):
+    (tmp_path / "there").mkdir()
+    for path in (tmp_path / "file", tmp_path / "there" / "file"):
+        path.write_text("old")
+    for write in (check_writable, lambda path: write_bytes(b"new", path)):
+        with pytest.raises(OutputError, match=f"{name}: cannot be written"):
+            write(tmp_path / name)
+    assert (tmp_path / "file").read_text() == "old"
+    assert (tmp_path / "there" / "file").read_text() == "old"
+
+
 def test_old_files_whose_constants_are_no_inputs(tmp_path):
     b = Builder((4,))
     b.gemm(4)

@@ -14,7 +14,7 @@ from onnxsnn import display
 from onnxsnn.analysis.energy import MODELS, CostModel
 from onnxsnn.data import Dataset, Preprocessing, load, parse_numbers, parse_scale
 from onnxsnn.errors import UsageError
-from onnxsnn.files import check_writable, external_files
+from onnxsnn.files import check_writable, destination, external_files
 from onnxsnn.inputs import InputSpec
 from onnxsnn.model import SpikingModel
 from onnxsnn.readers import is_data, labels_beside
@@ -59,7 +59,7 @@ def check_output(path: Path) -> None:
     """
     if str(path) == "-":
         raise UsageError("-: standard output is no place for files; give a file's name")
-    if path.exists():
+    if destination(path).exists():
         refuse_read(path, files_read())
     check_writable(path)
 
@@ -75,9 +75,10 @@ def refuse_read(path: Path, read: Sequence[Path]) -> None:
 
 
 def is_read(path: Path, read: Sequence[Path]) -> bool:
-    """Whether a file is one of those that are read, or in a folder of them."""
-    return path.exists() and any(
-        path.resolve().is_relative_to(file.resolve()) if file.is_dir() else file.samefile(path)
+    """Whether what is written at a path is one of the files read, or in a folder of them."""
+    target = destination(path)
+    return target.exists() and any(
+        target.is_relative_to(file.resolve()) if file.is_dir() else file.samefile(target)
         for file in read
     )
 
