@@ -682,6 +682,20 @@ def test_timesteps_may_be_found():
     assert json.loads(text)["rows"][network.timesteps - 1]["agreement"] >= 0.9
 
 
+@pytest.mark.parametrize("options", [(), ("--integer",)])
+def test_target_that_is_not_met_is_said_once(folder, options):
+    b = Builder((3, 4, 4))
+    b.conv(4)
+    b.relu()
+    b.save(folder / "m.onnx")
+    np.save("small.npy", uniform(2, 3, 4, 4))
+    command = ["convert", "m.onnx", "--data", "small.npy", "-T", "auto", "--error", "1e-6"]
+    result = CliRunner().invoke(main, [*command, "--json", *options])
+    line = "even 256 timesteps do not meet the target on these data"
+    assert result.stderr.count(line) == 1
+    assert json.loads(result.stdout)["warnings"].count(line) == 1
+
+
 @pytest.mark.usefixtures("folder")
 def test_a_delay_may_be_estimated():
     command = ("convert", "model.onnx", "--data", "x.npy", "--threshold", "max", "--delay", "auto")

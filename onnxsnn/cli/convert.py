@@ -164,9 +164,9 @@ def convert_command(
     conversion.snn.save(output)
     if keeper is not None:
         keeper.remove_older()
-    display.warn(conversion.warnings)
     if found is None:
-        display.warn([f"even {LIMIT} timesteps do not meet the target on these data"])
+        conversion.warnings.append(f"even {LIMIT} timesteps do not meet the target on these data")
+    display.warn(conversion.warnings)
     if as_json:
         print_json(
             {
@@ -175,6 +175,7 @@ def convert_command(
                 "differences": conversion.differences,
                 "layers": [layer.summary() for layer in conversion.snn.layers],
                 **conversion.snn.metadata,
+                "warnings": conversion.warnings,
             }
         )
     else:
