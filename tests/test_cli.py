@@ -887,6 +887,27 @@ def test_report_of_a_name_that_is_no_text(snn):
     assert "m\ufffd.snn.onnx" in Path("report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("charset", ["ascii", "latin-1"])
+@pytest.mark.usefixtures("folder")
+def test_names_that_the_terminal_does_not_know_are_escaped(charset):
+    b = Builder((3, 8, 8))
+    b.conv(4)
+    b.relu()
+    b.nodes[-1].name = "層"
+    b.head()
+    b.save(Path("Ж.onnx"))
+    runner = CliRunner(charset=charset)
+    for command, name in (
+        ("convert Ж.onnx --data x.npy -T 2", r"\u0416.snn.onnx"),
+        ("inspect Ж.snn.onnx", r"\u5c64"),
+        ("export Ж.snn.onnx --npz", r"\u0416.npz"),
+        ("compare Ж.onnx --data test.npz -T 2", r"\u0416.onnx"),
+    ):
+        result = runner.invoke(main, command.split())
+        assert result.exit_code == 0
+        assert name in result.stdout
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 @pytest.mark.parametrize("option", ["--help", "--version"])
 def test_help_that_cannot_be_written_says_so(option):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -65,6 +67,8 @@ class _Failure(click.ClickException):
 @click.version_option(package_name="onnxsnn")
 def main() -> None:
     """Turn a trained ONNX network into a spiking neural network, as ONNX, and run it."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names may hold what its encoding does not
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 for _command in (
