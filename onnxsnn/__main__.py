@@ -1,6 +1,6 @@
 """`python -m onnxsnn` is the command `onnxsnn`."""
 
-from onnxsnn.cli import main
+from onnxsnn_command import main
 
 if __name__ == "__main__":
-    main(prog_name="onnxsnn")
+    main()
