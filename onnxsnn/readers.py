@@ -20,6 +20,7 @@ __all__ = ["ArrayNames", "is_data", "labels_beside", "read_labels", "read_sample
 
 _SAMPLE_NAMES = ("x", "images", "data")
 _LABEL_NAMES = ("y", "labels", "label")
+_OF_WINDOWS = ("thumbs.db", "desktop.ini")  # that its Explorer puts beside images
 
 
 @dataclass(frozen=True)
@@ -184,8 +185,7 @@ def _read_folder(path: Path, spec: InputSpec, limit: int | None) -> _Read:
             f"{spec.name!r} has shape {list(spec.shape)}"
         )
     folders = sorted(entry for entry in _visible(path) if entry.is_dir())
-    files = [sorted(entry for entry in _visible(folder) if entry.is_file()) for folder in folders]
-    found = [(file, label) for label, inside in enumerate(files) for file in inside]
+    found = [(file, label) for label, folder in enumerate(folders) for file in _images(folder)]
     if not found:
         raise DataError(f"{path}: holds no class folders with images")
     chosen = [found[i] for i in spread(len(found) if limit is None else limit, len(found))]
@@ -194,12 +194,28 @@ def _read_folder(path: Path, spec: InputSpec, limit: int | None) -> _Read:
     return {spec.name: np.moveaxis(images, -1, axis)}, labels
 
 
+def _images(folder: Path) -> list[Path]:
+    """The files of a class folder, in order of name."""
+    files = sorted(_visible(folder))
+    inner = next(filter(Path.is_dir, files), None)
+    if inner is not None:
+        raise DataError(
+            f"{inner}: is a folder in a class folder, where images alone are read; move it, or "
+            "give the folder that holds the class folders"
+        )
+    return files
+
+
 def _visible(folder: Path) -> list[Path]:
-    """What a folder holds but .DS_Store, .ipynb_checkpoints and their like."""
+    """What a folder holds but .DS_Store, .ipynb_checkpoints, Thumbs.db and their like."""
     try:
-        return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+        return [entry for entry in folder.iterdir() if not _is_hidden(entry.name)]
     except OSError as error:
         raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _OF_WINDOWS
 
 
 def _decode(file: Path, channels: int, sizes: list[int]) -> Array:

@@ -240,6 +240,20 @@ def test_image_that_cannot_be_read_is_named(tmp_path):
         load(tmp_path, [RGB])
 
 
+def test_folder_in_a_class_folder_is_refused(tmp_path):
+    images(tmp_path, "RGB")
+    (tmp_path / "dog" / "small").mkdir()
+    with pytest.raises(DataError, match="small: is a folder in a class folder"):
+        load(tmp_path, [RGB])
+
+
+def test_image_that_a_link_does_not_lead_to_is_named(tmp_path):
+    images(tmp_path, "RGB")
+    (tmp_path / "cat" / "2.png").symlink_to("gone.png")
+    with pytest.raises(DataError, match=r"2\.png: is no image that can be read"):
+        load(tmp_path, [RGB])
+
+
 def test_folder_without_images_is_refused(tmp_path):
     with pytest.raises(DataError, match="no class folders"):
         load(tmp_path, [RGB])
@@ -666,7 +680,8 @@ def test_idx_with_a_damaged_size_is_refused(tmp_path):
 def test_hidden_folders_and_files_are_no_classes_and_no_images(tmp_path):
     images(tmp_path, "RGB")
     (tmp_path / ".cache").mkdir()
-    (tmp_path / "cat" / ".DS_Store").write_bytes(b"no image")
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini"):
+        (tmp_path / "cat" / name).write_bytes(b"no image")
     np.testing.assert_array_equal(load(tmp_path, [RGB]).labels, [0, 0, 1, 1])
 
 
