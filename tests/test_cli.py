@@ -879,6 +879,11 @@ def test_standard_output_is_no_file(snn):
     assert not Path("-").exists()
 
 
+@pytest.mark.parametrize("command", ["convert -", "convert m.onnx --data -", "inspect -"])
+def test_standard_input_is_no_file(command):
+    assert "standard input is not read; give a file's name" in fails(*command.split(), code=2)
+
+
 def test_report_of_a_name_that_is_no_text(snn):
     name = b"m\xe9.snn.onnx".decode("utf-8", "surrogateescape")
     snn.rename(name)

@@ -46,7 +46,17 @@ __all__ = [
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-FILE = click.Path(path_type=Path)  # that a command reads
+class _Readable(click.Path):
+    """The name of a file; standard input is none, as what is read is read more than once."""
+
+    def convert(self, value: Any, *context: Any) -> Any:
+        """The path that was given."""
+        if value == "-":
+            raise UsageError("-: standard input is not read; give a file's name")
+        return super().convert(value, *context)
+
+
+FILE = _Readable(path_type=Path)  # that a command reads
 OUTPUT = click.Path(path_type=Path)  # that it writes
 
 
