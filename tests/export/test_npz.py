@@ -216,8 +216,7 @@ def test_potentials_of_every_position_are_written(tmp_path):
     b = Builder((1, 16, 16))
     b.conv(4)
     b.relu()
-    b.op("GlobalAveragePool")
-    b.op("Flatten")
+    b.head()
     snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x), timesteps=2, correct=True).snn
     export_npz(snn, tmp_path / "m.npz")
     simulator = Simulator(tmp_path / "m.npz")
