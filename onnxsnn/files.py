@@ -7,8 +7,9 @@ import os
 import stat
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -84,13 +85,24 @@ def read_model(path: str | Path) -> onnx.ModelProto:
 
 
 def external_files(path: Path) -> list[Path]:
-    """The files beside a model that hold its weights; none of what is no model."""
+    """The files beside a model that hold its tensors; none of what is no model."""
     try:
         model = onnx.load(path, format="protobuf", load_external_data=False)
     except (OSError, DecodeError):
         return []
-    held = (ExternalDataInfo(t) for t in model.graph.initializer if uses_external_data(t))
-    return [path.parent / name for name in sorted({info.location for info in held})]
+    tensors = chain.from_iterable(map(_tensors, (model.graph, *model.functions)))
+    held = {ExternalDataInfo(tensor).location for tensor in tensors if uses_external_data(tensor)}
+    return [path.parent / name for name in sorted(held)]
+
+
+def _tensors(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.TensorProto]:
+    """The constants of a graph or a function, and what its nodes hold, within their bodies too."""
+    yield from getattr(graph, "initializer", ())
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for body in (attribute.g, *attribute.graphs):
+                yield from _tensors(body)
 
 
 def _clear_unknown_sizes(graph: onnx.GraphProto) -> None:

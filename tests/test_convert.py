@@ -710,14 +710,18 @@ def test_data_of_other_inputs_are_refused_before_anything_is_done(source):
         convert(source, dataset(image=X))
 
 
-def test_the_digest_of_a_network_is_of_its_weights_beside_it_too(tmp_path):
+@pytest.mark.parametrize("in_nodes", [False, True])
+def test_the_digest_of_a_network_is_of_its_weights_beside_it_too(tmp_path, in_nodes):
     digests = []
     for seed in (0, 1):
         b = Builder((4,), seed)
         b.gemm(64, inputs=4)
         b.relu()
+        if in_nodes:
+            b.nodes[:0] = [helper.make_node("Constant", [], [t.name], value=t) for t in b.constants]
+            b.constants.clear()
         onnx.save(b.model(), tmp_path / "m.onnx", save_as_external_data=True, size_threshold=0,
-                  location="weights")  # fmt: skip
+                  location="weights", convert_attribute=True)  # fmt: skip
         digests.append(load_source(tmp_path / "m.onnx").digest)
         (tmp_path / "weights").unlink()
     assert digests[0] != digests[1]

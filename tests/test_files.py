@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
 from onnxsnn.errors import ModelError, OutputError
-from onnxsnn.files import check_writable, read_model, write_arrays, write_bytes
+from onnxsnn.files import check_writable, external_files, read_model, write_arrays, write_bytes
 from onnxsnn.session import Session
 from tests.models import Builder, assert_same, uniform
 
@@ -45,6 +46,16 @@ def test_file_is_readable_like_any_other(tmp_path):
     (tmp_path / "plain").touch()
     write_bytes(b"", tmp_path / "file")
     assert (tmp_path / "file").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_writing_leaves_the_mask_of_permissions_as_it_was(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_bytes(b"", tmp_path / "file")
+        assert os.umask(0o027) == 0o027
+        assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+    finally:
+        os.umask(before)
 
 
 def test_links_stay_and_what_they_lead_to_is_written(tmp_path):
@@ -143,14 +154,35 @@ def test_a_model_of_more_than_2_gib_is_told_so(tmp_path):
     with (tmp_path / "w.bin").open("wb") as file:
         file.truncate(4 * inputs * outputs)
     x, y = (
-        onnx.helper.make_tensor_value_info(name, 1, ["N", size])
+        helper.make_tensor_value_info(name, 1, ["N", size])
         for name, size in (("x", inputs), ("y", outputs))
     )
-    node = onnx.helper.make_node("MatMul", ["x", "w"], ["y"])
-    graph = onnx.helper.make_graph([node], "g", [x], [y], [weight])
-    (tmp_path / "m.onnx").write_bytes(onnx.helper.make_model(graph).SerializeToString())
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    graph = helper.make_graph([node], "g", [x], [y], [weight])
+    (tmp_path / "m.onnx").write_bytes(helper.make_model(graph).SerializeToString())
     with pytest.raises(ModelError, match=r"m\.onnx: is over protobuf's limit of 2 GiB"):
         read_model(tmp_path / "m.onnx")
+
+
+def beside(name):
+    """A constant whose values are in a file of its name."""
+    tensor = onnx.TensorProto(name=name, data_type=1, dims=[1], data_location=1)
+    tensor.external_data.add(key="location", value=name)
+    return tensor
+
+
+def test_files_beside_a_model_are_found_wherever_it_holds_tensors(tmp_path):
+    def constant(name):
+        return helper.make_node("Constant", [], ["y"], value=beside(name))
+
+    body = helper.make_graph([constant("body node")], "body", [], [], [beside("body")])
+    branches = helper.make_node("If", ["x"], ["z"], then_branch=body, else_branch=body)
+    graph = helper.make_graph([constant("node"), branches], "g", [], [], [beside("graph")])
+    function = helper.make_function("local", "F", [], ["y"], [constant("function")], [])
+    model = helper.make_model(graph, functions=[function])
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    names = ["body", "body node", "function", "graph", "node"]
+    assert external_files(tmp_path / "m.onnx") == [tmp_path / name for name in names]
 
 
 def test_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
@@ -197,6 +229,18 @@ def test_old_files_whose_constants_are_no_inputs(tmp_path):
     x = uniform(2, 4)
     assert_same(Session(model).run({"x": x}), Session(read).run({"x": x}), 0)
     assert len(read.graph.input) == 1
+
+
+def test_inputs_with_values_of_their_own_stay_inputs(tmp_path):
+    """From IR version 4 on, constants that are inputs too are default values."""
+    b = Builder((4,))
+    b.op("Add", "x", b.normal(4))
+    model = b.model()
+    model.ir_version = 4
+    model.graph.input.append(helper.make_tensor_value_info("c0", 1, [4]))
+    onnx.save(model, tmp_path / "m.onnx")
+    read = read_model(tmp_path / "m.onnx")
+    assert [tensor.name for tensor in read.graph.input] == ["x", "c0"]
 
 
 def test_permissions_of_what_was_there_stay(tmp_path):
