@@ -31,7 +31,7 @@ _SAMPLES = 3
 def deciding_part(graph: Graph) -> Graph | None:
     """The part that gives what comparisons, and their like, read; None where there are none."""
     read = [tensor for node in graph.nodes if _decides(node) for tensor in node.inputs]
-    names = [t.name for t in read if not t.is_empty() and constant(t) is None]
+    names = [t.name for t in read if constant(t) is None]
     return part_up_to(graph, list(dict.fromkeys(names))) if names else None
 
 

@@ -45,7 +45,7 @@ def remove_strides(graph: Graph, report: Report) -> None:
 def _flattened(node: Node) -> Tensor | None:
     """What a Gather reads, before it was made flat, where its output has the same shape again."""
     flat = node.inputs[0].inputs[0] if node.op == "Gather" and node.inputs[0].inputs else None
-    if flat is None or flat.op != "Reshape" or node.attrs.get("axis", 0) != 0:
+    if flat is None or flat.op != "Reshape":
         return None
     source, target = flat.inputs[0], constant(flat.inputs[1])
     if target is None or target.tolist() != [-1]:

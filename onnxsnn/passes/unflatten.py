@@ -46,7 +46,7 @@ def unflatten(graph: Graph) -> Report:
 def _puts_together(node: Node | None) -> TypeGuard[Node]:
     """Whether a node makes rows, of any number."""
     target = constant(node.inputs[1]) if node is not None and node.op == "Reshape" else None
-    return target is not None and target.size == 2 and int(target[0]) == -1
+    return target is not None and int(target[0]) == -1
 
 
 def _takes_apart(node: Node | None, channels: int) -> TypeGuard[Node]:
@@ -54,7 +54,7 @@ def _takes_apart(node: Node | None, channels: int) -> TypeGuard[Node]:
     target = constant(node.inputs[1]) if node is not None and node.op == "Reshape" else None
     if target is None or target.size < 3 or target[-1] != channels:
         return False
-    return bool(target[0] > 0 and np.all(target != 0) and -1 in target[1:-1])
+    return bool(np.all(target != 0) and -1 in target[1:-1])
 
 
 def _apart(graph: Graph, layer: WeightLayer, before: Node, after: Node) -> None:
