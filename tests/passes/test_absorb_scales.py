@@ -80,6 +80,26 @@ def test_pooling_lets_the_factor_through(between):
     assert multiplications(absorbed(b)) == 0
 
 
+def test_a_maximum_that_tells_its_place_too_keeps_the_factor():
+    b = Builder((3, 8, 8))
+    b.relu()
+    pooled = b.op("MaxPool", count=2, kernel_shape=[2, 2], strides=[2, 2])
+    places = b.op("Identity", f"{pooled}_1")
+    absorbed(b, b.op("Sigmoid", pooled), places)
+
+
+def test_factors_that_differ_between_pixels_stay_in_front_of_pooling():
+    b = Builder((4, 2))
+    b.op("Flatten")
+    b.gemm(16, inputs=8)
+    b.relu()
+    b.op("Reshape", b.last, b.constant([0, 1, 4, 4], np.int64))
+    b.op("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
+    b.channels = 1
+    b.conv(3)
+    assert multiplications(absorbed(b, shape=(4, 2))) == 1
+
+
 def test_flatten_lets_the_factor_through_to_gemm():
     b = Builder((3, 8, 8))
     b.relu()
@@ -99,6 +119,13 @@ def test_reshape_transpose_and_squeeze_let_the_factor_through():
     assert multiplications(absorbed(b)) == 0
 
 
+def test_a_reshape_that_merges_the_samples_keeps_the_factor():
+    b = Builder((3, 6))
+    b.op("Reshape", b.relu(), b.constant([-1, 6], np.int64))
+    b.gemm(4, inputs=6)
+    assert multiplications(absorbed(b, shape=(3, 6))) == 1
+
+
 def test_padding_with_zeros_lets_the_factor_through_and_with_ones_does_not():
     for value, expected in ((0.0, 0), (1.0, 1)):
         b = Builder((3, 8, 8))
@@ -106,6 +133,15 @@ def test_padding_with_zeros_lets_the_factor_through_and_with_ones_does_not():
         b.op("Pad", b.last, b.constant([0, 0, 1, 1, 0, 0, 1, 1], np.int64), b.constant(value))
         b.conv(4, pads=[0, 0, 0, 0])
         assert multiplications(absorbed(b)) == expected
+
+
+def test_padding_of_channels_keeps_the_factor():
+    b = Builder((3, 8, 8))
+    b.relu()
+    b.op("Pad", b.last, b.constant([0, 1, 0, 0, 0, 2, 0, 0], np.int64))
+    b.channels = 6
+    b.conv(4)
+    assert multiplications(absorbed(b)) == 1
 
 
 def test_concat_lets_different_factors_through():
@@ -126,6 +162,17 @@ def test_mul_by_a_constant_merges():
     b.op("Div", b.last, b.constant(4.0))
     b.conv(4)
     assert multiplications(absorbed(b)) == 0
+
+
+@pytest.mark.parametrize(("operator", "expected"), [("Mul", 2), ("Div", 1)])
+def test_a_negative_constant_in_front_of_a_maximum_keeps_the_factor(operator, expected):
+    """A minimum over windows, as exporters write it: -max(-x)."""
+    b = Builder((3, 8, 8))
+    b.relu()
+    b.op(operator, b.last, b.constant(-1.0))
+    b.op("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
+    b.conv(4)
+    assert multiplications(absorbed(b)) == expected
 
 
 def test_residual_add_demands_both_factors():

@@ -163,6 +163,13 @@ def test_a_batch_that_an_exporter_wrote_into_shapes_becomes_symbolic(build, batc
     assert freed(b, x, batch).actions == {"batch axis made symbolic": 1}
 
 
+def test_sizes_of_some_axes_are_not_those_of_the_samples():
+    b = Builder((1, 5, 8), batch=1, opset=18)
+    sizes = b.constant([10, 16], np.int64)
+    b.op("Resize", "x", "", "", sizes, mode="nearest", axes=[2, 3])
+    assert freed(b, uniform(3, 1, 5, 8)).actions == {"batch axis made symbolic": 1}
+
+
 def test_an_open_batch_that_takes_one_sample_is_freed_too():
     """An exporter wrote the 1 of its example into a Concat, and called the batch symbolic."""
     b = Builder((4,))
@@ -224,6 +231,17 @@ def test_values_of_one_sample_in_front_are_those_of_each():
     assert report.actions == {"batch axis made symbolic": 1}
     (found,) = outputs_of(graph, x=x).values()
     np.testing.assert_array_equal(found, x[:, 0, [2, 3, 0, 1]])
+
+
+def test_one_sample_keeps_its_axis_where_means_are_squeezed():
+    b = Builder((4, 6))
+    b.op("ReduceMean", axes=[2], keepdims=1)
+    b.op("Squeeze")
+    graph, report = free_batch(clean(from_model(b.undeclared()))[0])
+    assert not report.warnings
+    for samples in (1, 3):
+        x = uniform(samples, 4, 6)
+        assert_same({b.last: x.mean(axis=2)}, outputs_of(graph, x=x))
 
 
 def test_one_sample_stays_one_where_sizes_are_open():

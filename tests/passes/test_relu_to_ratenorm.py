@@ -179,12 +179,63 @@ def test_rounding_says_where_the_potential_was_trained_to_start(operator, potent
     assert list(report.potentials.values()) == [potential]
 
 
-@pytest.mark.parametrize("limit", [None, 2.5])
-def test_rounding_stays_where_it_makes_no_levels(limit):
-    """Of an activation without a limit, or one that is not a whole number of levels."""
+def test_levels_may_be_written_as_a_division_by_their_width():
     b = Builder((3, 6, 6))
-    b.relu() if limit is None else b.clip(limit)
+    b.clip(1.0)
+    b.op("Div", b.last, b.constant(0.25))
+    b.op("Add", b.last, b.constant(0.5))
     b.op("Floor")
+    b.op("Mul", b.last, b.constant(0.25))
+    graph, report = rewritten(b)
+    assert "Floor" not in {node.op for node in graph.nodes}
+    assert list(report.potentials.values()) == [0.5]
+
+
+def of_no_limit(b):
+    b.op("Floor", b.relu())
+
+
+def of_part_of_a_level(b):
+    b.clip(2.5)
+    b.op("Floor")
+
+
+def before_a_limit_between_levels(b):
+    b.op("Floor", "x")
+    b.clip(2.5)
+
+
+def shifted_by_more_than_a_level(b):
+    b.clip(4.0)
+    b.op("Floor", b.op("Add", b.last, b.constant(1.5)))
+
+
+def shifted_by_channel(b):
+    b.clip(4.0)
+    shifts = b.constant(np.array([0.25, 0.5, 0.75]).reshape(3, 1, 1))
+    b.op("Floor", b.op("Add", b.last, shifts))
+
+
+def of_negated_rates(b):
+    b.clip(1.0)
+    b.op("Mul", b.last, b.constant(-4.0))
+    b.op("Floor", b.op("Add", b.last, b.constant(0.25)))
+
+
+@pytest.mark.parametrize(
+    "rounded",
+    [
+        of_no_limit,
+        of_part_of_a_level,
+        before_a_limit_between_levels,
+        shifted_by_more_than_a_level,
+        shifted_by_channel,
+        of_negated_rates,
+    ],
+)
+def test_rounding_stays_where_it_makes_no_levels(rounded):
+    b = Builder((3, 6, 6))
+    rounded(b)
     graph, report = check(b)
     assert "Floor" in {node.op for node in graph.nodes}
     assert not report.potentials

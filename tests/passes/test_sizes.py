@@ -121,6 +121,12 @@ def test_a_constant_target_stays_unless_more_is_known(sizes):
     assert_same(outputs_of(b.model(), x=x), outputs_of(graph, x=x))
 
 
+def test_a_target_that_nothing_more_is_known_of_is_left():
+    b = Builder(("M", 4))
+    b.op("Reshape", "x", b.constant([0, -1], np.int64))
+    assert not fix_targets(b.graph())
+
+
 def test_an_output_that_is_named_as_the_batch_is_not_taken_for_it():
     b, x = Builder((2, 3)), uniform(4, 2, 3)
     b.op("Reshape", b.relu(), b.constant([-1, 3], np.int64))
@@ -145,3 +151,11 @@ def test_sizes_are_followed_by_name():
     assert sizes_of(tensors[both]).tolist() == ["N", 3, -1, "H"]
     assert sizes_of(tensors[more]) is None
     assert sizes_of(tensors["x"]) is None
+
+
+def test_sizes_are_followed_through_slices_of_any_step():
+    b = Builder((3, 5, 7))
+    bounds = (b.constant([v], np.int64) for v in (1, 4, 0, 2))
+    some = b.op("Slice", b.op("Shape", "x"), *bounds)
+    b.op("ConstantOfShape", some)
+    assert sizes_of(b.graph().tensors()[some]).tolist() == [3, 7]

@@ -175,6 +175,13 @@ def test_delayed_outputs_are_the_means_of_what_came_since(delay):
             np.testing.assert_allclose(delayed[t - 1][name], expected, atol=1e-5)
 
 
+def test_a_delay_says_from_which_step_on_the_read_out_is_averaged():
+    b = Builder((4,))
+    b.relu()
+    _, report = spiking(b, delay=3)
+    assert report.actions["read-out averaged from step 4 on"] == 1
+
+
 def test_means_in_front_of_neurons_are_not_delayed():
     b, names = forms()
     x = 2 * uniform(3, 2, 4, 4)
@@ -241,6 +248,18 @@ def test_integers_that_vary_over_time_cannot_feed_a_neuron_s_current():
     assert run(graph, report, uniform(2, 3), 2)
 
 
+def test_whole_numbers_in_front_of_neurons_cannot_be_delayed():
+    b = Builder((1, 4, 4))
+    b.relu()
+    b.op("MaxPool", kernel_shape=[2, 2], strides=[2, 2], count=2)
+    places = b.nodes[-1].output[1]
+    b.op("Cast", places, to=onnx.TensorProto.FLOAT)
+    b.op("Mul", b.last, b.constant(0.02))
+    b.relu()
+    with pytest.raises(UnsupportedError, match=r"maxpool1.*int64"):
+        spiking(b, places, b.last, delay=2)
+
+
 def test_indices_that_are_moved_stay_on_the_mean():
     b = Builder((1, 4, 4))
     b.relu()
@@ -283,6 +302,19 @@ def test_linear_node_between_means_stays_on_means():
     b.relu()
     graph, _ = spiking(b)
     assert operators(graph).count("MeanIncrement") == 1
+
+
+def test_spikes_beside_a_mean_reach_weights_as_spikes():
+    b = Builder((3, 4, 4))
+    spikes = b.relu()
+    b.op("Concat", spikes, b.op("Sigmoid", spikes), axis=1)
+    b.channels = 6
+    b.conv(4)
+    b.relu()
+    graph, _ = spiking(b)
+    (concat,) = (node for node in graph.nodes if node.op == "Concat")
+    assert concat.inputs[1].inputs[0].op == "MeanIncrement"
+    assert [node.op for node in concat.outputs[0].outputs] == ["Conv"]
 
 
 def test_signed_layer_becomes_a_ternary_neuron():

@@ -21,12 +21,12 @@ def strided(change=lambda _b, indices: indices, shape=(4, 1, 1)):
     return b
 
 
-def check(b, expected):
+def check(b, expected, shape=(4, 6, 6)):
     graph, report = clean(b.graph())
     assert [node.op for node in graph.nodes].count("Gather") == 1 - expected
     assert report.actions["Gather of all in order removed"] == expected
-    for samples in (1, 5):
-        x = uniform(samples, 4, 6, 6)
+    for samples in (1, 3, 5):
+        x = uniform(samples, *shape)
         assert_same(outputs_of(b.model(), x=x), outputs_of(graph, x=x))
 
 
@@ -48,6 +48,17 @@ def test_another_shape_stays():
 )
 def test_another_order_stays(change):
     check(strided(change), 0)
+
+
+def test_samples_and_channels_that_change_places_stay():
+    """Where there are as many samples as channels, the indices are those of all in order."""
+    b = Builder((3,))
+    flat = b.op("Reshape", b.relu(), b.constant([-1], np.int64))
+    samples, three = b.op("Shape", "x", end=1), b.constant([3], np.int64)
+    count = b.op("Squeeze", b.op("Mul", samples, three))
+    indices = b.op("Range", b.constant(0, np.int64), count, b.constant(1, np.int64))
+    b.op("Gather", flat, b.op("Reshape", indices, b.op("Concat", three, samples, axis=0)))
+    check(b, 0, shape=(3,))
 
 
 def still(b):

@@ -11,7 +11,7 @@ from tests.models import Builder, assert_same, dataset, outputs_of, uniform
 S, HEADS, WIDTH = 5, 2, 8
 
 
-def attention(rows=(S, -1), **layer):
+def attention(rows=(S, -1, WIDTH), **layer):
     """Attention with the sequence in front, as PyTorch writes it; x [N, 5, 8]."""
     b = Builder((S, WIDTH))
     b.op("MatMul", "x", b.normal(WIDTH, WIDTH))
@@ -23,7 +23,7 @@ def attention(rows=(S, -1), **layer):
     b.op("Transpose", b.op("MatMul", b.last, q), perm=[1, 0, 2])
     b.op("Reshape", b.last, b.constant([-1, WIDTH], np.int64))
     b.gemm(WIDTH, WIDTH, **layer)
-    b.op("Reshape", b.last, b.constant([*rows, WIDTH], np.int64))
+    b.op("Reshape", b.last, b.constant(rows, np.int64))
     return b
 
 
@@ -38,8 +38,9 @@ def test_rows_of_sequence_and_samples_are_taken_apart(layer):
     assert_same(outputs_of(b.model(), x=x), outputs_of(graph, x=x))
 
 
-def test_rows_of_samples_stay_rows():
-    graph, _ = clean(attention(rows=(-1, S)).graph())
+@pytest.mark.parametrize("rows", [(-1, S, WIDTH), (S, -1, HEADS, WIDTH // HEADS)])
+def test_rows_of_samples_or_of_parts_stay_rows(rows):
+    graph, _ = clean(attention(rows).graph())
     assert not unflatten(graph).changed
 
 
