@@ -59,6 +59,13 @@ def test_what_the_activation_clips_itself_is_not_clipped_by_a_threshold():
     assert clipping.error(np.array([1.0, 1.0]))[1] > 0.05
 
 
+def test_above_what_an_activation_clips_itself_nothing_is_clipped():
+    """The greatest value is not in the middle of its bin."""
+    statistics = observed(np.full((1, 100), 3.9))
+    greatest = 3.9 + statistics.width / 20
+    assert Clipping.of(statistics, np.array(3.9)).error(greatest) < 1e-10
+
+
 def test_channels_can_be_taken_apart():
     clipping, greatest = Clipping.of(observed(normal(4, 500)), OPEN), np.array([0.2, 1, 3, 5])
     for c in range(4):

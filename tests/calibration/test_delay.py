@@ -10,6 +10,7 @@ from onnxsnn.calibration.delay import latency, read_out_delay
 from onnxsnn.calibration.observe import calibrate
 from onnxsnn.calibration.statistics import ChannelStatistics
 from onnxsnn.passes.clean import clean
+from onnxsnn.passes.encode import encode
 from onnxsnn.passes.relu_to_ratenorm import relu_to_ratenorm
 from onnxsnn.ratenorm import rate_norms
 from tests.models import Builder
@@ -29,15 +30,15 @@ def waits(theta, *currents, neuron=None, start=0.5):
     return latency(seen(*currents), np.array([theta]), neuron, start)
 
 
-def chain(layers, gain=1.0, branch=False):
-    """Rectifiers behind each other, each with weights in front that keep what arrives; with
-    `branch`, a shortcut around all but the first."""
+def chain(layers, gain=1.0, branch=False, operator="Relu"):
+    """Rectifiers, or others, behind each other, each with weights in front that keep what arrives;
+    with `branch`, a shortcut around all but the first."""
     b = Builder((2,))
     b.op("Mul", b.last, b.constant(gain))
     outputs = []
     for _ in range(layers):
         b.op("MatMul", b.last, b.constant(np.eye(2)))
-        outputs.append(b.relu())
+        outputs.append(b.op(operator))
     if branch:
         b.op("Add", outputs[0], outputs[-1])
     b.op("MatMul", b.last, b.constant(np.eye(2)))
@@ -47,6 +48,7 @@ def chain(layers, gain=1.0, branch=False):
 def delay_of(b, theta, timesteps=LONG, neuron=None, potentials=None):
     graph, _ = clean(b.graph())
     relu_to_ratenorm(graph)
+    encode(graph)
     statistics = calibrate(graph, [{"x": np.full((3, 2), 0.9, np.float32)}])
     for node in rate_norms(graph):
         node.inputs[1].values = np.full_like(node.inputs[1].values, theta)
@@ -118,6 +120,12 @@ def test_initial_potentials_save_steps_of_all_layers_or_of_one():
     none, half = (delay_of(chain(2), theta=8.0, neuron=IntegrateAndFire(v)) for v in (0.0, 0.5))
     one = delay_of(chain(2), theta=8.0, neuron=IntegrateAndFire(0.0), potentials=[0.5])
     assert half < one < none
+
+
+def test_encoders_start_where_their_own_kind_does():
+    tanh = chain(1, operator="Tanh")
+    none, half = (delay_of(tanh, theta=8.0, neuron=IntegrateAndFire(v)) for v in (0.0, 0.5))
+    assert none == half > 0
 
 
 @pytest.mark.parametrize(("timesteps", "expected"), [(1, 0), (2, 1), (9, 4)])

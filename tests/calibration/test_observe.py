@@ -6,6 +6,7 @@ import pytest
 from onnxsnn.calibration.observe import calibrate
 from onnxsnn.errors import DataError
 from onnxsnn.passes.clean import clean
+from onnxsnn.passes.encode import encode
 from onnxsnn.passes.relu_to_ratenorm import relu_to_ratenorm
 from onnxsnn.ratenorm import rate_norms
 from tests.models import Builder, outputs_of, uniform
@@ -39,6 +40,19 @@ def test_statistics_are_those_of_the_pre_activations():
         np.testing.assert_allclose(statistics[node.name].maximum, by_channel.max(1).clip(0), 1e-5)
         np.testing.assert_allclose(statistics[node.name].mean, by_channel.mean(1), atol=1e-5)
         assert statistics[node.name].total == by_channel.shape[1]
+
+
+def test_magnitudes_are_counted_where_values_of_either_sign_are_encoded():
+    b = Builder((2,))
+    b.op("MatMul", b.last, b.constant(np.eye(2)))
+    b.op("Tanh")
+    b.op("MatMul", b.last, b.constant(np.eye(2)))
+    graph = rated(b)
+    encode(graph)
+    x = np.array([[-2.0, 0.5], [1.0, 0.0]], np.float32)
+    (statistics,) = calibrate(graph, [{"x": x}]).values()
+    assert statistics.signed
+    np.testing.assert_allclose(statistics.maximum, np.tanh([2.0, 0.5]), rtol=1e-5)
 
 
 def test_graph_is_left_as_it_was():

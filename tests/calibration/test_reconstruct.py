@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from onnxsnn.calibration.cut import Bench
-from onnxsnn.calibration.reconstruct import _Ridge, fitted_tensor, reconstruct_weights
+from onnxsnn.calibration.reconstruct import (
+    _Observations,
+    _regression,
+    _Ridge,
+    fitted_tensor,
+    reconstruct_weights,
+)
 from onnxsnn.neurons import IntegrateAndFire
 from onnxsnn.passes.relu_to_ratenorm import relu_to_ratenorm
 from onnxsnn.ratenorm import rate_norms, set_threshold
@@ -95,6 +101,14 @@ def test_what_a_rectifier_clips_need_not_be_met():
     assert errors[0] < 0.98 * errors[1]
 
 
+def test_what_is_clipped_on_either_side_is_met_by_what_is_clipped_too():
+    reached = np.float32([[[5.0], [1.0], [-3.0], [1.0], [1.0]]])
+    wanted = np.float32([[[3.0], [3.0], [-1.0], [-1.0], [1.5]]])
+    seen = _Observations(np.zeros((1, 5, 2), np.float32), reached, wanted)
+    limits = np.float32(0), np.float32(2)
+    np.testing.assert_array_equal(seen.residual(limits)[0, :, 0], [0, 1, 0, -1, 0.5])
+
+
 def test_nothing_changes_where_the_rates_are_exact():
     """Inputs of 0 and 1 through an identity: every rate is 0 or 1."""
     b = Builder((4,))
@@ -119,6 +133,14 @@ def test_noise_is_not_fitted():
     before = error(graph, reference, fresh)
     fit_last(graph, reference, uniform(24, 64))
     assert error(graph, reference, fresh) < 1.1 * before
+
+
+def test_what_samples_that_are_held_out_contradict_is_not_fitted():
+    rows = np.random.default_rng(0).normal(size=(1, 40, 3)).astype(np.float32)
+    wanted = rows @ np.float32([[[1.0], [-2.0], [0.5]]])
+    fitted, contrary = (_Observations(rows, 0 * wanted, sign * wanted) for sign in (1, -1))
+    assert _regression([fitted, fitted], None, shifts=False) is not None
+    assert _regression([fitted, contrary], None, shifts=False) is None
 
 
 def shortcut():

@@ -50,3 +50,11 @@ def test_a_record_keeps_a_current_that_stays_the_same_once():
     np.testing.assert_array_equal(record.currents[1][2].full(), moving[2] + np.float32([1, 2]))
     record.keep([1])
     assert record.bytes == 8 + 3 * 8
+
+
+def test_currents_that_differ_by_a_shift_are_not_the_same():
+    record = Record([], [])
+    currents = [np.float32([[-1, 0]]), np.float32([[0, 1]])]
+    record.add(np.float32([[0.1, 0.2]]), currents)
+    for packed, current in zip(record.currents[0], currents, strict=True):
+        np.testing.assert_array_equal(packed.full(), current)

@@ -10,8 +10,8 @@ from onnxsnn.calibration.statistics import BINS, ChannelStatistics
 from onnxsnn.errors import DataError
 
 
-def observed(values, batches=1):
-    statistics = ChannelStatistics(len(values))
+def observed(values, batches=1, signed=False):
+    statistics = ChannelStatistics(len(values), signed)
     for batch in np.array_split(np.asarray(values, np.float32), batches, axis=1):
         statistics.update(batch)
     return statistics
@@ -95,3 +95,9 @@ def test_merged_counts_all_channels(values):
     np.testing.assert_array_equal(layer.counts, flat.counts)
     np.testing.assert_allclose(layer.sum, flat.sum, rtol=1e-4, atol=1e-2)
     assert layer.total == flat.total
+
+
+def test_merged_counts_magnitudes_where_its_channels_do():
+    layer = observed([[-3.0, 1.0], [2.0, -1.0]], signed=True).merged()
+    assert layer.signed
+    assert layer.counts.sum() == 4

@@ -8,14 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxsnn.calibration.statistics import ChannelStatistics
-from onnxsnn.neurons import IntegrateAndFire, MultiThreshold
+from onnxsnn.neurons import (
+    BurstIntegrateAndFire,
+    IntegrateAndFire,
+    MultiThreshold,
+    TernaryIntegrateAndFire,
+)
 from onnxsnn.thresholds import METHODS, balance, bound, fit, gaussian, maximum, percentile
 
 NEURON = IntegrateAndFire()
 
 
-def observed(*channels):
-    statistics = ChannelStatistics(len(channels))
+def observed(*channels, signed=False):
+    statistics = ChannelStatistics(len(channels), signed)
     statistics.update(np.array(channels, np.float32))
     return statistics
 
@@ -65,6 +70,11 @@ def test_percentile_of_a_rare_channel_is_its_maximum():
     assert percentile(observed(values), NEURON, 8)[0] == pytest.approx(2.0)
 
 
+def test_percentile_is_no_more_than_the_greatest_value():
+    statistics = observed(np.full(5000, 3.9))
+    assert percentile(statistics, NEURON, 4) == statistics.maximum
+
+
 def test_balance_is_a_hundred_steps_on_what_is_clipped():
     values = np.maximum(normal(count=5000), 0)
     theta = 0.0
@@ -98,6 +108,12 @@ def test_fit_is_per_channel_and_scales_with_the_activation():
 
 def test_fit_of_two_levels_is_the_upper_one():
     assert fit(observed([0.0] * 10 + [2.0] * 10), NEURON, 1)[0] == pytest.approx(2.0, rel=0.02)
+
+
+def test_fit_knows_that_bursts_emit_what_was_not_seen():
+    """What data do not show needs no room that several spikes a step have anyway."""
+    statistics = observed(np.random.default_rng(0).exponential(1.0, 40))
+    assert fit(statistics, BurstIntegrateAndFire(levels=4), 32)[0] < statistics.maximum[0]
 
 
 @pytest.mark.parametrize("timesteps", [2, 8, 32])
@@ -142,6 +158,22 @@ def test_gaussian_finds_the_fixed_point_of_dcgs(levels):
     statistics = observed(normal(0.2, 1.0, 200_000))
     ours = gaussian(statistics, NEURON, levels)[0]
     assert ours == pytest.approx(dcgs(statistics.mean[0], statistics.std[0], levels), rel=0.03)
+
+
+def test_gaussian_is_the_same_of_values_whose_sign_is_turned():
+    values = normal(-1.0, 0.5)
+    one, other = (
+        gaussian(observed(sign * values, signed=True), TernaryIntegrateAndFire(), 8)
+        for sign in (1, -1)
+    )
+    np.testing.assert_allclose(one, other, rtol=0.02)
+
+
+def test_gaussian_counts_magnitudes_of_either_sign():
+    """Of a mean of 0 both tails are as long; a mean beside it leaves one the shorter."""
+    values = normal(0.5)
+    both_tails = gaussian(observed(values, signed=True), TernaryIntegrateAndFire(), 4)
+    assert both_tails < gaussian(observed(values), NEURON, 4)
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)

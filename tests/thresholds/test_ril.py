@@ -6,7 +6,7 @@ import pytest
 from onnxsnn import convert, load_source
 from onnxsnn.errors import UsageError
 from onnxsnn.session import Session
-from onnxsnn.thresholds.ril import TOLERANCE
+from onnxsnn.thresholds.ril import TOLERANCE, _lost
 from tests.models import Builder, dataset, uniform
 from tests.networks import residual_network
 
@@ -61,3 +61,8 @@ def test_an_output_of_all_samples_together_is_one(tmp_path):
     source = load_source(b.save(tmp_path / "m.onnx"))
     snn = convert(source, dataset(x=uniform(40, 6)), timesteps=8, threshold="ril").snn
     assert 0 < snn.layers[0].p <= 1
+
+
+def test_the_error_of_outputs_of_one_number_counts():
+    values = np.float32([[1.0], [2.0]])
+    assert _lost(2 * values, values) == pytest.approx(1.0)
