@@ -64,6 +64,16 @@ def test_ways_say_the_options_of_the_command_line():
     assert powers.options == "--threshold fit --neuron multi-threshold --levels 8 --digits 1"
 
 
+def test_a_way_is_converted_as_it_says(tmp_path):
+    source = load_source(residual_network().save(tmp_path / "m.onnx"))
+    way = Way("fit", "burst", 3, correct=True, anytime=True)
+    metadata = way.convert(source, dataset(x=uniform(24, 3, 8, 8)), 4).metadata
+    assert metadata["anytime"]
+    assert metadata["correction"] == "whole"
+    assert metadata["neuron"]["model"] == "burst"
+    assert metadata["neuron"]["levels"] == 3
+
+
 def test_every_way_has_a_row_for_every_number_of_timesteps(tmp_path):
     source = load_source(residual_network().save(tmp_path / "m.onnx"))
     x = uniform(24, 3, 8, 8)
@@ -103,6 +113,15 @@ def test_thresholds_of_training_are_a_way_where_every_rectifier_has_one(tmp_path
     assert ways == (*WAYS, Way("trained"), Way("trained", "signed"))
     b.relu()
     b.gemm(3)
+    assert ways_for(load_source(b.save(tmp_path / "m.onnx")), data) == WAYS
+
+
+def test_encoders_alone_have_no_thresholds_of_training(tmp_path):
+    b = Builder((8,))
+    b.gemm(12)
+    b.op("Tanh")
+    b.gemm(3)
+    data = dataset(x=uniform(4, 8))
     assert ways_for(load_source(b.save(tmp_path / "m.onnx")), data) == WAYS
 
 

@@ -357,6 +357,17 @@ def test_attention_is_paid_for_in_every_step(tmp_path):
     assert found.analog_macs[2] == 3 * found.analog_macs[0] > 0
 
 
+def test_products_of_the_read_out_are_paid_for_once(tmp_path):
+    b, x = Builder((5, 8)), uniform(6, 5, 8)
+    b.op("MatMul", "x", b.normal(8, 8))
+    b.relu()
+    b.op("MatMul", b.last, b.op("Transpose", b.last, perm=[0, 2, 1]))
+    found = energy(snn_of(b, tmp_path, x, correct=False), dataset(x=x))
+    (row,) = (row for row in found.rows if row.driven == "analog")
+    assert row.operations == row.macs == 5 * 5 * 8
+    assert found.analog_macs == [row.macs] * T
+
+
 def test_a_loop_is_said_not_to_be_counted(tmp_path):
     b, x = recurrent("Loop"), uniform(4, 6, 8)
     snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x), timesteps=3).snn
@@ -380,9 +391,13 @@ def test_energies_are_operations_times_costs(tmp_path):
     assert found.synaptic_operations[-1] == pytest.approx(total)
 
 
-def test_mistakes_are_named(tmp_path):
+@pytest.mark.parametrize("costs", [(-1.0, 0.5), (4.6, -1.0), (np.inf, 0.9), (4.6, np.nan)])
+def test_costs_are_finite_and_0_or_more(costs):
     with pytest.raises(UsageError, match="0 pJ or more"):
-        CostModel("own", "test", -1.0, 0.5)
+        CostModel("own", "test", *costs)
+
+
+def test_no_timesteps_are_refused(tmp_path):
     snn = snn_of(STRUCTURES["vgg"](), tmp_path, X)
     with pytest.raises(UsageError, match="1 or more"):
         energy(snn, dataset(x=X), 0)

@@ -60,6 +60,27 @@ def test_spikes_grow_and_error_shrinks(network):
     assert rows[0].accuracy is None
 
 
+def test_rates_of_layers_are_of_all_steps_beside_early_exit_too(network):
+    snn, source, _ = network
+    plain, early = (
+        evaluate(snn, dataset(x=X[:24]), ann=source, margin=margin) for margin in (None, 0.01)
+    )
+    assert early.early_exit.saved > 0
+    assert early.layer_rates == plain.layer_rates
+
+
+def test_early_exit_saves_nothing_where_nothing_fires(tmp_path):
+    b = Builder((4,))
+    b.op("MatMul", "x", b.constant(np.eye(4)))
+    b.relu()
+    b.gemm(3)
+    source = load_source(b.save(tmp_path / "m.onnx"))
+    snn = convert(source, dataset(x=uniform(8, 4)), timesteps=4, correct=False).snn
+    result = evaluate(snn, dataset(x=np.zeros((4, 4), np.float32)), ann=source, margin=0.0)
+    assert result.rows[-1].spikes == 0
+    assert result.early_exit.saved == 0
+
+
 def test_without_an_ann_there_is_accuracy_only(network):
     snn, _, labels = network
     row = evaluate(snn, Dataset({"x": X}, labels)).rows[-1]

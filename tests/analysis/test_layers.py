@@ -171,6 +171,38 @@ def test_without_labels_layers_are_compared_by_agreement_or_error(source, tmp_pa
     assert analysis.layers[0].exact.error < 1e-5
 
 
+def test_labels_say_nothing_of_outputs_without_classes(tmp_path):
+    b = Builder((3, 8, 8))
+    b.conv(4)
+    b.relu()
+    b.conv(2)
+    image = load_source(b.save(tmp_path / "image.onnx"))
+    snn = convert(image, dataset(x=X), timesteps=2, correct=False).snn
+    analysis = analyse(snn, Dataset({"x": X}, np.zeros(len(X), np.int64)), image)
+    assert analysis.measure == "error"
+    assert analysis.plain.accuracy is None
+
+
+def test_no_layer_costs_anything_where_nothing_is_lost(tmp_path):
+    b = Builder((3,))
+    b.op("MatMul", "x", b.constant(np.eye(3)))
+    b.clip(1.0)
+    b.op("MatMul", b.last, b.constant(np.eye(3)))
+    exact, data = load_source(b.save(tmp_path / "m.onnx")), dataset(x=np.eye(3, dtype=np.float32))
+    snn = convert(exact, threshold="trained", timesteps=4).snn
+    analysis = analyse(snn, data, exact)
+    assert analysis.plain.agreement == 1
+    assert analysis.costliest is None
+
+
+def test_currents_that_a_correction_added_are_no_part_of_an_exact_layer(tmp_path):
+    source = one_layer(tmp_path)
+    snn = convert(source, dataset(x=X), timesteps=T, correct=True, anytime=True).snn
+    assert np.abs(snn.layers[0].bias).max() > 1e-3
+    (layer,) = analyse(snn, dataset(x=X), source).layers
+    assert layer.exact.error < 1e-4
+
+
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_exact_layer_fed_its_own_spikes_changes_nothing(tmp_path, structure):
     """The graph behind a layer is the network behind the layer, states and all."""
