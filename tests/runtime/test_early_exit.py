@@ -70,6 +70,12 @@ def test_with_a_delay_the_steps_since_are_those_that_count():
     assert exits_of(np.stack([lead, 0 * lead], axis=-1), 2.0).timesteps.tolist() == [3, 3]
 
 
+def test_until_a_delay_is_over_all_steps_count():
+    lead = np.array([[0.5], [1.5], [1.5], [1.5], [1.5]], np.float32)  # [T, N]
+    exits = exits_of(np.stack([lead, 0 * lead], axis=-1), 2.0, delay=4)
+    assert exits.timesteps.tolist() == [2]
+
+
 def test_sample_that_is_never_certain_keeps_what_it_has_last():
     scores = uniform(5, 2, 3)
     exits = exits_of(scores, 100.0)
@@ -139,8 +145,9 @@ def test_mean_timesteps_fall_as_the_agreement_falls(snn):
     assert means[-1] < means[0] < T
 
 
-def test_margin_is_no_greater_than_it_must_be(snn):
-    runner = Runner(snn)
+@pytest.mark.parametrize("which", ["snn", "late"])
+def test_margin_is_no_greater_than_it_must_be(which, request):
+    runner = Runner(request.getfixturevalue(which))
     margin = calibrate_margin(runner, dataset(x=X), agreement=1.0)
     below = float(np.nextafter(margin, 0))
     assert (run_early(runner, X, below).timesteps <= run_early(runner, X, margin).timesteps).all()
@@ -326,6 +333,16 @@ def between(certainties, share):
     near = np.abs(np.arange(len(gaps)) - share * len(gaps))
     place = min(np.flatnonzero(gaps > 1e-3), key=lambda i: near[i])
     return float(values[place] + gaps[place] / 2)
+
+
+def test_a_run_counts_the_steps_since_its_delay(late):
+    scores = np.stack([only(outputs) for outputs in Runner(late).steps(X[:30], T)])
+    second, best = np.partition(scores, -2, axis=2)[..., -2:].transpose(2, 0, 1)
+    counted = np.array([1, 2, 3, 4, *range(1, T - 3)])
+    margin = between(counted[:, None] * (best - second), 0.5)
+    timesteps = run_early(Runner(late), X[:30], margin).timesteps.tolist()
+    assert timesteps == exits_of(scores, margin, delay=4).timesteps.tolist()
+    assert timesteps != exits_of(scores, margin).timesteps.tolist()
 
 
 def test_samples_leave_what_has_them_along_another_axis(tmp_path):

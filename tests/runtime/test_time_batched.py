@@ -298,6 +298,43 @@ def test_rows_that_are_cut_off_only_from_large_batches_are_found(tmp_path, end, 
     assert_same(expected, outputs, 1e-5)
 
 
+def chosen(b):
+    """Rows that a condition takes: all of any number up to 64."""
+    b.op("Compress", b.last, b.constant([True] * 64, bool), axis=0)
+
+
+def chosen_of_all(b):
+    """Values that a condition takes, of all samples together."""
+    b.op("Compress", b.last, b.constant([True] * 256, bool))
+
+
+def sliced_from_the_end(b):
+    """The axis of the samples, counted from the last."""
+    b.op("Slice", b.last, *(b.constant([v], np.int64) for v in (0, 64, -2)))
+
+
+def up_to_a_computed_row(b):
+    spikes, most = b.last, b.constant([64], np.int64)
+    count = b.op("Shape", spikes, end=1)
+    end = b.op("Where", b.op("Less", count, most), count, most)
+    b.op("Slice", spikes, b.constant([0], np.int64), end, b.constant([0], np.int64))
+
+
+@pytest.mark.parametrize("take", [chosen, chosen_of_all, sliced_from_the_end, up_to_a_computed_row])
+def test_rows_that_are_cut_off_otherwise_are_found_too(tmp_path, take):
+    b = Builder((6,))
+    b.gemm(4)
+    spikes = b.relu()
+    scores = b.gemm(3)
+    b.last = spikes
+    take(b)
+    x = uniform(8, 6)
+    path = b.save(tmp_path / "m.onnx", scores, b.last)
+    runner = Runner(convert(path, dataset(x=x), timesteps=4, correct=False).snn)
+    runner.run(x)
+    assert len(runner.warnings) == 1
+
+
 def attention():
     """Queries, keys and values by one product, cut along an axis of their own in front."""
     b = Builder((5, 8))
