@@ -46,8 +46,9 @@ def in_parts(b, path, axes=2):
     [
         ("Scaler", {"offset": [0.5], "scale": [2.0]}),
         ("Scaler", {"offset": [float(i) for i in range(6)], "scale": [0.1 * i for i in range(6)]}),
-        ("Binarizer", {"threshold": 0.5}),
+        ("Binarizer", {"threshold": 1.5}),
         ("Binarizer", {}),
+        ("Normalizer", {}),
         ("Normalizer", {"norm": "L1"}),
         ("Normalizer", {"norm": "L2"}),
         ("Normalizer", {"norm": "MAX"}),
@@ -69,6 +70,14 @@ def test_chosen_columns_side_by_side(tmp_path):
         for places in ([4, 1], [5], [0, 0, 2])
     ]
     b.op("FeatureVectorizer", *columns, inputdimensions=[2, 1, 3], **ML)
+    assert_same(*in_parts(b, tmp_path / "m.onnx"))
+
+
+def test_values_of_a_vector_are_chosen_as_one_row(tmp_path):
+    """As a label is looked up by its number."""
+    b = Builder((6,))
+    best = b.op("ArgMax", "x", axis=1, keepdims=0)
+    b.op("ArrayFeatureExtractor", b.constant(np.arange(6) + 0.5), best, **ML)
     assert_same(*in_parts(b, tmp_path / "m.onnx"))
 
 
@@ -99,6 +108,19 @@ def test_linear_models_are_layers_of_weights(tmp_path, rows, transform):
     path = saved(b, tmp_path / "l.onnx", (label, TensorProto.INT64, 1))
     given = ort.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"x": X})[0]
     np.testing.assert_array_equal(Session(load_source(path).model).run({"x": X})[label], given)
+
+
+@pytest.mark.parametrize("transform", ["NONE", "SOFTMAX"])
+def test_a_classifier_of_one_row_and_other_scores_stays(tmp_path, transform):
+    """ONNX Runtime has ways of its own with these."""
+    b = Builder((6,))
+    b.op(
+        "LinearClassifier", count=2, post_transform=transform, classlabels_ints=[7, 3],
+        intercepts=[0.5], coefficients=b.random.normal(size=6).tolist(), **ML,
+    )  # fmt: skip
+    path = saved(b, tmp_path / "m.onnx", (f"{b.last}_1", TensorProto.FLOAT, 2))
+    model, _ = without_classical(onnx.load(path))
+    assert [node.op_type for node in model.graph.node] == ["LinearClassifier"]
 
 
 @pytest.mark.parametrize("intercepts", [{}, {"intercepts": [0.5, -1.0]}])

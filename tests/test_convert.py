@@ -111,6 +111,42 @@ def test_initial_potential_and_timesteps_are_in_the_metadata(source):
     assert snn.metadata["bits_per_spike"] == 1
 
 
+def test_metadata_say_where_thresholds_come_from(source):
+    metadata = convert(source, dataset(x=X), timesteps=2).snn.metadata
+    assert (metadata["threshold"], metadata["statistics"]) == ("fit", "data")
+
+
+def test_layers_say_the_range_of_their_thresholds(source):
+    snn = convert(source, dataset(x=X), timesteps=4).snn
+    for layer in snn.layers:
+        theta = snn.thresholds[layer.name]
+        assert layer.lowest == theta.min() < layer.threshold < layer.highest == theta.max()
+
+
+def test_bits_are_those_of_the_layer_that_sends_most(tmp_path):
+    b = Builder((3, 8, 8))
+    b.conv(4)
+    b.relu()
+    b.conv(4)
+    b.op("Tanh")
+    b.head()
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=X), timesteps=2).snn
+    assert [layer.neuron for layer in snn.layers] == ["if", "ternary"]
+    assert [layer.bits for layer in snn.layers] == [1.0, pytest.approx(np.log2(3))]
+    assert snn.metadata["bits_per_spike"] == pytest.approx(np.log2(3))
+
+
+def test_omega_is_of_all_that_a_burst_may_send(source):
+    """Thresholds of a burst are small, and clip nothing."""
+    options = {"timesteps": 4, "threshold": "max", "correct": False}
+    one_spike, four_spikes = (
+        convert(source, dataset(x=X), neuron=BurstIntegrateAndFire(levels=n), **options).snn.layers
+        for n in (1, 4)
+    )
+    for one, four in zip(one_spike, four_spikes, strict=True):
+        assert four.omega > 2 * one.omega
+
+
 def test_per_layer_thresholds_are_equal_within_a_layer(source):
     layers = convert(source, dataset(x=X), per_layer=True).snn.layers
     assert all(layer.lowest == layer.highest for layer in layers)
@@ -209,7 +245,7 @@ def test_trained_thresholds_are_where_correction_starts(tmp_path):
     errors = {}
     for correct, data in ((False, None), (True, dataset(x=x))):
         snn = convert(source, data, timesteps=4, threshold="trained", correct=correct).snn
-        assert {layer.origin for layer in snn.layers} == {"trained"}
+        assert {layer.origin for layer in snn.layers} == {snn.metadata["threshold"]} == {"trained"}
         ((name, values),) = Runner(snn).run(fresh).outputs.items()
         errors[correct] = relative_error(values, expected[name])
     assert errors[True] < 0.9 * errors[False]
@@ -238,6 +274,12 @@ def test_unknown_threshold_and_timesteps_of_zero_are_refused(source):
         convert(source, threshold="best")
     with pytest.raises(UsageError, match="1 or more"):
         convert(source, timesteps=0)
+
+
+@pytest.mark.parametrize("delay", [1.5, -1, 8])
+def test_delays_that_make_no_sense_are_refused(source, delay):
+    with pytest.raises(UsageError, match="whole number from 0 to 7"):
+        convert(source, dataset(x=X), timesteps=8, delay=delay)
 
 
 def test_model_with_a_batch_of_one_takes_any_batch(tmp_path):

@@ -418,6 +418,12 @@ def test_one_mean_serves_all_channels(tmp_path):
     np.testing.assert_allclose(feed, rgb - 5.0)
 
 
+def test_one_number_for_each_sample_is_preprocessed_too():
+    spec, preprocessing = InputSpec("x", (None,), FLOAT), Preprocessing(2.0, (1.0,), (2.0,))
+    data = Dataset({"x": np.float32([1, 2, 3])}, None, (spec,), preprocessing)
+    np.testing.assert_array_equal(whole(data)["x"], [0.5, 1.5, 2.5])
+
+
 def test_integers_are_not_preprocessed(tmp_path):
     ids = np.arange(12).reshape(3, 4)
     data = load(npy(tmp_path, ids), [TOKENS], preprocessing=Preprocessing(scale=0.5))

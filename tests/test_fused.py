@@ -143,7 +143,7 @@ def attention_of_other_values(b):
 
 
 def attention_with_a_mask(b):
-    some = b.op("Less", b.op("ReduceMean", "x", axes=[2], keepdims=0), b.constant(0.5))
+    some = b.op("Less", b.op("ReduceMean", "x", axes=[2], keepdims=0), b.constant(0.0))
     mask = b.op("Cast", some, to=onnx.TensorProto.INT32)
     return attending(b, "x", 6, mask=mask, mask_filter_value=-5.0)
 
@@ -158,7 +158,7 @@ def multi_head_attention(b):
 
 
 def multi_head_attention_of_all(b):
-    some = b.op("Less", b.op("ReduceMean", "x", axes=[2], keepdims=0), b.constant(0.5))
+    some = b.op("Less", b.op("ReduceMean", "x", axes=[2], keepdims=0), b.constant(0.0))
     mask = b.op("Cast", some, to=onnx.TensorProto.INT32)
     more = b.normal(20), mask, b.normal(1, 2, 5, 5)
     settings = {"num_heads": 2, "scale": 0.7, "mask_filter_value": -5.0}
@@ -247,6 +247,36 @@ def test_normalization_that_onnx_had_not_yet(tmp_path, opset):
     assert_same(Session(model).run({"x": x}), given, 1e-4)
     convert(tmp_path / "m.onnx", dataset(x=x), timesteps=4).snn.save(tmp_path / "m.snn.onnx")
     onnx.checker.check_model(onnx.load(tmp_path / "m.snn.onnx"))
+
+
+def test_a_normalization_of_that_time_adds_what_it_did_to_small_variances():
+    b = Builder((6,), opset=14)
+    b.op("LayerNormalization", "x", b.normal(6), b.normal(6))
+    same_in_parts(b.unchecked(), 1e-3 * uniform(8, 6))
+
+
+def normalization_of_two_axes(b):
+    b.op("LayerNormalization", "x", b.normal(5, 6), b.normal(5, 6), axis=1)
+    return b.unchecked()
+
+
+def product_of_turned_batches(b):
+    return fused(b, "FusedMatMul", "x", b.normal(6, 5, 7), transBatchB=1)
+
+
+def attention_with_a_mask_of_each_query(b):
+    b.op("MatMul", "x", b.op("Transpose", "x", perm=[0, 2, 1]))
+    mask = b.op("Cast", b.op("Greater", b.last, b.constant(0.0)), to=onnx.TensorProto.INT32)
+    return attending(b, "x", 6, mask=mask)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [normalization_of_two_axes, product_of_turned_batches, attention_with_a_mask_of_each_query],
+)
+def test_what_has_no_rule_is_left(build):
+    model = build(Builder((5, 6), opset=14))
+    assert take_apart(model).graph == model.graph
 
 
 @pytest.mark.parametrize("attribute", ["unidirectional", "do_rotary"])

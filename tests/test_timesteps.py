@@ -36,6 +36,11 @@ def test_target_is_met_at_the_number_found_and_not_one_below(tmp_path, agreement
     assert rows[found].agreement >= agreement > rows[found - 1].agreement
 
 
+def test_every_sample_may_be_asked_for(tmp_path):
+    source = load_source(residual_network().save(tmp_path / "m.onnx"))
+    assert search(source, dataset(x=X[:4]), agreement=1.0)[0] is not None
+
+
 def test_outputs_without_classes_have_an_error(tmp_path):
     source = load_source(STRUCTURES["unet"]().save(tmp_path / "m.onnx"))
     loose, tight = (search(source, dataset(x=X[:8]), error=e)[0] for e in (0.3, 0.03))

@@ -310,6 +310,41 @@ def test_operators_without_words_are_refused_unless_allowed(tmp_path):
     assert softmax["settings"] == {"axis": 1}
 
 
+def pooled(operator, **attrs):
+    return lambda b: b.op(operator, kernel_shape=[3, 3], strides=[2, 2], **attrs)
+
+
+def upsampled(b):
+    weight = b.normal(4, 4, 2, 2)
+    b.op("ConvTranspose", b.last, weight, strides=[2, 2], output_shape=[17, 17])
+
+
+def reflected(b):
+    b.op("Pad", b.last, b.constant([0, 0, 1, 1, 0, 0, 1, 1], np.int64), mode="reflect")
+
+
+@pytest.mark.parametrize(
+    ("build", "operator"),
+    [
+        (pooled("MaxPool", ceil_mode=1), "MaxPool"),
+        (pooled("MaxPool", dilations=[2, 2]), "MaxPool"),
+        (pooled("AveragePool", ceil_mode=1), "AveragePool"),
+        (upsampled, "ConvTranspose"),
+        (reflected, "Pad"),
+    ],
+)
+def test_operators_in_forms_without_words_are_refused(tmp_path, build, operator):
+    b = Builder((3, 8, 8))
+    b.conv(4)
+    b.clip(1.0)
+    build(b)
+    b.op("GlobalAveragePool")
+    b.op("Flatten")
+    snn = convert(b.save(tmp_path / "m.onnx"), threshold="trained", timesteps=2).snn
+    with pytest.raises(UnsupportedError, match=rf"no words for node '\S+' \({operator}\)"):
+        export_npz(snn, tmp_path / "m.npz")
+
+
 def test_axes_of_onnx_operators_count_the_batch(tmp_path):
     b = Builder((3, 8), opset=17)
     b.op("MatMul", b.last, b.normal(8, 8))
