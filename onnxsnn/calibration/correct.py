@@ -7,8 +7,8 @@ the currents: sequential calibration (compare Li et al., ICML 2021, section 4). 
 it stays plain: weights, thresholds, initial potentials, and factors and biases that enter the
 weights.
 
-Initial potentials alternate between neighbours that are alike, where the sums that read the layer
-come nearer to the ANN's by that.
+Initial potentials alternate between neighbours that are alike, where what the next neurons emit
+comes nearer to the ANN's by that.
 
 A quick correction does the same on few samples, with few values of each channel.
 """
@@ -24,7 +24,7 @@ import onnx_graphsurgeon as gs
 from onnxsnn.arrays import Array, Floats
 from onnxsnn.calibration.clipping import Clipping
 from onnxsnn.calibration.cut import Bench, mean_currents
-from onnxsnn.calibration.dither import alternates, alternation, are_alike, reading_layers
+from onnxsnn.calibration.dither import alternates, alternations, are_alike, behind
 from onnxsnn.calibration.fitting import Fit, fit_neurons
 from onnxsnn.calibration.observe import Statistics
 from onnxsnn.calibration.patches import fan_in
@@ -49,7 +49,7 @@ from onnxsnn.operators import constant_operand, varying_tensors
 from onnxsnn.passes.report import Report
 from onnxsnn.ratenorm import RECTIFYING, SIGNED, is_rate_norm, limits_of, rate_norms, set_threshold
 from onnxsnn.value_sizes import sized_by_values
-from onnxsnn.weights import WeightLayer, weight_layer
+from onnxsnn.weights import weight_layer
 
 __all__ = ["CorrectionReport", "correct_network"]
 
@@ -89,8 +89,8 @@ _FEWEST = 16  # values per channel: from fewer, nothing is learnt
 _SPARE = 0.5  # of what is free, for currents: the spikes that they bring need room too
 _COARSE = 2  # bits per spike, below which neighbours round alike often enough to alternate
 _SEEN = 2**22  # values of a layer, by which neighbours are compared
-_JUDGES = 64  # samples, about, by whose sums potentials alternate or not
-_GAIN = 0.995  # of the error of these sums; less of a gain may be chance
+_JUDGED = 64  # samples, about, by whose errors potentials alternate or not
+_GAIN = 0.99  # of that error; less of a gain may be chance
 
 
 @dataclass
@@ -295,36 +295,35 @@ def _apply(bench: Bench, node: Node, fit: Fit) -> Array:
 
 
 def _alternate(bench: Bench, node: Node, original: Node, later: Sequence[Node]) -> bool:
-    """Let the potentials of a layer alternate where the sums of its spikes gain by that."""
+    """Let the potentials of a layer alternate, by as much as brings the next neurons nearest."""
     spikes = node.outputs[0]
     if bench.neuron.bits_per_spike >= _COARSE or node.op != RECTIFYING:
         return False
-    layers = reading_layers(bench.graph, spikes, later) if alternates(spikes.shape) else []
-    if not layers or not are_alike(_activations(bench, original)):
+    names = behind(bench.graph, spikes, later) if alternates(spikes.shape) else []
+    if not names or not are_alike(_activations(bench, original)):
         return False
-    before, error = bench.potentials[node.name], _sum_error(bench, layers)
-    bench.potentials[node.name] = before + alternation(spikes.shape, bench.timesteps)
-    gains = _sum_error(bench, layers) < _GAIN * error
-    if not gains:
-        bench.potentials[node.name] = before
-    return gains
+    start, least = bench.potentials[node.name], _GAIN * _error(bench, names)
+    best = start
+    for potentials in (start + alternation for alternation in alternations(spikes.shape)):
+        bench.potentials[node.name] = potentials
+        error = _error(bench, names)
+        if error >= least:
+            break
+        best, least = potentials, error
+    bench.potentials[node.name] = best
+    return best is not start
 
 
-def _sum_error(bench: Bench, layers: Sequence[WeightLayer]) -> float:
-    """The squared error of what layers of weights give, over time, each relative to its power.
-
-    What errs everywhere alike does not count: their biases are still to be fitted.
-    """
-    errors, powers = np.zeros((2, len(layers)))
-    names, seen = [layer.node.outputs[0].name for layer in layers], 0
+def _error(bench: Bench, names: Sequence[str]) -> float:
+    """The squared error of the means of some tensors over time, each relative to its power."""
+    errors, powers = np.zeros((2, len(names)))
+    seen = 0
     for rows, (steps, analog) in zip(bench.batches, bench.observe(names), strict=True):
         for i, (mean, wanted) in enumerate(zip(mean_currents(steps), analog, strict=True)):
-            channel = layers[i].output_axis(wanted.ndim)
-            others = tuple(axis for axis in range(wanted.ndim) if axis != channel)
-            errors[i] += (mean - wanted).var(others).sum()
-            powers[i] += np.square(wanted).mean(others).sum()
+            errors[i] += np.square(mean - wanted).sum()
+            powers[i] += np.square(wanted).sum()
         seen += len(rows)
-        if seen >= _JUDGES:
+        if seen >= _JUDGED:
             break
     return float((errors / np.maximum(powers, np.finfo(np.float32).tiny)).sum())
 

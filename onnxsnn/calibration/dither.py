@@ -13,19 +13,18 @@ is that of a neuron which started high.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from onnxsnn.arrays import Array
-from onnxsnn.graph import Graph, Node, Tensor, nodes_before
+from onnxsnn.graph import Graph, Node, Tensor, is_float, nodes_before
 from onnxsnn.ratenorm import is_rate_norm
-from onnxsnn.weights import WeightLayer, weight_layer
+from onnxsnn.value_sizes import comparable_outputs
 
-__all__ = ["alternates", "alternation", "are_alike", "reading_layers"]
+__all__ = ["alternates", "alternations", "are_alike", "behind"]
 
-_AMOUNT = 0.12  # thresholds, up and down; tried on VGG-16 and PreActResNet-18, at T of 1 to 8
-_STEPS = 4  # from which on it is that; below, it grows to twice as much
+_AMOUNTS = (0.12, 0.18, 0.24, 0.36)  # thresholds, up and down
 _SMALLEST = 8  # positions along every axis
 _ALIKE = 0.15  # autocorrelation: more in maps of pictures, less in those of noise
 
@@ -40,21 +39,33 @@ def alternates(shape: Sequence[int | str | None] | None) -> bool:
     )
 
 
-def reading_layers(graph: Graph, spikes: Tensor, later: Sequence[Node]) -> list[WeightLayer]:
-    """The layers of weights that read a layer of neurons next, and no neurons of later ones."""
+def behind(graph: Graph, spikes: Tensor, later: Sequence[Node]) -> list[str]:
+    """What the next neurons behind a layer emit, and outputs, if later ones have no say in them.
+
+    Args:
+        graph: Rate Norm Layers, each with a Mul behind.
+        spikes: what the layer gives.
+        later: the nodes that are still to be fitted.
+    """
     unfitted = {id(node) for node in later if is_rate_norm(node)}
     tensors, seen, found = [spikes], set(), []
     while tensors:
-        for node in tensors.pop().outputs:
-            if id(node) in seen or is_rate_norm(node):
-                continue
+        tensor = tensors.pop()
+        if any(tensor is output for output in graph.outputs):
+            found.append((tensor, nodes_before([tensor])))
+        for node in (node for node in tensor.outputs if id(node) not in seen):
             seen.add(id(node))
-            layer = weight_layer(graph, node)
-            if layer is None:
+            if is_rate_norm(node):
+                product = node.outputs[0].outputs[0]
+                found.append((product.outputs[0], nodes_before(node.inputs)))
+            else:
                 tensors += node.outputs
-            elif not any(id(before) in unfitted for before in nodes_before(node.inputs)):
-                found.append(layer)
-    return found
+    left_out = {tensor.name for tensor in graph.outputs}.difference(comparable_outputs(graph))
+    return [
+        tensor.name
+        for tensor, before in found
+        if unfitted.isdisjoint(map(id, before)) and is_float(tensor) and tensor.name not in left_out
+    ]
 
 
 def are_alike(values: Array) -> bool:
@@ -66,21 +77,18 @@ def are_alike(values: Array) -> bool:
     return all(1 - distance / (2 * variance) > _ALIKE for distance in apart) if variance else False
 
 
-def alternation(shape: Sequence[int | str | None], timesteps: int) -> Array:
-    """A checkerboard over positions, of opposite sign in the next channel, around 0.
+def alternations(shape: Sequence[int | str | None]) -> Iterator[Array]:
+    """Checkerboards over positions, of opposite sign in the next channel, around 0.
 
-    Two neurons that are the same round best half a threshold apart. In more steps, less is rounded,
-    and neighbours differ by more of that.
+    They grow to where two neurons that are the same round best, half a threshold apart, and beyond:
+    of many steps, less is rounded, and neighbours differ by more of that.
 
     Args:
         shape: of the layer, [N, C, ...], that `alternates`.
-        timesteps: the number of steps that will be run.
 
     Returns:
         fractions of the threshold, [1, C, ...] in float32.
     """
     sizes = [size for size in shape[1:] if isinstance(size, int)]
-    signs = np.indices([1, *sizes]).sum(axis=0) % 2 * 2 - 1
-    amount = _AMOUNT * np.clip(_STEPS / timesteps, 1, 2)
-    amounts: Array = np.float32(amount) * signs.astype(np.float32)
-    return amounts
+    signs = (np.indices([1, *sizes]).sum(axis=0) % 2 * 2 - 1).astype(np.float32)
+    return (np.float32(amount) * signs for amount in _AMOUNTS)

@@ -5,7 +5,7 @@ import pytest
 
 from onnxsnn import Runner, SpikingModel, convert, load_source
 from onnxsnn.calibration import correct as correction
-from onnxsnn.calibration.dither import alternates, alternation, are_alike, reading_layers
+from onnxsnn.calibration.dither import alternates, alternations, are_alike, behind
 from onnxsnn.neurons import IntegrateAndFire, MultiThreshold, SignedIntegrateAndFire
 from onnxsnn.passes.relu_to_ratenorm import relu_to_ratenorm
 from onnxsnn.ratenorm import rate_norms
@@ -13,18 +13,16 @@ from onnxsnn.session import Session
 from tests.models import Builder, dataset, uniform
 
 
-@pytest.mark.parametrize(
-    ("timesteps", "amount"), [(1, 0.24), (2, 0.24), (3, 0.16), (4, 0.12), (64, 0.12)]
-)
-def test_neighbours_along_every_axis_differ_and_the_mean_is_zero(timesteps, amount):
-    amounts = alternation(["N", 2, 8, 10], timesteps)
-    assert np.abs(amounts).max() == np.float32(amount)
-    assert amounts.shape == (1, 2, 8, 10)
-    assert amounts.dtype == np.float32
-    for axis in (1, 2, 3):
-        assert np.array_equal(np.delete(amounts, -1, axis), -np.delete(amounts, 0, axis))
-    assert np.all(amounts != 0)
-    assert amounts.mean() == 0
+def test_neighbours_along_every_axis_differ_ever_more_and_the_mean_is_zero():
+    found = list(alternations(["N", 2, 8, 10]))
+    assert np.all(np.diff([np.abs(amounts).max() for amounts in found]) > 0)
+    for amounts in found:
+        assert amounts.shape == (1, 2, 8, 10)
+        assert amounts.dtype == np.float32
+        for axis in (1, 2, 3):
+            assert np.array_equal(np.delete(amounts, -1, axis), -np.delete(amounts, 0, axis))
+        assert np.all(amounts != 0)
+        assert amounts.mean() == 0
 
 
 @pytest.mark.parametrize(
@@ -46,7 +44,7 @@ def test_large_maps_of_known_sizes_alternate(shape, expected):
     assert alternates(shape) == expected
 
 
-def test_the_next_layers_of_weights_that_no_later_neurons_enter():
+def test_the_next_neurons_and_outputs_that_no_later_ones_have_a_say_in():
     b = Builder((3, 8, 8))
     b.conv(8)
     spikes = b.relu()
@@ -54,16 +52,18 @@ def test_the_next_layers_of_weights_that_no_later_neurons_enter():
     b.conv(4)
     pooled = b.relu()
     b.channels, b.last = 8, spikes
+    shallow = b.conv(4, kernel=1)
+    b.channels, b.last = 8, spikes
     b.conv(8)
-    later = b.relu()
-    b.op("Concat", spikes, later, axis=1)
+    next_one = b.relu()
+    b.op("Concat", spikes, next_one, axis=1)
     b.channels = 16
     b.conv(4)
-    graph = b.graph(pooled, b.last)
+    deep = b.relu()
+    graph = b.graph(pooled, shallow, deep)
     relu_to_ratenorm(graph)
-    first, *others = rate_norms(graph)
-    found = reading_layers(graph, first.outputs[0], others)
-    assert {layer.node.name for layer in found} == {"conv3", "conv5"}
+    first, *later = rate_norms(graph)
+    assert set(behind(graph, first.outputs[0], later)) == {pooled, shallow, next_one}
 
 
 @pytest.mark.parametrize("correct", [None, True])
