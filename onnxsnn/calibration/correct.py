@@ -89,7 +89,7 @@ _FEWEST = 16  # values per channel: from fewer, nothing is learnt
 _SPARE = 0.5  # of what is free, for currents: the spikes that they bring need room too
 _COARSE = 2  # bits per spike, below which neighbours round alike often enough to alternate
 _SEEN = 2**22  # values of a layer, by which neighbours are compared
-_JUDGED = 64  # samples, about, by whose errors potentials alternate or not
+_JUDGED = 32  # samples, about, by whose errors potentials alternate or not
 _GAIN = 0.99  # of that error; less of a gain may be chance
 
 
