@@ -89,7 +89,7 @@ _FEWEST = 16  # values per channel: from fewer, nothing is learnt
 _SPARE = 0.5  # of what is free, for currents: the spikes that they bring need room too
 _COARSE = 2  # bits per spike, below which neighbours round alike often enough to alternate
 _SEEN = 2**22  # values of a layer, by which neighbours are compared
-_JUDGED = 32  # samples, about, by whose errors potentials alternate or not
+_JUDGED = 64  # samples, about, by whose errors potentials alternate or not
 _GAIN = 0.99  # of that error; less of a gain may be chance
 
 
@@ -315,13 +315,17 @@ def _alternate(bench: Bench, node: Node, original: Node, later: Sequence[Node]) 
 
 
 def _error(bench: Bench, names: Sequence[str]) -> float:
-    """The squared error of the means of some tensors over time, each relative to its power."""
+    """The squared error of the means of some tensors over time, each relative to its power.
+
+    What errs alike all over a channel does not count: biases behind are still to be fitted.
+    """
     errors, powers = np.zeros((2, len(names)))
     seen = 0
     for rows, (steps, analog) in zip(bench.batches, bench.observe(names), strict=True):
         for i, (mean, wanted) in enumerate(zip(mean_currents(steps), analog, strict=True)):
-            errors[i] += np.square(mean - wanted).sum()
-            powers[i] += np.square(wanted).sum()
+            others = (0, *range(2, wanted.ndim))
+            errors[i] += (mean - wanted).var(others).sum()
+            powers[i] += np.square(wanted).mean(others).sum()
         seen += len(rows)
         if seen >= _JUDGED:
             break

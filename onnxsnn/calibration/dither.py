@@ -24,7 +24,7 @@ from onnxsnn.value_sizes import comparable_outputs
 
 __all__ = ["alternates", "alternations", "are_alike", "behind"]
 
-_AMOUNTS = (0.12, 0.18, 0.24, 0.36)  # thresholds, up and down
+_AMOUNTS = (0.12, 0.24)  # thresholds, up and down
 _SMALLEST = 8  # positions along every axis
 _ALIKE = 0.15  # autocorrelation: more in maps of pictures, less in those of noise
 
