@@ -307,7 +307,7 @@ def _alternate(bench: Bench, node: Node, original: Node, later: Sequence[Node]) 
     for potentials in (start + alternation for alternation in alternations(spikes.shape)):
         bench.potentials[node.name] = potentials
         error = _error(bench, names)
-        if error >= least:
+        if not error < least:  # it may be NaN, too
             break
         best, least = potentials, error
     bench.potentials[node.name] = best
@@ -323,7 +323,7 @@ def _error(bench: Bench, names: Sequence[str]) -> float:
     seen = 0
     for rows, (steps, analog) in zip(bench.batches, bench.observe(names), strict=True):
         for i, (mean, wanted) in enumerate(zip(mean_currents(steps), analog, strict=True)):
-            others = (0, *range(2, wanted.ndim))
+            others = tuple(axis for axis in range(wanted.ndim) if axis != 1)
             errors[i] += (mean - wanted).var(others).sum()
             powers[i] += np.square(wanted).mean(others).sum()
         seen += len(rows)

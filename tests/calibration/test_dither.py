@@ -137,6 +137,15 @@ def test_many_sizes_and_maps_of_noise_go_without(tmp_path, correct):
     assert by_position(convert(source, noise, timesteps=2, correct=correct).snn) == 0
 
 
+def test_an_output_of_one_number_for_all_samples_judges_nothing(tmp_path):
+    b = Builder((1, 16, 16))
+    b.conv(8)
+    b.relu()
+    b.op("ReduceMean", keepdims=0)
+    source = load_source(b.save(tmp_path / "m.onnx"))
+    assert by_position(convert(source, dataset(x=smooth(0)), timesteps=2).snn) == 0
+
+
 def test_a_file_keeps_them(tmp_path):
     source, x = pooled(tmp_path / "m.onnx"), smooth(1)
     snn = convert(source, dataset(x=smooth(0)), timesteps=2, correct=True).snn
