@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from onnxsnn.arrays import Array
-from onnxsnn.errors import UnsupportedError
+from onnxsnn.errors import UnsupportedError, checked
 from onnxsnn.export.canonical import RULES, Context, Form, as_in_onnx, sizes_of
 from onnxsnn.graph import Graph, Node, constant, describe
 from onnxsnn.model import SpikingModel
@@ -101,8 +101,9 @@ def read_network(snn: SpikingModel) -> Network:
     Raises:
         UnsupportedError: the size of an axis other than the batch is not known, or an output is a
             constant.
+        UsageError: what came is no SNN.
     """
-    plain = snn.unrounded()
+    plain = checked(snn, SpikingModel, "snn").unrounded()
     graph = plain.graph()
     graph.toposort()
     losses = _losses(snn, graph) if snn.is_integer else []

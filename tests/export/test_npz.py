@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from onnxsnn import IntegrateAndFire, Runner, convert
-from onnxsnn.errors import UnsupportedError
+from onnxsnn.errors import UnsupportedError, UsageError
 from onnxsnn.export import export_npz
 from onnxsnn.export.canonical import RULES
 from onnxsnn.neurons import NEURONS, RECTIFYING_NEURONS
@@ -208,6 +208,11 @@ def test_samples_behind_another_axis_are_refused_by_name(tmp_path):
     snn = convert(path, dataset(x=x), timesteps=4).snn
     with pytest.raises(UnsupportedError, match="does not have its samples in front"):
         export_npz(snn, tmp_path / "m.npz")
+
+
+def test_what_is_no_snn_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="snn: takes a SpikingModel, and str came"):
+        export_npz("m.snn.onnx", tmp_path / "m.npz")
 
 
 def test_potentials_of_every_position_are_written(tmp_path):
