@@ -66,6 +66,7 @@ class _Effort:
         equations: and where more inputs than these meet there.
         thresholds: whether thresholds may change.
         anytime: whether what is emitted in the first steps counts too.
+        alternate: the most timesteps for which it is tried whether potentials alternate.
     """
 
     reaches: Sequence[float]
@@ -75,10 +76,11 @@ class _Effort:
     equations: int
     thresholds: bool = True
     anytime: bool = False
+    alternate: float = np.inf
 
 
 _WHOLE = _Effort((1.0, 0.4, 0.1), 2**13, 2**23, observations=2**15, equations=2**13)
-_QUICK = _Effort((0.5,), 2**9, 2**21, observations=2**12, equations=2**9)
+_QUICK = _Effort((0.5,), 2**9, 2**21, observations=2**12, equations=2**9, alternate=8)
 _STEPS = 2**9  # of all samples together, that a quick correction runs
 _QUICK_SAMPLES = 32, 64  # at least, and at most,
 _PRODUCTS = 2**37  # but more in a network that has no more products in all steps of them,
@@ -168,7 +170,8 @@ def _correct(
                 report.biases[node.name] = fit.bias
                 bench.potentials[node.name] = _apply(bench, node, fit)
                 report.actions["layers fitted to their currents"] += 1
-                if _alternate(bench, node, originals[node.name], stages[done:]):
+                tried = bench.timesteps <= effort.alternate
+                if tried and _alternate(bench, node, originals[node.name], stages[done:]):
                     report.actions["layers whose potentials alternate"] += 1
             result = node.outputs[0]
         else:

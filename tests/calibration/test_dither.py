@@ -129,10 +129,12 @@ def test_images_that_were_not_seen_come_nearer_to_the_ann(tmp_path, monkeypatch,
 
 
 @pytest.mark.parametrize("correct", [None, True])
-def test_many_sizes_and_maps_of_noise_go_without(tmp_path, correct):
+def test_many_sizes_or_steps_and_maps_of_noise_go_without(tmp_path, correct):
     source = pooled(tmp_path / "m.onnx")
     fine = {"timesteps": 2, "correct": correct, "neuron": MultiThreshold(levels=4)}
     assert by_position(convert(source, dataset(x=smooth(0)), **fine).snn) == 0
+    if correct is None:
+        assert by_position(convert(source, dataset(x=smooth(0)), timesteps=9).snn) == 0
     noise = dataset(x=uniform(200, 1, 16, 16))
     assert by_position(convert(source, noise, timesteps=2, correct=correct).snn) == 0
 
