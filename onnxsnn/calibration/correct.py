@@ -10,7 +10,8 @@ weights.
 Initial potentials alternate between neighbours that are alike, where what the next neurons emit
 comes nearer to the ANN's by that.
 
-A quick correction does the same on few samples, with few values of each channel.
+A quick correction does the same on few samples, with few values of each channel, and lets
+potentials alternate in few timesteps alone.
 """
 
 from __future__ import annotations

@@ -48,10 +48,12 @@ def behind(graph: Graph, spikes: Tensor, later: Sequence[Node]) -> list[str]:
         later: the nodes that are still to be fitted.
     """
     unfitted = {id(node) for node in later if is_rate_norm(node)}
+    known = comparable_outputs(graph)
+    outputs = {id(tensor) for tensor in graph.outputs if is_float(tensor) and tensor.name in known}
     tensors, seen, found = [spikes], set(), []
     while tensors:
         tensor = tensors.pop()
-        if any(tensor is output for output in graph.outputs):
+        if id(tensor) in outputs:
             found.append((tensor, nodes_before([tensor])))
         for node in (node for node in tensor.outputs if id(node) not in seen):
             seen.add(id(node))
@@ -60,12 +62,7 @@ def behind(graph: Graph, spikes: Tensor, later: Sequence[Node]) -> list[str]:
                 found.append((product.outputs[0], nodes_before(node.inputs)))
             else:
                 tensors += node.outputs
-    left_out = {tensor.name for tensor in graph.outputs}.difference(comparable_outputs(graph))
-    return [
-        tensor.name
-        for tensor, before in found
-        if unfitted.isdisjoint(map(id, before)) and is_float(tensor) and tensor.name not in left_out
-    ]
+    return [tensor.name for tensor, before in found if unfitted.isdisjoint(map(id, before))]
 
 
 def are_alike(values: Array) -> bool:
@@ -80,8 +77,8 @@ def are_alike(values: Array) -> bool:
 def alternations(shape: Sequence[int | str | None]) -> Iterator[Array]:
     """Checkerboards over positions, of opposite sign in the next channel, around 0.
 
-    They grow to where two neurons that are the same round best, half a threshold apart, and beyond:
-    of many steps, less is rounded, and neighbours differ by more of that.
+    They grow to about where two neurons that are the same round best, half a threshold apart. In
+    more steps, less is rounded, and neighbours differ by more of that.
 
     Args:
         shape: of the layer, [N, C, ...], that `alternates`.
