@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -29,6 +29,7 @@ __all__ = [
     "describe",
     "drop_unused",
     "floats",
+    "free_name",
     "from_model",
     "has_body",
     "infer_shapes",
@@ -50,6 +51,7 @@ __all__ = [
     "sized_for",
     "sole_consumer",
     "sole_producer",
+    "taken_names",
     "to_model",
     "unique_name",
     "zeros",
@@ -332,21 +334,25 @@ def unique_name(graph: Graph, base: str, ending: str = "") -> str:
 
     Bodies inside the graph count. With `ending` behind it, the name is free too.
     """
-    taken = _names(graph)
+    return free_name(taken_names(graph), base, ending)
+
+
+def free_name(taken: Set[str], base: str, ending: str = "") -> str:
+    """`base`, with a number behind it where that, or that with `ending` behind it, is taken."""
     candidates = itertools.chain([base], (f"{base}_{number}" for number in itertools.count(1)))
     return next(name for name in candidates if taken.isdisjoint({name, name + ending}))
 
 
-def _names(graph: Graph) -> set[str]:
+def taken_names(graph: Graph) -> set[str]:
     """Of all tensors and nodes of a graph, and of bodies in it."""
     tensors = (node.inputs for node in graph.nodes), (node.outputs for node in graph.nodes)
     lists = itertools.chain([graph.inputs, graph.outputs, graph.nodes], *tensors)
-    names = {named.name for named in itertools.chain.from_iterable(lists)}
+    found = {named.name for named in itertools.chain.from_iterable(lists)}
     for node in graph.nodes:  # node.subgraphs() would take longer than all else
         for body in node.attrs.values():
             if isinstance(body, gs.Graph):
-                names |= _names(body)
-    return names
+                found |= taken_names(body)
+    return found
 
 
 def floats(graph: Graph, name: str, values: Array) -> gs.Constant:

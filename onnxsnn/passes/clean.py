@@ -31,12 +31,14 @@ from onnxsnn.graph import (
     Graph,
     Node,
     constant,
+    free_name,
     infer_shapes,
     insert,
     needs_copy,
     remove,
     replace_everywhere,
     sole_producer,
+    taken_names,
     unique_name,
 )
 from onnxsnn.passes.carry_captures import carry_captures
@@ -78,11 +80,13 @@ def clean(graph: Graph) -> tuple[Graph, Report]:
 
 def name_nodes(graph: Graph) -> int:
     """Give a name of its own to every node that has none, or another's; how many those were."""
-    names = Counter(node.name for node in graph.nodes)
-    unnamed = [node for node in graph.nodes if not node.name or names[node.name] > 1]
+    counts = Counter(node.name for node in graph.nodes)
+    unnamed = [node for node in graph.nodes if not node.name or counts[node.name] > 1]
+    taken = taken_names(graph)  # once: there may be thousands of nodes
     for node in unnamed:
         base = node.outputs[0].name if node.outputs else "node"
-        node.name = unique_name(graph, f"{base}/{node.op}")
+        node.name = free_name(taken, f"{base}/{node.op}")
+        taken.add(node.name)
     return len(unnamed)
 
 

@@ -42,10 +42,10 @@ from onnxsnn.graph import (
     Tensor,
     constant,
     describe,
-    drop_unused,
     insert,
     is_float,
     is_static_shape,
+    nodes_before,
     rank,
     remove,
     replace_reads,
@@ -351,12 +351,21 @@ class _TimeBatcher:
         attrs: dict[str, Any] | None = None,
     ) -> Tensor:
         """Add a node; its output."""
-        self.number += 1
-        output = gs.Variable(f"onnxsnn.{operator}.{self.number}", dtype, shape)
-        self.graph.nodes.append(
-            gs.Node(operator, f"{output.name}", attrs, inputs=inputs, outputs=[output])
-        )
+        output = gs.Variable(f"onnxsnn.{operator}.{self.number + 1}", dtype, shape)
+        self._add(operator, inputs, output, attrs)
         return output
+
+    def _add(
+        self,
+        operator: str,
+        inputs: list[Tensor],
+        output: Tensor,
+        attrs: dict[str, Any] | None = None,
+    ) -> None:
+        """Add a node that writes `output`, numbered: to look through all names takes too long."""
+        self.number += 1
+        name = f"onnxsnn.{operator}.{self.number}"
+        self.graph.nodes.append(gs.Node(operator, name, attrs, inputs, [output]))
 
     def _scan(self, node: Node) -> None:
         """Put a node that works step by step into a Scan over the slices."""
@@ -443,7 +452,7 @@ class _TimeBatcher:
         slices.shape = _slice_shape(tensor)
         self.made[id(tensor), "slices"] = slices
         shape = self._concat(self._vector(-1), self._sizes(slices, 2))
-        insert(self.graph, "Reshape", [slices, shape], tensor)
+        self._add("Reshape", [slices, shape], tensor)
 
     def _full(self, state: Tensor, node: Node, body: _Body) -> Tensor:
         """A state in the shape that it has after a step: a Scan does not broadcast it.
@@ -482,19 +491,28 @@ class _TimeBatcher:
         computed = [tensor for tensor in boundary if tensor.inputs]
         static = None
         if computed:
-            part = graph.copy()
-            tensors = part.tensors()
-            part.outputs = [tensors[tensor.name] for tensor in computed]
-            drop_unused(part)
-            static = to_model(part)
+            static = to_model(self._static_part(computed))
         for tensor in computed:
             tensor.inputs.clear()
         states = [t for t in graph.inputs if t.name in self.before]
         graph.inputs = [*boundary, *states, self.time]
-        graph.cleanup()
+        graph.cleanup(recurse_subgraphs=False)
         every = {t.name: self._axis(t) for t in self.outputs if id(t) not in self.last}
         axes = {t.name: self._axis(t) if self._batched(t) else None for t in boundary}
         return TimeBatched(static, to_model(graph), axes, every)
+
+    def _static_part(self, computed: list[Tensor]) -> Graph:
+        """What gives these, the graph's own nodes and tensors."""
+        nodes = nodes_before(computed)
+        read = {id(tensor) for node in nodes for tensor in node.inputs}
+        return gs.Graph(
+            nodes,
+            [tensor for tensor in self.sources if id(tensor) in read],
+            computed,
+            opset=self.graph.opset,
+            import_domains=self.graph.import_domains,
+            ir_version=self.graph.ir_version,
+        )
 
 
 def is_drawn_in(graph: Graph, tensor: Tensor) -> bool:
