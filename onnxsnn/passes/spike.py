@@ -47,6 +47,7 @@ from onnxsnn.operators import (
     values_read,
     varying_tensors,
 )
+from onnxsnn.passes.name_batch import batch_names
 from onnxsnn.passes.report import Report
 from onnxsnn.ratenorm import SIGNED, is_rate_norm
 from onnxsnn.signals import before_neurons, weighted_input
@@ -127,6 +128,7 @@ class _Spiker:
         self.neuron = neuron
         self.potentials = potentials
         self.delay = delay
+        self.batch = batch_names(graph)
         self.estimate = _Form.DELAYED if delay else _Form.MEAN  # the read-out's form
         self.report = SpikeReport("spike")
         self.forms = {id(t): _Form.CURRENT for t in graph.inputs if t.name in currents}
@@ -174,8 +176,16 @@ class _Spiker:
         if any(t.dtype is not None and not is_float(t) for t in moving):  # indices: no currents
             return _Form.MEAN
         can = id(node) not in self.before_current
-        on_means = means == len(moving) or (can and (means or _moves_samples(node)))
+        on_means = means == len(moving) or (can and (means or self._moves_samples(node)))
         return _Form.MEAN if on_means else _Form.CURRENT
+
+    def _moves_samples(self, node: Node) -> bool:
+        """Whether a state in front has its samples where they are found, and one behind has not."""
+        if node.op == "Reshape":
+            before, after = (set(t.shape or []) for t in (node.inputs[0], node.outputs[0]))
+            return bool(before & self.batch) and not after & self.batch
+        order = node.attrs.get("perm", [-1])
+        return node.op == "Transpose" and bool(order[0] != 0)
 
     def _one_value(self, node: Node) -> bool:
         """Whether at most the first output of a node is used; others hold indices."""
@@ -308,11 +318,6 @@ _CONVERSIONS = {
     (_Form.SUM, _Form.DELAYED): _Spiker._delayed_mean,
     (_Form.MEAN, _Form.DELAYED): _Spiker._delayed_mean,
 }
-
-
-def _moves_samples(node: Node) -> bool:
-    order = node.attrs.get("perm", [-1])
-    return node.op == "Transpose" and bool(order[0] != 0)
 
 
 def _before_currents(graph: Graph, fates: Mapping[int, Fate]) -> set[int]:

@@ -61,3 +61,25 @@ def test_samples_in_front_already_are_left(tmp_path):
     b.op("MatMul", b.last, b.normal(8, 3))
     conversion = convert(b.save(tmp_path / "m.onnx"), dataset(x=uniform(20, 7, 8)), timesteps=T)
     assert "Transpose" not in {node.op_type for node in conversion.snn.model.graph.node}
+
+
+def test_time_is_folded_where_heads_join_the_samples_on_their_axis(tmp_path):
+    b = Builder((7, 8))
+    b.op("Transpose", perm=[1, 0, 2])
+    b.op("MatMul", b.last, b.normal(8, 8))
+    b.relu()
+    b.op("MatMul", b.last, b.normal(8, 8))
+    b.op(
+        "Reshape", b.last, b.constant([7, -1, 4], np.int64)
+    )  # as PyTorch's attention writes queries
+    b.op("Transpose", perm=[1, 0, 2])
+    b.op("Softmax", axis=-1)
+    b.op("Reshape", b.last, b.constant([-1, 2, 7, 4], np.int64))
+    b.op("MatMul", b.last, b.normal(4, 3))  # before it, neurons encode
+    x = uniform(20, 7, 8)
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x), timesteps=T).snn
+    runner = Runner(snn)
+    (found,) = runner.run(x, T).outputs.values()
+    assert not runner.warnings
+    (stepped,) = Runner(snn, backend="numpy").run(x, T).outputs.values()
+    np.testing.assert_allclose(found, stepped, atol=1e-5)
