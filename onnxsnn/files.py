@@ -22,11 +22,11 @@ from onnx.external_data_helper import (
 )
 
 from onnxsnn.arrays import Array
+from onnxsnn.dialects.fused import take_apart
+from onnxsnn.dialects.parts import read_by
+from onnxsnn.dialects.qonnx import without_qonnx
+from onnxsnn.dialects.squeezes import name_squeezed
 from onnxsnn.errors import ModelError, OutputError, UsageError, in_file
-from onnxsnn.fused import take_apart
-from onnxsnn.parts import read_by
-from onnxsnn.qonnx import without_qonnx
-from onnxsnn.squeezes import name_squeezed
 
 __all__ = [
     "check_writable",

@@ -9,18 +9,18 @@ from pathlib import Path
 import onnx
 import onnx.inliner
 
-from onnxsnn.classical import without_classical
+from onnxsnn.dialects.classical import without_classical
+from onnxsnn.dialects.fused import take_apart
+from onnxsnn.dialects.opsets import to_opset
+from onnxsnn.dialects.parts import write_constants_out
+from onnxsnn.dialects.precision import other_precisions, to_single_precision
+from onnxsnn.dialects.quantized import dequantize, fewest_levels, is_quantized
 from onnxsnn.errors import ModelError, in_file
 from onnxsnn.files import external_files, read_model
 from onnxsnn.functions import MINIMUM_OPSET
-from onnxsnn.fused import take_apart
 from onnxsnn.graph import Graph, from_model, infer_shapes, opset_of
 from onnxsnn.inputs import InputSpec
 from onnxsnn.model import input_specs, kind_of
-from onnxsnn.opsets import to_opset
-from onnxsnn.parts import write_constants_out
-from onnxsnn.precision import other_precisions, to_single_precision
-from onnxsnn.quantized import dequantize, fewest_levels, is_quantized
 from onnxsnn.session import make_session
 
 __all__ = ["Source", "load_source", "read_trained"]

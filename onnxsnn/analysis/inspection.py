@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 from onnxsnn import functions
-from onnxsnn.classical import without_classical
+from onnxsnn.dialects.classical import without_classical
 from onnxsnn.errors import ModelError, in_file
 from onnxsnn.files import read_model
 from onnxsnn.graph import Graph, Node, constant, from_model

@@ -20,7 +20,8 @@ import onnx_graphsurgeon as gs
 from onnx.numpy_helper import to_array
 
 from onnxsnn.arrays import Array
-from onnxsnn.blocks import by_block, packed_by_block
+from onnxsnn.dialects.blocks import by_block, packed_by_block
+from onnxsnn.dialects.parts import constants_of
 from onnxsnn.graph import (
     Graph,
     Node,
@@ -35,7 +36,6 @@ from onnxsnn.graph import (
     to_model,
     unique_name,
 )
-from onnxsnn.parts import constants_of
 from onnxsnn.session import make_session
 
 __all__ = ["dequantize", "fewest_levels", "is_quantized"]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
+from onnxsnn.dialects.squeezes import name_squeezed
 from onnxsnn.graph import from_model
-from onnxsnn.squeezes import name_squeezed
 from tests.models import Builder, assert_same, outputs_of, uniform
 
 

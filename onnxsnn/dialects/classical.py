@@ -19,11 +19,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from onnxsnn.dialects.opsets import to_opset
+from onnxsnn.dialects.parts import Parts, constants_of, read_by, replace_nodes
 from onnxsnn.errors import ModelError
 from onnxsnn.functions import MINIMUM_OPSET
 from onnxsnn.graph import opset_of
-from onnxsnn.opsets import to_opset
-from onnxsnn.parts import Parts, constants_of, read_by, replace_nodes
 
 __all__ = ["without_classical"]
 

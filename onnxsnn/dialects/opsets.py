@@ -19,9 +19,9 @@ import onnx
 from onnx import numpy_helper, version_converter
 
 from onnxsnn.arrays import Array
+from onnxsnn.dialects.parts import Parts, constants_of, graphs_of
 from onnxsnn.errors import ModelError
 from onnxsnn.graph import opset_of
-from onnxsnn.parts import Parts, constants_of, graphs_of
 
 __all__ = ["to_opset"]
 

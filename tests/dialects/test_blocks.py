@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from onnxsnn.blocks import by_block, packed_by_block
+from onnxsnn.dialects.blocks import by_block, packed_by_block
 
 
 def test_each_block_has_its_scale_and_zero_point_and_the_last_may_be_shorter():

@@ -3,10 +3,10 @@
 import onnx
 import pytest
 
+from onnxsnn.dialects.opsets import to_opset
 from onnxsnn.errors import ModelError
 from onnxsnn.functions import MINIMUM_OPSET
 from onnxsnn.graph import opset_of
-from onnxsnn.opsets import to_opset
 from tests.models import Builder, assert_same, outputs_of, uniform
 
 X = uniform(2, 3, 4, 4)

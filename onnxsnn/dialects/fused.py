@@ -16,8 +16,8 @@ from typing import Any
 
 import onnx
 
+from onnxsnn.dialects.parts import Parts, replace_nodes
 from onnxsnn.graph import from_model, opset_of
-from onnxsnn.parts import Parts, replace_nodes
 
 __all__ = ["take_apart"]
 

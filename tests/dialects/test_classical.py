@@ -9,8 +9,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from onnxsnn import Dataset, convert, evaluate, load_source
-from onnxsnn.classical import without_classical
 from onnxsnn.data import load
+from onnxsnn.dialects.classical import without_classical
 from onnxsnn.errors import DataError, ModelError, UnsupportedError
 from onnxsnn.export import export_npz
 from onnxsnn.session import Session

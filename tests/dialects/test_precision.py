@@ -8,8 +8,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxsnn import Runner, convert, load_source
 from onnxsnn.analysis.convertibility import convertibility
-from onnxsnn.parts import graphs_of
-from onnxsnn.precision import other_precisions, to_single_precision
+from onnxsnn.dialects.parts import graphs_of
+from onnxsnn.dialects.precision import other_precisions, to_single_precision
 from tests.loops import recurrent
 from tests.models import Builder, assert_same, dataset, outputs_of, uniform
 

@@ -18,10 +18,10 @@ import onnx
 from onnx.numpy_helper import from_array, to_array
 
 from onnxsnn.arrays import Array
+from onnxsnn.dialects.opsets import to_opset
+from onnxsnn.dialects.parts import Parts, constants_of
 from onnxsnn.errors import ModelError
 from onnxsnn.functions import MINIMUM_OPSET
-from onnxsnn.opsets import to_opset
-from onnxsnn.parts import Parts, constants_of
 
 __all__ = ["without_qonnx"]
 

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxsnn.parts import graphs_of
+from onnxsnn.dialects.parts import graphs_of
 
 __all__ = ["other_precisions", "to_single_precision"]
 

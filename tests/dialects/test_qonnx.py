@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxsnn import Runner, convert, load_source
+from onnxsnn.dialects.qonnx import without_qonnx
 from onnxsnn.errors import ModelError
-from onnxsnn.qonnx import without_qonnx
 from onnxsnn.session import Session
 from tests.models import uniform
 

@@ -6,8 +6,8 @@ import pytest
 from onnxruntime.quantization import quantize_dynamic
 
 from onnxsnn import convert, load_source
+from onnxsnn.dialects.fused import take_apart
 from onnxsnn.errors import UnsupportedError
-from onnxsnn.fused import take_apart
 from onnxsnn.graph import to_model
 from onnxsnn.session import Session
 from tests.models import Builder, assert_same, dataset, kernels_of_today, optimized, uniform

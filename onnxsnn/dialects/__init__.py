@@ -1,0 +1,1 @@
+"""What else models are written in, brought to ONNX's own operators, in float32."""
