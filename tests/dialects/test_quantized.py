@@ -185,6 +185,116 @@ def test_what_is_rectified_already_is_not_again(tmp_path):
     assert len(clips(b, tmp_path)) == 1
 
 
+def rectified_and_rounded(b):
+    b.gemm(4, inputs=4)
+    return rounded(b, b.relu())
+
+
+def squashed(b):
+    b.op("Sigmoid", b.gemm(4, inputs=4))
+
+
+def summed(b):
+    b.op("Add", rectified_and_rounded(b), b.constant(np.ones(4)))
+
+
+def scaled(b):
+    b.op("Mul", rectified_and_rounded(b), b.constant(0.5))
+
+
+def reshaped(b):
+    b.op("Reshape", rectified_and_rounded(b), b.constant([-1, 4], np.int64))
+
+
+def padded(b):
+    b.op(
+        "Pad", rectified_and_rounded(b), b.constant([0, 0], np.int64), "", b.constant([1], np.int64)
+    )
+
+
+def summed_as_whole_numbers(b):
+    rectified_and_rounded(b)
+    levels = b.constant(0.125), b.constant(0, np.uint8)
+    whole = b.op("QuantizeLinear", b.last, *levels)
+    added = b.op("QLinearAdd", *(whole, *levels) * 2, *levels, domain="com.microsoft")
+    b.op("DequantizeLinear", added, *levels)
+
+
+def less(b):
+    first = rectified_and_rounded(b)
+    b.last = "x"
+    b.op("Sub", first, rectified_and_rounded(b))
+
+
+def less_a_constant(b):
+    b.op("Add", rectified_and_rounded(b), b.constant([1.0, 2.0, -1.0, 0.0]))
+
+
+def clipped_below_zero(b):
+    b.op("Clip", b.gemm(4, inputs=4), b.constant(-1.0), b.constant(1.0))
+
+
+NEVER_NEGATIVE = [squashed, summed, scaled, reshaped, padded, summed_as_whole_numbers]
+
+
+@pytest.mark.parametrize("build", [*NEVER_NEGATIVE, less, less_a_constant, clipped_below_zero])
+def test_what_may_be_negative_is_rectified_and_nothing_else(tmp_path, build):
+    b = Builder((4,), opset=18)
+    build(b)
+    rounded(b, b.last, 0.125)
+    b.gemm(3, inputs=4)
+    onnx.save(b.unchecked(), tmp_path / "m.onnx")
+    graph = load_source(tmp_path / "m.onnx").graph()
+    limits = [node.inputs[2].values for node in graph.nodes if node.op == "Clip"]
+    assert (255 * 0.125 in limits) is (build not in NEVER_NEGATIVE)
+
+
+def test_a_rectifier_that_is_an_output_takes_no_limit(tmp_path):
+    b = Builder((4,))
+    rectified = b.relu()
+    rounded(b, rectified, 0.001)
+    source, x = load_source(b.save(tmp_path / "m.onnx", rectified, b.last)), uniform(9, 4)
+    found, expected = (Session(m).run({"x": x}) for m in (to_model(source.graph()), source.model))
+    np.testing.assert_array_equal(found[rectified], expected[rectified])
+
+
+def test_limits_of_channels_and_then_one_of_all_cut_off_in_turn(tmp_path):
+    b, x = Builder((3,)), uniform(9, 3)
+    whole, levels = each(b, b.relu(), SCALES, np.uint8)
+    b.op("DequantizeLinear", whole, *levels, axis=1)
+    rounded(b, b.last, 0.002)
+    source = load_source(b.save(tmp_path / "m.onnx"))
+    assert error(run(to_model(source.graph()), x), run(b.model(), x)) < 0.02
+
+
+def test_scales_are_of_the_second_axis_where_none_is_named(tmp_path):
+    b, x = Builder((3,)), uniform(8, 3) * 100 * np.float32(SCALES)
+    levels = b.constant(SCALES), b.constant(np.zeros(3), np.int8)
+    real = b.op("DequantizeLinear", b.op("QuantizeLinear", "x", *levels), *levels)
+    weights = b.op("QuantizeLinear", b.normal(3, 3, scale=0.1), *levels)
+    b.op("MatMul", real, b.op("DequantizeLinear", weights, *levels))
+    source = load_source(b.save(tmp_path / "m.onnx"))
+    assert error(run(to_model(source.graph()), x), run(b.model(), x)) < 0.02
+
+
+KINDS = [("INT4", 15), ("UINT4", 15), ("FLOAT8E4M3FN", None)]
+
+
+@pytest.mark.parametrize(("kind", "levels"), KINDS)
+def test_levels_are_those_of_the_type(tmp_path, kind, levels):
+    b = Builder((4,), opset=21)
+    kind = TensorProto.DataType.Value(kind)
+    whole = b.op("QuantizeLinear", "x", b.constant(0.1), "", output_dtype=kind)
+    b.op("DequantizeLinear", whole, b.constant(0.1))
+    assert load_source(b.save(tmp_path / "m.onnx")).levels == levels
+
+
+def test_levels_of_weights_do_not_count(tmp_path):
+    b = Builder((4,))
+    b.op("MatMul", "x", rounded(b, b.normal(4, 3), 0.5, 0, np.int8, bounds=(-7, 7)))
+    assert load_source(b.save(tmp_path / "m.onnx")).levels is None
+
+
 def test_weights_are_what_their_whole_numbers_say(tmp_path):
     """Of every channel by a scale of its own, from real ones that are rounded in the graph."""
     b = Builder((4,))
@@ -227,6 +337,42 @@ def test_padding_is_of_what_its_whole_number_stands_for(tmp_path):
     b.op("DequantizeLinear", b.op("Pad", whole, pads, b.constant(130, np.uint8)), *levels)
     source = load_source(b.save(tmp_path / "m.onnx"))
     assert np.all(run(to_model(source.graph()), uniform(3, 4))[:, 0] == 1.0)
+
+
+def test_padding_that_is_not_named_is_of_whole_zeros(tmp_path):
+    b, x = Builder((4,)), uniform(3, 4)
+    levels = b.constant(0.01), b.constant(128, np.uint8)
+    whole = b.op("QuantizeLinear", "x", *levels)
+    b.op("DequantizeLinear", b.op("Pad", whole, b.constant([0, 1, 0, 0], np.int64)), *levels)
+    source = load_source(b.save(tmp_path / "m.onnx"))
+    assert error(run(to_model(source.graph()), x), run(b.model(), x)) < 0.02
+
+
+def test_bounds_that_are_computed_cut_off_whole_numbers(tmp_path):
+    b, x = Builder((4,)), uniform(9, 4)
+    levels = b.constant(0.01), b.constant(0, np.int8)
+    whole = b.op("QuantizeLinear", "x", *levels)
+    some = b.op("Cast", b.op("ReduceMean", "x", keepdims=0), to=TensorProto.INT8)
+    b.op("DequantizeLinear", b.op("Clip", whole, "", some), *levels)
+    source = load_source(b.save(tmp_path / "m.onnx"))
+    assert error(run(to_model(source.graph()), x), run(b.model(), x)) < 0.02
+
+
+def test_maps_of_whole_numbers_may_be_resized(tmp_path):
+    b, x = Builder((3, 4, 4)), uniform(5, 3, 4, 4)
+    levels = b.constant(0.01), b.constant(3, np.int8)
+    whole = b.op("QuantizeLinear", "x", *levels)
+    larger = b.op("Resize", whole, "", b.constant([1, 1, 2, 2]), mode="nearest")
+    b.op("DequantizeLinear", larger, *levels)
+    source = load_source(b.save(tmp_path / "m.onnx"))
+    assert error(run(to_model(source.graph()), x), run(b.model(), x)) < 0.02
+
+
+def test_bytes_that_go_out_are_within_their_type(tmp_path):
+    b, x = Builder((4,)), uniform(9, 4)
+    b.op("QuantizeLinear", "x", b.constant(0.001), b.constant(100, np.uint8))
+    source = load_source(b.save(tmp_path / "m.onnx"))
+    np.testing.assert_array_equal(run(to_model(source.graph()), x), run(b.model(), x))
 
 
 def bytes_in_and_out():
@@ -279,6 +425,64 @@ def test_scales_that_are_computed_are_refused_by_name(tmp_path):
     b.op("DequantizeLinear", b.op("QuantizeLinear", rectified, scale), scale)
     with pytest.raises(UnsupportedError, match=r"QuantizeLinear.*scales are no constants"):
         convert(b.save(tmp_path / "m.onnx"), dataset(x=uniform(4, 4)))
+
+
+def with_a_scale_that_is_an_output(b):
+    b.op("DynamicQuantizeLinear", "x", count=3)
+    b.last = f"{b.last}_1"
+
+
+def in_blocks_of_values(b):
+    scale = b.constant(np.full((2, 2), 0.1))
+    whole = b.op("QuantizeLinear", "x", scale, b.constant(np.zeros((2, 2)), np.int8), block_size=2)
+    b.op("DequantizeLinear", whole, b.constant(0.1), b.constant(0, np.int8))
+
+
+def real_in_blocks_of_values(b):
+    whole = b.op("QuantizeLinear", "x", b.constant(0.1), b.constant(0, np.int8))
+    scale = b.constant(np.full((2, 2), 0.1))
+    b.op("DequantizeLinear", whole, scale, b.constant(np.zeros((2, 2)), np.int8), block_size=2)
+
+
+def with_a_scale_of_a_branch(b):
+    most = onnx.helper.make_tensor_value_info("most", TensorProto.FLOAT, [])
+    node = onnx.helper.make_node("ReduceMax", ["x"], ["most"], keepdims=0)
+    body = onnx.helper.make_graph([node], "body", [], [most])
+    scale = b.op("If", b.constant(True, bool), then_branch=body, else_branch=body)
+    b.op("DequantizeLinear", b.op("QuantizeLinear", "x", scale), scale)
+
+
+def with_many_scales_of_unknown_axes(b):
+    flat = b.op("Reshape", "x", b.op("Compress", b.op("Shape", "x"), b.constant([1, 1], bool)))
+    one, many = (b.constant(np.full(size, 0.1)) for size in ((), 4))
+    zero, zeros = (b.constant(np.zeros(size), np.int8) for size in ((), 4))
+    b.op("DequantizeLinear", b.op("QuantizeLinear", flat, many, zeros), one, zero)
+
+
+def real_with_many_scales_of_unknown_axes(b):
+    flat = b.op("Reshape", "x", b.op("Compress", b.op("Shape", "x"), b.constant([1, 1], bool)))
+    one, many = (b.constant(np.full(size, 0.1)) for size in ((), 4))
+    zero, zeros = (b.constant(np.zeros(size), np.int8) for size in ((), 4))
+    b.op("DequantizeLinear", b.op("QuantizeLinear", flat, one, zero), many, zeros)
+
+
+REFUSED = [
+    with_a_scale_that_is_an_output, in_blocks_of_values, real_in_blocks_of_values,
+    with_a_scale_of_a_branch, with_many_scales_of_unknown_axes,
+    real_with_many_scales_of_unknown_axes,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("build", REFUSED)
+def test_so_is_whatever_else_has_no_rule(tmp_path, build):
+    b = Builder((4,), opset=21)
+    b.relu()
+    build(b)
+    onnx.save(b.unchecked(), tmp_path / "m.onnx")
+    source, x = load_source(tmp_path / "m.onnx"), uniform(2, 4)
+    assert error(run(to_model(source.graph()), x), run(source.model, x)) < 1e-6
+    with pytest.raises(UnsupportedError, match="scales are no constants"):
+        convert(source, dataset(x=x))
 
 
 def said_in_an_attribute(b):
@@ -408,6 +612,16 @@ def test_whole_numbers_of_two_scales_side_by_side(tmp_path):
     assert error(run(to_model(source.graph()), x), run(b.model(), x)) < 0.02
 
 
+def test_whole_numbers_beside_some_that_stand_for_nothing(tmp_path):
+    b, x = Builder((4,)), uniform(9, 4)
+    levels = b.constant(0.01), b.constant(100, np.uint8)
+    whole = b.op("QuantizeLinear", "x", *levels)
+    few = b.op("Cast", b.op("Abs", "x"), to=TensorProto.UINT8)
+    b.op("DequantizeLinear", b.op("Concat", whole, few, axis=1), *levels)
+    source = load_source(b.save(tmp_path / "m.onnx"))
+    assert error(run(to_model(source.graph()), x), run(b.model(), x)) < 0.02
+
+
 def test_whole_numbers_are_what_others_read(tmp_path):
     """A dequantization written out, and a maximum of bytes."""
     b, x = Builder((6,)), uniform(9, 6)
@@ -527,6 +741,28 @@ def test_products_of_what_is_rounded_on_the_way(tmp_path, operator, per_column):
     assert any("whole numbers" in line for line in result.warnings)
 
 
+@pytest.mark.parametrize("given", ["", "empty", "bytes"])
+@pytest.mark.parametrize("turned", [0, 1])
+def test_products_with_a_factor_and_a_bias_of_whole_numbers(tmp_path, turned, given):
+    b, x = Builder((6,)), uniform(40, 6)
+    levels, out = (
+        (b.constant(0.01), b.constant(0, np.int8)),
+        (b.constant(0.05), b.constant(0, np.int8)),
+    )
+    weights = b.random.integers(-127, 128, (6, 5))
+    held = b.constant(weights.T if turned else weights, np.int8)
+    scales = b.constant(b.random.uniform(0.01, 0.02, 5)), b.constant(np.zeros(5), np.int8)
+    bias = b.constant(b.random.integers(-9999, 9999, 5), np.int32)
+    more = {"": (), "empty": ("", ""), "bytes": out}[given]
+    whole = b.op("QuantizeLinear", "x", *levels)
+    own = {"domain": "com.microsoft", "transB": turned, "alpha": 0.5}
+    b.op("QGemm", whole, *levels, held, *scales, bias, *more, **own)
+    if given == "bytes":
+        b.op("DequantizeLinear", b.last, *out)
+    onnx.save(b.unchecked(), tmp_path / "m.onnx")
+    same_in_real_numbers(tmp_path / "m.onnx", x, 0.02)
+
+
 def packed_product(b, bits, zero=None, inputs=40, **attrs):
     """Random bytes, which hold weights [7, inputs] in blocks of 16."""
     blocks = -(-inputs // 16)
@@ -565,13 +801,23 @@ def test_packed_weights_in_an_old_opset(tmp_path):
     same_in_real_numbers(saved(b, tmp_path / "m.onnx"), uniform(40, 40), 1e-5)
 
 
-@pytest.mark.parametrize("what", ["weights", "groups"])
+def test_packed_weights_are_of_4_bits_where_nothing_is_said(tmp_path):
+    b = Builder((40,))
+    packed_product(b, 4)
+    (said,) = (each_ for each_ in b.nodes[-1].attribute if each_.name == "bits")
+    b.nodes[-1].attribute.remove(said)
+    same_in_real_numbers(saved(b, tmp_path / "m.onnx"), uniform(40, 40), 1e-5)
+
+
+@pytest.mark.parametrize("what", ["weights", "groups", "order"])
 def test_packed_weights_that_are_not_known_are_refused_by_name(tmp_path, what):
     b = Builder((40,))
     packed_product(b, 4)
     node = b.nodes[-1]
     if what == "groups":
         node.input[4] = b.constant(np.arange(40) // 16, np.int32)
+    elif what == "order":
+        node.attribute.append(onnx.helper.make_attribute("weight_prepacked", 1))
     else:
         b.nodes.insert(0, onnx.helper.make_node("Cast", ["x"], ["bytes"], to=TensorProto.UINT8))
         node.input[1] = "bytes"
@@ -597,4 +843,15 @@ def test_rows_of_a_table_in_blocks(tmp_path, kind, bits, zero):
     held, scale = whole(40), b.constant(b.random.uniform(0.01, 0.02, (10, 3)))
     points = [whole(3)] if zero else []
     b.op("GatherBlockQuantized", held, rows, scale, *points, block_size=16, bits=bits)
+    same_in_real_numbers(saved(b, tmp_path / "m.onnx"), uniform(20, 3), 1e-6)
+
+
+def test_rows_of_a_table_in_blocks_along_another_axis(tmp_path):
+    """Of 128 each, where nothing is said."""
+    b = Builder((3,))
+    places = b.op("Cast", b.op("Mul", b.op("Abs"), b.constant(9)), to=TensorProto.INT64)
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(TensorProto.INT4)
+    held = b.constant(b.random.integers(-8, 8, (200, 10)), dtype)
+    scale = b.constant(b.random.uniform(0.01, 0.02, (2, 10)))
+    b.op("GatherBlockQuantized", held, places, scale, gather_axis=1, quantize_axis=0)
     same_in_real_numbers(saved(b, tmp_path / "m.onnx"), uniform(20, 3), 1e-6)
