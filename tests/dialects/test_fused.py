@@ -59,6 +59,14 @@ def test_convolutions_with_a_sum_and_an_activation(activation):
     assert_same(expected, Session(apart).run({"x": x}), 1e-5)
 
 
+@pytest.mark.parametrize("activation", ["Relu", "LeakyRelu", "HardSigmoid"])
+def test_products_with_an_activation(activation):
+    b, names = Builder((6,)), ("activation_alpha", "activation_beta")
+    values = dict(zip(names, ACTIVATIONS[activation], strict=False))
+    more = b.normal(6, 4), b.normal(4)
+    same_in_parts(fused(b, "FusedGemm", "x", *more, activation=activation, **values), uniform(9, 6))
+
+
 def gelu(b):
     return fused(b, "Gelu", "x")
 
@@ -75,12 +83,25 @@ def quick_gelu(b):
     return fused(b, "QuickGelu", "x", alpha=1.5)
 
 
+def usual_quick_gelu(b):
+    return fused(b, "QuickGelu", "x")
+
+
 def product(b):
     return fused(b, "FusedMatMul", "x", "x", transA=1, alpha=0.5)
 
 
 def product_of_transposed(b):
     return fused(b, "FusedMatMul", "x", b.normal(7, 6), transB=1)
+
+
+def of_unknown_rank(b, tensor):
+    sizes = b.op("Shape", tensor)
+    return b.op("Reshape", tensor, b.op("Compress", sizes, b.constant([1] * 3, bool)))
+
+
+def product_of_unknown_ranks(b):
+    return fused(b, "FusedMatMul", of_unknown_rank(b, "x"), of_unknown_rank(b, "x"), transA=1)
 
 
 def normalized_sum(b):
@@ -142,6 +163,10 @@ def attention_of_other_values(b):
     return attending(b, "x", 6, 4, added=b.normal(1, 2, 5, 5), scale=0.7)
 
 
+def attention_of_few_values(b):
+    return attending(b, "x", 6, 4)
+
+
 def attention_with_a_mask(b):
     some = b.op("Less", b.op("ReduceMean", "x", axes=[2], keepdims=0), b.constant(0.0))
     mask = b.op("Cast", some, to=onnx.TensorProto.INT32)
@@ -166,8 +191,9 @@ def multi_head_attention_of_all(b):
 
 
 RULES = [
-    gelu, bias_gelu, fast_gelu, quick_gelu, product, product_of_transposed, normalized_sum,
-    attention, attention_of_other_values, attention_with_a_mask, multi_head_attention,
+    gelu, bias_gelu, fast_gelu, quick_gelu, usual_quick_gelu, product, product_of_transposed,
+    product_of_unknown_ranks, normalized_sum, attention, attention_of_other_values,
+    attention_of_few_values, attention_with_a_mask, multi_head_attention,
     multi_head_attention_of_all,
 ]  # fmt: skip
 
@@ -177,9 +203,10 @@ def test_each_gives_what_it_gave(build):
     same_in_parts(build(Builder((5, 6))), uniform(2, 5, 6))
 
 
+@pytest.mark.parametrize("opset", [12, 17])
 @pytest.mark.parametrize("build", [words, words_in_segments_at_places, words_of_some_length])
-def test_embeddings_give_what_they_gave(build):
-    same_in_parts(build(Builder((5,))), uniform(2, 5))
+def test_embeddings_give_what_they_gave(build, opset):
+    same_in_parts(build(Builder((5,), opset=opset)), uniform(2, 5))
 
 
 def same_in_parts(model, x):
@@ -224,10 +251,11 @@ def test_lstms_of_whole_weights_give_what_they_gave_up_to_rounding(directions, p
 
     (inner, *units), (outer, *others) = weights(6), weights(4)
     first = b.op("Transpose", "x", perm=[1, 0, 2])
-    given = first, inner, outer, b.normal(directions, 32, scale=0.1)
+    given = first, inner, outer, b.normal(directions, 32, scale=0.1), ""
+    states = b.normal(directions, 2, 4), b.normal(directions, 2, 4)
     way = "bidirectional" if directions == 2 else "forward"
     model = fused(
-        b, "DynamicQuantizeLSTM", *given, "", "", "", "", *units, *others,
+        b, "DynamicQuantizeLSTM", *given, *states, "", *units, *others,
         hidden_size=4, direction=way,
     )  # fmt: skip
     x, apart = uniform(2, 5, 6), take_apart(model)
@@ -255,6 +283,20 @@ def test_a_normalization_of_that_time_adds_what_it_did_to_small_variances():
     same_in_parts(b.unchecked(), 1e-3 * uniform(8, 6))
 
 
+@pytest.mark.parametrize("opset", [14, 17])
+def test_a_normalized_sum_adds_next_to_nothing_to_small_variances(opset):
+    b = Builder((6,), opset=opset)
+    model = fused(b, "SkipLayerNormalization", "x", b.op("Relu"), b.normal(6))
+    same_in_parts(model, 1e-3 * uniform(8, 6))
+
+
+def test_onnx_s_own_of_the_same_name_is_left():
+    b = Builder((6,), opset=20)
+    b.op("Gelu", approximate="tanh")
+    model = b.model()
+    assert take_apart(model) is model
+
+
 def normalization_of_two_axes(b):
     b.op("LayerNormalization", "x", b.normal(5, 6), b.normal(5, 6), axis=1)
     return b.unchecked()
@@ -262,6 +304,34 @@ def normalization_of_two_axes(b):
 
 def product_of_turned_batches(b):
     return fused(b, "FusedMatMul", "x", b.normal(6, 5, 7), transBatchB=1)
+
+
+def product_with_turned_batches(b):
+    return fused(b, "FusedMatMul", "x", b.normal(5, 6, 7), transBatchA=1)
+
+
+def attention_with_a_cache(b):
+    more = b.normal(6, 18), b.normal(18), "", b.normal(2, 2, 2, 3, 3)
+    return fused(b, "Attention", "x", *more, num_heads=2)
+
+
+def attention_of_weights_of_unknown_rank(b):
+    weights = of_unknown_rank(b, b.normal(6, 18))
+    return fused(b, "Attention", "x", weights, b.normal(18), num_heads=2)
+
+
+def multi_head_attention_with_a_cache(b):
+    cached = b.normal(2, 2, 3, 4), b.normal(2, 2, 3, 4)
+    return fused(b, "MultiHeadAttention", *three(b, 8), "", "", "", *cached, num_heads=2)
+
+
+def multi_head_attention_that_is_cached(b):
+    return fused(b, "MultiHeadAttention", *three(b, 8), num_heads=2, count=3)
+
+
+def multi_head_attention_of_one_tensor(b):
+    packed = b.op("Reshape", "x", b.constant([0, 5, 1, 3, 2], np.int64))
+    return fused(b, "MultiHeadAttention", packed, num_heads=1)
 
 
 def attention_with_a_mask_of_each_query(b):
@@ -272,7 +342,17 @@ def attention_with_a_mask_of_each_query(b):
 
 @pytest.mark.parametrize(
     "build",
-    [normalization_of_two_axes, product_of_turned_batches, attention_with_a_mask_of_each_query],
+    [
+        normalization_of_two_axes,
+        product_of_turned_batches,
+        product_with_turned_batches,
+        attention_with_a_cache,
+        attention_of_weights_of_unknown_rank,
+        attention_with_a_mask_of_each_query,
+        multi_head_attention_with_a_cache,
+        multi_head_attention_that_is_cached,
+        multi_head_attention_of_one_tensor,
+    ],
 )
 def test_what_has_no_rule_is_left(build):
     model = build(Builder((5, 6), opset=14))
