@@ -2,15 +2,12 @@
 
 Every tensor of whole numbers q, with scale s and zero point z, becomes the real one that it stands
 for, (q - z) s, and every quantized operator that of real numbers: ONNX's own, and those of
-com.microsoft that ONNX Runtime's quantizers and its optimizer write. Weights are what their whole
-numbers say, packed or not. Activations are not rounded any more, and not cut off but where that
-rectifies: quantizers leave out a Relu where the least whole number stands for 0, as whatever is
-below becomes that.
+com.microsoft that ONNX Runtime's quantizers and its optimizer write: a rule each. Weights are what
+their whole numbers say, packed or not.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,14 +16,21 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx.numpy_helper import to_array
 
-from onnxsnn.arrays import Array
 from onnxsnn.dialects.blocks import by_block, packed_by_block
 from onnxsnn.dialects.parts import constants_of
+from onnxsnn.dialects.whole_numbers import (
+    MOVES,
+    Dequantizer,
+    kind_given,
+    scale_and_zero,
+    type_limits,
+    whole_levels,
+    zero_point,
+)
 from onnxsnn.graph import (
     Graph,
     Node,
     Tensor,
-    computed,
     constant,
     has_body,
     insert,
@@ -34,22 +38,14 @@ from onnxsnn.graph import (
     part_up_to,
     remove,
     to_model,
-    unique_name,
 )
 from onnxsnn.session import make_session
 
 __all__ = ["dequantize", "fewest_levels", "is_quantized"]
 
 _DOMAINS = {None, "", "ai.onnx", "com.microsoft"}
-_MOVES = {
-    "AveragePool", "Concat", "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather",
-    "GlobalAveragePool", "GlobalMaxPool", "Identity", "MaxPool", "Pad", "ReduceMax", "ReduceMean",
-    "ReduceSum", "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose",
-    "Unsqueeze",
-}  # of numbers that are not negative, they make no negative ones  # fmt: skip
-_OF_EITHER = {*_MOVES, "ArgMax", "ArgMin", "Resize", "Shape", "Size"}  # real or whole, alike
+_OF_EITHER = {*MOVES, "ArgMax", "ArgMin", "Resize", "Shape", "Size"}  # real or whole, alike
 _SOFTMAX_OF_AN_AXIS = 13  # the first opset where it is of one
-_NOT_NEGATIVE = {"Abs", "Exp", "HardSigmoid", "Relu", "Sigmoid", "Softmax", "Sqrt"}
 
 
 def is_quantized(model: onnx.ModelProto) -> bool:
@@ -86,17 +82,11 @@ def _levels_of(
         return most - least
     if len(node.input) > 2 and node.input[2]:
         zero = held.get(node.input[2])
-        least, most = (-np.inf, np.inf) if zero is None else _limits(to_array(zero).dtype)
+        least, most = (-np.inf, np.inf) if zero is None else type_limits(to_array(zero).dtype)
     else:
         said = {attribute.name: attribute.i for attribute in node.attribute}
-        least, most = _limits(_kind_given(said))
+        least, most = type_limits(kind_given(said))
     return most - least
-
-
-def _kind_given(attributes: Mapping[str, Any]) -> np.dtype[Any]:
-    """The type that a QuantizeLinear without a zero point gives."""
-    kind = attributes.get("output_dtype", 0) or onnx.TensorProto.UINT8
-    return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind))
 
 
 def dequantize(graph: Graph) -> None:
@@ -113,7 +103,7 @@ def dequantize(graph: Graph) -> None:
             node.outputs[0].to_constant(values.values).inputs.clear()
     graph.cleanup().toposort()
     _compute_settings(graph)
-    _Dequantizer(graph).run()
+    _follow(graph)
     graph.cleanup().toposort()
 
 
@@ -142,247 +132,22 @@ def _is_of_constants(tensor: Tensor) -> bool:
     )
 
 
-class _Dequantizer:
-    """The work, node after node: what is real by now, and what whole numbers it stood for."""
-
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-        self.levels: dict[int, tuple[Array, Array]] = {}  # by id() of a tensor, scale and zero
-        self.sums: set[int] = set()  # id() of tensors that are sums of whole numbers, in float32
-        self.not_negative = {id(tensor) for tensor in graph.inputs}  # they are not cut off either
-        self._numbers = itertools.count()
-
-    def run(self) -> None:
-        for node in list(self.graph.nodes):
-            known = node.domain in _DOMAINS and not node.attrs.get("channels_last", 0)
-            rule = _RULES.get(node.op) if known else None
-            if rule is not None:
-                rule(self, node)
-            elif node.op in {*_MOVES, "Resize"}:
-                self.move(node)
-            if node.op in _QUANTIZED or (rule is None and node.op not in _OF_EITHER):
-                self.read_whole(node)
-            self._note_sign(node)
-        for position, tensor in enumerate(self.graph.outputs):
-            if id(tensor) in self.levels:
-                self.graph.outputs[position] = self._whole_output(tensor)
-
-    def move(self, node: Node) -> None:
-        """What a node gives stands for whole numbers as what it reads."""
-        if id(node.inputs[0]) in self.levels:
-            levels = self.single(node)
-            for tensor in node.outputs:
-                self.stands_for(tensor, *levels)
-
-    def single(self, node: Node) -> tuple[Array, Array]:
-        """One scale and zero point for all that a node reads: of many, the axis may move."""
-        scale, zero = self.levels[id(node.inputs[0])]
-        if scale.size > 1:
-            scale, zero = _whole_levels(zero)
-            node.inputs[0] = self.whole(node.inputs[0], zero)
-            self.stands_for(node.inputs[0], scale, zero)
-        return scale, zero
-
-    def read_whole(self, node: Node) -> None:
-        """Let a node that knows of no scale read whole numbers, of their type, as it did."""
-        for position, tensor in enumerate(node.inputs):
-            if id(tensor) in self.levels:
-                scale, zero = self.levels[id(tensor)]
-                if node.op == "Cast" and node.attrs["to"] == onnx.TensorProto.FLOAT:
-                    node.inputs[position] = self.whole(tensor, np.zeros_like(zero))
-                else:
-                    node.inputs[position] = self._rounded(tensor, scale, zero)
-
-    def _note_sign(self, node: Node) -> None:
-        """Note what cannot be negative."""
-        keeps = node.op in {*_MOVES, "Add", "Mul"} and all(map(self._is_positive, node.inputs))
-        if keeps or node.op in _NOT_NEGATIVE or _clips_from_0(node):
-            self.not_negative.update(id(tensor) for tensor in node.outputs)
-
-    def _is_positive(self, tensor: Tensor) -> bool:
-        """Whether a tensor has no values below 0; whole numbers that say a shape do not count."""
-        values = constant(tensor)
-        if values is None:
-            return tensor.is_empty() or id(tensor) in self.not_negative
-        return values.dtype.kind == "i" or bool(np.all(values >= 0))
-
-    def stands_for(self, tensor: Tensor, scale: Array, zero: Array) -> None:
-        """A tensor is real from now on, and stood for whole numbers."""
-        tensor.dtype = np.float32
-        self.levels[id(tensor)] = scale, zero
-
-    def real(self, tensor: Tensor, scale: Tensor, zero: Tensor | None, axis: int = 0) -> Tensor:
-        """The real numbers that a tensor stands for; `axis` has a scale each, if there are many."""
-        values = constant(tensor)
-        axes = len(tensor.shape or ()) if values is None else values.ndim
-        worth, nothing = _levels(scale, zero, axes, axis)
-        if values is not None:
-            return self.number((values.astype(np.float32) - nothing) * worth)
-        known = self.levels.get(id(tensor))
-        if known is not None and all(map(np.array_equal, known, (worth, nothing))):
-            return tensor
-        return self.made("Mul", self.whole(tensor, nothing), self.number(worth))
-
-    def whole(self, tensor: Tensor, zero: Array) -> Tensor:
-        """The whole numbers that a tensor holds or stands for, less a zero point, in float32."""
-        held, nothing = constant(tensor), zero.astype(np.float32)
-        if id(tensor) in self.levels:
-            scale, own = self.levels[id(tensor)]
-            whole = tensor if np.all(scale == 1) else self.made("Div", tensor, self.number(scale))
-            shift = own.astype(np.float32) - nothing
-            return self.made("Add", whole, self.number(shift)) if np.any(shift) else whole
-        if held is not None:
-            return self.number(held.astype(np.float32) - nothing)
-        cast = self.made("Cast", tensor, to=onnx.TensorProto.FLOAT)
-        return self.made("Sub", cast, self.number(nothing))
-
-    def number(self, values: Array | float) -> Tensor:
-        """A constant of float32."""
-        name = unique_name(self.graph, f"onnxsnn.real.{next(self._numbers)}")
-        return gs.Constant(name, np.asarray(values, np.float32))
-
-    def made(self, operator: str, *inputs: Tensor, **attrs: object) -> Tensor:
-        """The output of a new node, in float32."""
-        return computed(self.graph, operator, inputs, operator, attrs)
-
-    def become(self, node: Node, operator: str, *inputs: Tensor) -> None:
-        """A node becomes one of ONNX's own, without the attributes that only theirs have."""
-        node.op, node.domain, node.inputs = operator, None, list(inputs)
-        for name in ("channels_last", "opset"):
-            node.attrs.pop(name, None)
-        for tensor in node.outputs:
-            tensor.dtype = np.float32
-
-    def become_product(self, node: Node, left: Tensor, right: Tensor, bias: Tensor) -> None:
-        """A node becomes a product, plus a bias unless that is empty."""
-        node.attrs.clear()
-        self.become(node, "MatMul", left, right)
-        if not bias.is_empty():
-            (output,) = node.outputs
-            product = gs.Variable(unique_name(self.graph, f"{output.name}.product"), np.float32)
-            node.outputs = [product]
-            insert(self.graph, "Add", [product, bias], output)
-
-    def round_output(self, node: Node, scale: Tensor, zero: Tensor | None) -> None:
-        """What a node gives was rounded to whole numbers."""
-        output = node.outputs[0]
-        exact = gs.Variable(unique_name(self.graph, f"{output.name}.exact"), np.float32)
-        node.outputs = [exact]
-        self._note_sign(node)
-        self.round(exact, output, scale, zero)
-
-    def round(
-        self,
-        source: Tensor,
-        output: Tensor,
-        scale: Tensor,
-        zero: Tensor | None,
-        axes: int = 0,
-        axis: int = 0,
-    ) -> None:
-        """Let a tensor be another that is not rounded any more, but cut off, if that is at 0.
-
-        Of so many axes, one may have a scale each.
-        """
-        worth, nothing = _levels(scale, zero, axes, axis)
-        self.stands_for(output, worth, nothing)
-        least, most = _limits(nothing.dtype)
-        self.clip(source, output, least, most)
-
-    def clip(self, source: Tensor, output: Tensor, least: float, most: float) -> None:
-        """Let a real tensor be another, cut off as its whole numbers are, if that is at 0."""
-        scale, zero = self.levels[id(output)]
-        limits = (most - zero.astype(np.float32)) * scale
-        limit = self.number(np.max(limits))
-        rectifier = self._rectifier_of(source)
-        positive = rectifier is not None or self._is_positive(source)
-        if rectifier is not None:
-            _lower(rectifier, self.number(0), limit)
-        rectifies = bool(np.all(zero == least))
-        if limits.size > 1 and (rectifier is not None or (rectifies and not positive)):
-            rectified = self.made("Relu", source) if rectifier is None else source
-            insert(self.graph, "Min", [rectified, self.number(limits)], output)
-        elif positive or not rectifies:
-            insert(self.graph, "Identity", [source], output)
-        else:
-            insert(self.graph, "Clip", [source, self.number(0), limit], output)
-        if positive or rectifies:
-            self.not_negative.add(id(output))
-
-    def _rectifier_of(self, tensor: Tensor) -> Node | None:
-        """The Relu, or Clip from 0, that makes a tensor which nothing reads, or no longer does."""
-        readers = 0
-        while len(tensor.outputs) == readers and tensor.inputs:
-            if any(tensor is output for output in self.graph.outputs):
-                return None
-            node = tensor.inputs[0]
-            limited = node.op == "Min" and constant(node.inputs[-1]) is not None
-            if node.op != "Identity" and not limited:
-                return node if node.op == "Relu" or _clips_from_0(node) else None
-            tensor, readers = node.inputs[0], 1
-        return None
-
-    def _whole_output(self, tensor: Tensor) -> Tensor:
-        """An output of the model, in whole numbers as it was."""
-        scale, zero = self.levels[id(tensor)]
-        name, tensor.name = tensor.name, unique_name(self.graph, f"{tensor.name}.real")
-        whole = self._rounded(tensor, scale, zero)
-        whole.name, whole.shape = name, tensor.shape
-        return whole
-
-    def _rounded(self, tensor: Tensor, scale: Array, zero: Array) -> Tensor:
-        """The whole numbers that a real tensor stands for, of their type."""
-        least, most = _limits(zero.dtype)
-        steps = self.made("Round", self.made("Div", tensor, self.number(scale)))
-        shifted = self.made("Add", steps, self.number(zero))
-        cut = self.made("Clip", shifted, self.number(least), self.number(most))
-        kind = onnx.helper.np_dtype_to_tensor_dtype(zero.dtype)
-        whole = self.made("Cast", cut, to=kind)
-        whole.dtype = zero.dtype
-        return whole
-
-
-def _whole_levels(zero: Array) -> tuple[Array, Array]:
-    """Scale and zero point of whole numbers that stand for themselves, of a zero point's type."""
-    return np.ones((), np.float32), np.zeros((), zero.dtype)
-
-
-def _levels(scale: Tensor, zero: Tensor | None, axes: int, axis: int) -> tuple[Array, Array]:
-    """Scale and zero point, broadcastable to a tensor of so many axes."""
-    worth: Array = scale.values
-    nothing = _zero_point(zero)
-    many = [-1 if place == axis % axes else 1 for place in range(axes)] or [-1]
-    shape = many if worth.size > 1 else ()
-    return worth.reshape(shape), np.broadcast_to(nothing.reshape(-1), worth.size).reshape(shape)
-
-
-def _zero_point(zero: Tensor | None) -> Array:
-    """Its values, 0 where it is left out."""
-    return np.zeros((), np.uint8) if zero is None or zero.is_empty() else np.asarray(zero.values)
-
-
-def _limits(kind: np.dtype[Any]) -> tuple[float, float]:
-    """The least and the greatest whole number of a type; no limits of another."""
-    if kind.name in _FEW_BITS:
-        return _FEW_BITS[kind.name]
-    if kind.kind not in "iu":
-        return -np.inf, np.inf
-    return float(np.iinfo(kind).min), float(np.iinfo(kind).max)
-
-
-_FEW_BITS = {"int2": (-2.0, 1.0), "uint2": (0.0, 3.0), "int4": (-8.0, 7.0), "uint4": (0.0, 15.0)}
-
-
-def _clips_from_0(node: Node) -> bool:
-    low = constant(node.inputs[1]) if node.op == "Clip" and len(node.inputs) > 1 else None
-    return low is not None and bool(np.all(low == 0))
-
-
-def _lower(rectifier: Node, zero: Tensor, limit: Tensor) -> None:
-    """Let a rectifier clip at a limit, unless it clips below."""
-    own = constant(rectifier.inputs[2]) if len(rectifier.inputs) > 2 else None
-    if own is None or own > limit.values:
-        rectifier.op, rectifier.inputs = "Clip", [rectifier.inputs[0], zero, limit]
+def _follow(graph: Graph) -> None:
+    """Change node after node by its rule; what has none reads whole numbers, as it did."""
+    work = Dequantizer(graph)
+    for node in list(graph.nodes):
+        known = node.domain in _DOMAINS and not node.attrs.get("channels_last", 0)
+        rule = _RULES.get(node.op) if known else None
+        if rule is not None:
+            rule(work, node)
+        elif node.op in {*MOVES, "Resize"}:
+            work.move(node)
+        if node.op in _QUANTIZED or (rule is None and node.op not in _OF_EITHER):
+            work.read_whole(node)
+        work.note_sign(node)
+    for position, tensor in enumerate(graph.outputs):
+        if id(tensor) in work.levels:
+            graph.outputs[position] = work.whole_output(tensor)
 
 
 def _known(*tensors: Tensor) -> bool:
@@ -390,13 +155,13 @@ def _known(*tensors: Tensor) -> bool:
     return all(tensor.is_empty() or constant(tensor) is not None for tensor in tensors)
 
 
-def _quantize(work: _Dequantizer, node: Node) -> None:
+def _quantize(work: Dequantizer, node: Node) -> None:
     values, scale, *zero = node.inputs
     if not _known(scale, *zero) or node.attrs.get("block_size", 0):
         return
     held, point = constant(values), zero[0] if zero and not zero[0].is_empty() else None
     if point is None:
-        point = gs.Constant("onnxsnn.zero", np.zeros((), _kind_given(node.attrs)))
+        point = gs.Constant("onnxsnn.zero", np.zeros((), kind_given(node.attrs)))
     if held is None:
         output, axis = node.outputs[0], node.attrs.get("axis", 1)
         if values.shape is None and scale.values.size > 1:
@@ -404,12 +169,12 @@ def _quantize(work: _Dequantizer, node: Node) -> None:
         remove(work.graph, node)
         work.round(values, output, scale, point, len(values.shape or ()), axis)
         return
-    worth, nothing = _levels(scale, point, held.ndim, node.attrs.get("axis", 1))
-    whole = np.clip(np.round(held / worth) + nothing, *_limits(nothing.dtype))
+    worth, nothing = scale_and_zero(scale, point, held.ndim, node.attrs.get("axis", 1))
+    whole = np.clip(np.round(held / worth) + nothing, *type_limits(nothing.dtype))
     node.outputs[0].to_constant(whole.astype(nothing.dtype)).inputs.clear()
 
 
-def _dequantize(work: _Dequantizer, node: Node) -> None:
+def _dequantize(work: Dequantizer, node: Node) -> None:
     values, scale, *zero = node.inputs
     block = node.attrs.get("block_size", 0)
     if not _known(scale, *zero) or (block and constant(values) is None):
@@ -430,7 +195,7 @@ def _dequantize(work: _Dequantizer, node: Node) -> None:
     work.become(node, "Identity", work.real(values, scale, point, axis))
 
 
-def _dynamic(work: _Dequantizer, node: Node) -> None:
+def _dynamic(work: Dequantizer, node: Node) -> None:
     """Its scale is 1 and its zero point 0, now that what it gives is real."""
     (values,), (output, scale, zero) = node.inputs, node.outputs
     if any(tensor is given for tensor in node.outputs for given in work.graph.outputs):
@@ -442,7 +207,7 @@ def _dynamic(work: _Dequantizer, node: Node) -> None:
     insert(work.graph, "Identity", [values], output)
 
 
-def _convolution(work: _Dequantizer, node: Node) -> None:
+def _convolution(work: Dequantizer, node: Node) -> None:
     x, x_scale, x_zero, weight, scale, zero, given_scale, given_zero, *bias = node.inputs
     if not _known(x_scale, x_zero, scale, zero, given_scale, given_zero):
         return
@@ -453,7 +218,7 @@ def _convolution(work: _Dequantizer, node: Node) -> None:
     work.round_output(node, given_scale, given_zero)
 
 
-def _product(work: _Dequantizer, node: Node) -> None:
+def _product(work: Dequantizer, node: Node) -> None:
     left, left_scale, left_zero, right, scale, zero, given_scale, given_zero = node.inputs
     if not _known(*(node.inputs[at] for at in (1, 2, 4, 5, 6, 7))):
         return
@@ -462,7 +227,7 @@ def _product(work: _Dequantizer, node: Node) -> None:
     work.round_output(node, given_scale, given_zero)
 
 
-def _gemm(work: _Dequantizer, node: Node) -> None:
+def _gemm(work: Dequantizer, node: Node) -> None:
     left, left_scale, left_zero, right, scale, zero, *more = node.inputs
     if not _known(left_scale, left_zero, scale, zero, *more):
         return
@@ -476,7 +241,7 @@ def _gemm(work: _Dequantizer, node: Node) -> None:
         work.round_output(node, *more[1:3])
 
 
-def _float_product(work: _Dequantizer, node: Node) -> None:
+def _float_product(work: Dequantizer, node: Node) -> None:
     """Its factors have scales; what it gives is real as it is."""
     left, right, left_scale, scale, left_zero, zero, bias = _inputs(node, 7)
     if _known(left_scale, scale, left_zero, zero):
@@ -484,14 +249,14 @@ def _float_product(work: _Dequantizer, node: Node) -> None:
         work.become_product(node, *factors, bias)
 
 
-def _dynamic_product(work: _Dequantizer, node: Node) -> None:
+def _dynamic_product(work: Dequantizer, node: Node) -> None:
     """What it reads is real, and not rounded any more."""
     left, right, scale, zero, bias = _inputs(node, 5)
     if _known(scale, zero):
         work.become_product(node, left, work.real(right, scale, zero, -1), bias)
 
 
-def _packed_product(work: _Dequantizer, node: Node) -> None:
+def _packed_product(work: Dequantizer, node: Node) -> None:
     """Of packed weights [N, K] in blocks along K, in order."""
     left, weights, scale, zero, groups, bias = _inputs(node, 6)
     known = constant(weights) is not None and _known(scale, zero) and groups.is_empty()
@@ -505,7 +270,7 @@ def _packed_product(work: _Dequantizer, node: Node) -> None:
     work.become_product(node, left, work.number(real[:, :inputs].T), bias)
 
 
-def _gather(work: _Dequantizer, node: Node) -> None:
+def _gather(work: Dequantizer, node: Node) -> None:
     """Of a table in blocks; bytes are packed."""
     table, places, scale, zero = _inputs(node, 4)
     block, axis = node.attrs.get("block_size", 128), node.attrs.get("quantize_axis", 1)
@@ -524,17 +289,17 @@ def _inputs(node: Node, count: int) -> list[Tensor]:
     return [*node.inputs, *(gs.Variable.empty() for _ in range(count - len(node.inputs)))]
 
 
-def _elementwise(operator: str) -> Callable[[_Dequantizer, Node], None]:
+def _elementwise(operator: str) -> Callable[[Dequantizer, Node], None]:
     """The rule of an operator on tensors with scale and zero point each; its own come last."""
 
-    def rule(work: _Dequantizer, node: Node) -> None:
+    def rule(work: Dequantizer, node: Node) -> None:
         *read, scale, zero = node.inputs
         _on_real(work, node, operator, [], read, (scale, zero))
 
     return rule
 
 
-def _softmax(work: _Dequantizer, node: Node) -> None:
+def _softmax(work: Dequantizer, node: Node) -> None:
     """Before opset 13, over all axes from one on together."""
     if node.attrs.get("opset", _SOFTMAX_OF_AN_AXIS) >= _SOFTMAX_OF_AN_AXIS:
         _elementwise("Softmax")(work, node)
@@ -550,18 +315,18 @@ def _softmax(work: _Dequantizer, node: Node) -> None:
         work.round_output(node, scale, zero)
 
 
-def _concat(work: _Dequantizer, node: Node) -> None:
+def _concat(work: Dequantizer, node: Node) -> None:
     scale, zero, *read = node.inputs
     _on_real(work, node, "Concat", [], read, (scale, zero))
 
 
-def _where(work: _Dequantizer, node: Node) -> None:
+def _where(work: Dequantizer, node: Node) -> None:
     condition, *read, scale, zero = node.inputs
     _on_real(work, node, "Where", [condition], read, (scale, zero))
 
 
 def _on_real(
-    work: _Dequantizer,
+    work: Dequantizer,
     node: Node,
     operator: str,
     before: list[Tensor],
@@ -575,20 +340,20 @@ def _on_real(
         work.round_output(node, *own)
 
 
-def _of_whole_numbers(operator: str) -> Callable[[_Dequantizer, Node], None]:
+def _of_whole_numbers(operator: str) -> Callable[[Dequantizer, Node], None]:
     """The rule of an operator that gives sums of products of whole numbers."""
 
-    def rule(work: _Dequantizer, node: Node) -> None:
+    def rule(work: Dequantizer, node: Node) -> None:
         zeros: Sequence[Tensor | None] = [*node.inputs[2:4], None, None]
         if _known(*node.inputs[2:4]):
             pairs = zip(node.inputs[:2], zeros, strict=False)
-            work.become(node, operator, *(work.whole(t, _zero_point(zero)) for t, zero in pairs))
+            work.become(node, operator, *(work.whole(t, zero_point(zero)) for t, zero in pairs))
             work.sums.add(id(node.outputs[0]))
 
     return rule
 
 
-def _add(work: _Dequantizer, node: Node) -> None:
+def _add(work: Dequantizer, node: Node) -> None:
     """A bias of whole numbers, as it was added to sums of them."""
     if not any(id(tensor) in work.sums for tensor in node.inputs):
         work.read_whole(node)
@@ -598,7 +363,7 @@ def _add(work: _Dequantizer, node: Node) -> None:
         work.become(node, "Add", *terms)
 
 
-def _clip(work: _Dequantizer, node: Node) -> None:
+def _clip(work: Dequantizer, node: Node) -> None:
     """Of fewer whole numbers than their type has: 4 bits, say; on one side alone, maybe."""
     values, *bounds = node.inputs
     held, known = constant(values), work.levels.get(id(values))
@@ -618,11 +383,11 @@ def _bounds(given: Sequence[Tensor], kind: np.dtype[Any]) -> list[Any]:
     """The least and the greatest whole number, those of the type where none is given."""
     values = [constant(tensor) for tensor in given] + [None, None]
     return [
-        limit if own is None else own for own, limit in zip(values, _limits(kind), strict=False)
+        limit if own is None else own for own, limit in zip(values, type_limits(kind), strict=False)
     ]
 
 
-def _cast(work: _Dequantizer, node: Node) -> None:
+def _cast(work: Dequantizer, node: Node) -> None:
     """To the type that whole numbers have, it does nothing."""
     known = work.levels.get(id(node.inputs[0]))
     own = None if known is None else onnx.helper.np_dtype_to_tensor_dtype(known[1].dtype)
@@ -634,7 +399,7 @@ def _cast(work: _Dequantizer, node: Node) -> None:
         work.read_whole(node)
 
 
-def _relu(work: _Dequantizer, node: Node) -> None:
+def _relu(work: Dequantizer, node: Node) -> None:
     """Of whole numbers: below 0 they are cut off, whatever that stands for."""
     values = node.inputs[0]
     if id(values) not in work.levels:
@@ -645,7 +410,7 @@ def _relu(work: _Dequantizer, node: Node) -> None:
     work.move(node)
 
 
-def _join(work: _Dequantizer, node: Node) -> None:
+def _join(work: Dequantizer, node: Node) -> None:
     """Of whole numbers, which stand for others in each place where their scales differ."""
     known = [work.levels.get(id(tensor)) for tensor in node.inputs]
     found = [levels for levels in known if levels is not None]
@@ -654,12 +419,12 @@ def _join(work: _Dequantizer, node: Node) -> None:
     scale, zero = found[0]
     alike = [levels is not None and all(map(np.array_equal, levels, found[0])) for levels in known]
     if not all(alike) or scale.size > 1:
-        scale, zero = _whole_levels(zero)
+        scale, zero = whole_levels(zero)
         node.inputs = [work.whole(tensor, zero) for tensor in node.inputs]
     work.stands_for(node.outputs[0], scale, zero)
 
 
-def _pad(work: _Dequantizer, node: Node) -> None:
+def _pad(work: Dequantizer, node: Node) -> None:
     """With what the whole number stands for."""
     if id(node.inputs[0]) not in work.levels:
         return
@@ -671,7 +436,7 @@ def _pad(work: _Dequantizer, node: Node) -> None:
     work.move(node)
 
 
-_QUANTIZED: dict[str, Callable[[_Dequantizer, Node], None]] = {
+_QUANTIZED: dict[str, Callable[[Dequantizer, Node], None]] = {
     "ConvInteger": _of_whole_numbers("Conv"),
     "DequantizeLinear": _dequantize,
     "DynamicQuantizeLinear": _dynamic,
