@@ -31,7 +31,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_graphsurgeon as gs
 
 from onnxsnn import functions
@@ -49,7 +48,6 @@ from onnxsnn.graph import (
     rank,
     remove,
     replace_reads,
-    to_model,
     unique_name,
 )
 from onnxsnn.passes.spike import State
@@ -88,7 +86,7 @@ class _Body:
 
 @dataclass
 class TimeBatched:
-    """The two models.
+    """The two graphs.
 
     Attributes:
         static: None where nothing is computed before the first neuron.
@@ -99,8 +97,8 @@ class TimeBatched:
             have N.
     """
 
-    static: onnx.ModelProto | None
-    chunk: onnx.ModelProto
+    static: Graph | None
+    chunk: Graph
     constant_inputs: dict[str, int | None] = field(default_factory=dict)
     every_step: dict[str, int] = field(default_factory=dict)
 
@@ -491,7 +489,7 @@ class _TimeBatcher:
         computed = [tensor for tensor in boundary if tensor.inputs]
         static = None
         if computed:
-            static = to_model(self._static_part(computed))
+            static = self._static_part(computed)
         for tensor in computed:
             tensor.inputs.clear()
         states = [t for t in graph.inputs if t.name in self.before]
@@ -499,10 +497,10 @@ class _TimeBatcher:
         graph.cleanup(recurse_subgraphs=False)
         every = {t.name: self._axis(t) for t in self.outputs if id(t) not in self.last}
         axes = {t.name: self._axis(t) if self._batched(t) else None for t in boundary}
-        return TimeBatched(static, to_model(graph), axes, every)
+        return TimeBatched(static, graph, axes, every)
 
     def _static_part(self, computed: list[Tensor]) -> Graph:
-        """What gives these, the graph's own nodes and tensors."""
+        """A copy of what gives these."""
         nodes = nodes_before(computed)
         read = {id(tensor) for node in nodes for tensor in node.inputs}
         return gs.Graph(
@@ -512,7 +510,7 @@ class _TimeBatcher:
             opset=self.graph.opset,
             import_domains=self.graph.import_domains,
             ir_version=self.graph.ir_version,
-        )
+        ).copy()
 
 
 def is_drawn_in(graph: Graph, tensor: Tensor) -> bool:

@@ -17,7 +17,7 @@ from onnx import numpy_helper
 
 from onnxsnn.arrays import Array
 from onnxsnn.errors import OnnxSnnError
-from onnxsnn.graph import Graph, drop_unused, from_model, sized_for, to_model
+from onnxsnn.graph import Graph, drop_unused, sized_for, to_model
 from onnxsnn.model import step_graph
 from onnxsnn.passes.dense_convolutions import dense_convolutions
 from onnxsnn.passes.spike import State
@@ -136,8 +136,7 @@ class TimeBatchedGraph:
         every, last = (self._folded(self._plain, kept) for kept in (None, self._counted))
         self._axes |= every.constant_inputs | last.constant_inputs
         given: set[str] = set()
-        for model in filter(None, (every.static, last.static)):
-            static = from_model(model)
+        for static in filter(None, (every.static, last.static)):
             static.outputs = [tensor for tensor in static.outputs if tensor.name not in given]
             given |= {tensor.name for tensor in static.outputs}
             if static.outputs:
@@ -147,8 +146,9 @@ class TimeBatchedGraph:
         return every
 
     def _loaded(self, folded: TimeBatched) -> _Chunk:
-        folded.chunk.graph.initializer.extend(self._defaults)
-        session = make_session(folded.chunk, self._threads)
+        chunk = to_model(folded.chunk)
+        chunk.graph.initializer.extend(self._defaults)
+        session = make_session(chunk, self._threads)
         return _Chunk(session, folded.constant_inputs, folded.every_step)
 
     def axis_of_samples(self, name: str) -> int | None:

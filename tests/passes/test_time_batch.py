@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from onnxsnn import convert
 from onnxsnn.analysis.exact_layer import with_exact_layer
 from onnxsnn.errors import UnsupportedError
-from onnxsnn.graph import from_model, insert, to_model
+from onnxsnn.graph import insert, to_model
 from onnxsnn.model import SpikingModel
 from onnxsnn.neurons import NEURONS, RECTIFYING_NEURONS, IntegrateAndFire
 from onnxsnn.passes.absorb_scales import absorb_scales
@@ -71,8 +71,8 @@ class Folded:
         self.made = time_batch(tapped(snn, taps), snn.states, every_step)
         self.states = snn.states
         self.start = first_state(snn)
-        self.static = self.made.static and Session(self.made.static)
-        self.chunk = Session(self.made.chunk)
+        self.static = self.made.static and Session(to_model(self.made.static))
+        self.chunk = Session(to_model(self.made.chunk))
 
     def run(self, feeds, chunks):
         """The outputs of all chunks, [T, N, ...] or [chunks, N, ...], and the states after."""
@@ -97,16 +97,16 @@ def select(values, names):
     return {name: values[name] for name in names}
 
 
-def nodes_of(model):
-    """All nodes of a model, those in the bodies of its Scans too."""
+def nodes_of(graph):
+    """All nodes of a graph, those in the bodies of its Scans too."""
     nodes = []
-    for node in from_model(model).nodes:
+    for node in graph.nodes:
         nodes += [node, *(node.attrs["body"].nodes if node.op == "Scan" else [])]
     return nodes
 
 
-def operators(model):
-    return [node.op for node in nodes_of(model)]
+def operators(graph):
+    return [node.op for node in nodes_of(graph)]
 
 
 # Every structure, neuron and split of the steps
@@ -236,7 +236,7 @@ def test_a_compensated_operator_works_on_the_means_of_all_steps_at_once(operator
     b.gemm(2)
     snn, feeds = with_whole_thresholds(b, IntegrateAndFire()), {"x": 4 * uniform(SAMPLES, 4)}
     folded = Folded(snn)
-    assert operator in [node.op for node in from_model(folded.made.chunk).nodes]
+    assert operator in [node.op for node in folded.made.chunk.nodes]
     assert "MeanIncrement" in operators(folded.made.chunk)
     expected, _ = stepped(snn, feeds, T)
     assert_same(expected, folded.run(feeds, [3, 4])[0], 1e-5)
@@ -280,7 +280,7 @@ def test_the_layer_before_the_first_neuron_is_in_the_static_model_only():
     made = time_batch(snn.graph(), snn.states)
     assert [n.name for n in nodes_of(made.static) if n.op == "Conv"] == [first]
     assert [n.name for n in nodes_of(made.chunk) if n.op == "Conv"] == [second]
-    assert made.constant_inputs == {t.name: 0 for t in made.static.graph.output}
+    assert made.constant_inputs == {t.name: 0 for t in made.static.outputs}
 
 
 def test_nothing_static_is_left_where_neurons_read_the_input():
@@ -309,10 +309,10 @@ def affine():
     return with_whole_thresholds(b, IntegrateAndFire()), {"x": whole(SAMPLES, 2, 4, 4)}
 
 
-def bodies(model):
+def bodies(graph):
     """The operators in the body of each Scan."""
     return [
-        [n.op for n in node.attrs["body"].nodes] for node in nodes_of(model) if node.op == "Scan"
+        [n.op for n in node.attrs["body"].nodes] for node in nodes_of(graph) if node.op == "Scan"
     ]
 
 
@@ -337,7 +337,7 @@ def test_what_another_node_reads_too_is_done_for_all_steps_at_once():
 
 def sizes_of(folded, operator, feeds, steps):
     """The first sizes of what the nodes of an operator give in a chunk of so many steps."""
-    graph = from_model(folded.made.chunk)
+    graph = folded.made.chunk
     given = [node.outputs[0] for node in graph.nodes if node.op == operator]
     graph.outputs += given
     folded.chunk = Session(to_model(graph))
@@ -426,7 +426,7 @@ def test_an_output_that_no_neuron_reaches_is_passed_on():
     snn = with_whole_thresholds(b, IntegrateAndFire(), [first, second])
     folded = time_batch(snn.graph(), snn.states)
     assert folded.every_step == {second: 0}
-    assert [tensor.name for tensor in folded.chunk.graph.output][:2] == [first, second]
+    assert [tensor.name for tensor in folded.chunk.outputs][:2] == [first, second]
     assert list(folded.constant_inputs) == [f"{first}.static"]
 
 
