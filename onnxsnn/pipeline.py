@@ -177,6 +177,8 @@ class Pipeline:
 
 
 def _difference(before: Array, after: Array) -> float:
+    if before.shape != after.shape:
+        return np.inf
     if not np.issubdtype(before.dtype, np.floating):
         return float(np.mean(before != after))
     scale = max(float(np.abs(before).max(initial=0.0)), _ROUNDING)
