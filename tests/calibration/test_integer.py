@@ -76,3 +76,53 @@ def test_without_data_the_cost_is_that_on_noise():
     snn = convert(Source(b.model(), "", []), neuron=IntegrateAndFire(), integer=True).snn
     assert snn.metadata["integer"]["random"]
     assert snn.metadata["integer"]["samples"] == 64
+
+
+def small():
+    b = Builder((4,))
+    b.gemm(5, inputs=4)
+    b.relu()
+    b.gemm(3)
+    return b
+
+
+def cost_of(b, *outputs):
+    source, data = Source(b.model(*outputs), "", []), dataset(x=uniform(20, 4))
+    return convert(source, data, timesteps=2, integer=True).snn.metadata["integer"]
+
+
+def test_it_takes_few_of_many_samples_twice_and_says_how_far_it_is():
+    source, data, seen = Source(small().model(), "", []), dataset(x=uniform(300, 4)), []
+    plain = convert(source, data, timesteps=2).snn
+    cost = integer_network(plain, source, data, lambda *counts: seen.append(counts)).cost
+    assert cost.samples == 256
+    assert seen == sorted(seen)
+    assert seen[-1] == (512, 512)
+
+
+def test_outputs_that_are_zero_in_both_err_by_nothing():
+    b = small()
+    b.op("Mul", b.last, b.constant(0.0))
+    assert cost_of(b)["error"] == 0
+
+
+def test_whole_numbers_have_no_error():
+    b = small()
+    b.op("ArgMax", axis=1)
+    assert cost_of(b)["error"] is None
+
+
+def test_classes_are_those_of_the_first_output():
+    b = small()
+    scores = b.last
+    mean = b.op("ReduceMean", scores, axes=[1], keepdims=0)
+    assert cost_of(b, mean, scores)["agreement"] is None
+    assert cost_of(b, scores, mean)["agreement"] > 0.5
+
+
+def test_outputs_of_as_many_values_as_are_found_have_no_cost():
+    b = small()
+    flat = b.op("Reshape", b.last, b.constant([-1], np.int64))
+    b.op("Compress", flat, b.op("Greater", flat, b.constant(0.0)))
+    cost = cost_of(b)
+    assert cost["agreement"] is cost["error"] is None

@@ -247,6 +247,43 @@ def test_what_stays_in_float32_is_told():
     assert actions["Conv left in float32"] == actions["Gemm left in float32"] == 1
 
 
+def test_spikes_beside_means_of_some_give_the_same_spikes():
+    """They are multiples of other units, and what reads them stays in float32."""
+
+    def beside(b):
+        spikes = b.last
+        means = b.op("AveragePool", kernel_shape=[2, 2], strides=[2, 2])
+        b.last = spikes
+        b.conv(4, strides=[2, 2])
+        b.op("Concat", b.clip(2.0), means, axis=1)
+        b.channels = 8
+        b.conv(4)
+
+    plain, rounded = both(layers(beside), IntegrateAndFire())
+    assert operators(rounded).count("QLinearConv") == 1
+    assert_same_spikes(plain, rounded, eighths(3, 2, 6, 6, seed=1))
+
+
+MEANS = [
+    ({"pads": [1] * 4}, False),
+    ({"pads": [1] * 4, "count_include_pad": 1}, True),
+    ({"ceil_mode": 1}, False),
+    ({"auto_pad": "SAME_UPPER"}, False),
+    ({"auto_pad": "VALID"}, True),
+]
+
+
+@pytest.mark.parametrize(("attrs", "whole"), MEANS)
+def test_means_become_sums_where_every_window_divides_by_the_same_number(attrs, whole):
+    def averaged(b):
+        b.op("AveragePool", kernel_shape=[4, 4], strides=[4, 4], **attrs)
+        b.conv(3, kernel=1, pads=[0] * 4)
+
+    plain, rounded = both(layers(averaged), IntegrateAndFire())
+    assert ("QLinearConv" in operators(rounded)) is whole
+    assert_same_spikes(plain, rounded, eighths(3, 2, 6, 6, seed=1))
+
+
 def test_spikes_of_too_many_sizes_stay_in_float32():
     _, rounded = both(layers(NETWORKS["stride"]), MultiThreshold(levels=8, digits=1))
     assert "QLinearConv" not in operators(rounded)
