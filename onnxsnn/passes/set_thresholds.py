@@ -2,7 +2,8 @@
 
 1. A channel gets what the method says of its statistics.
 2. A channel that was never active gets what the method says of its layer.
-3. Where the graph was trained with a threshold (ReLU6, RNL, QCFS), no threshold exceeds it.
+3. Where the graph was trained with a threshold (ReLU6, RNL, QCFS), no neuron emits more than that
+   in a step: no threshold exceeds it, or its share of it where spikes have other sizes than 1.
 4. With `per_layer`, all channels of a layer get what the method says of the layer.
 5. Without a method, trained thresholds stay as they are.
 """
@@ -56,15 +57,18 @@ def set_thresholds(
     name, choose = method
     report = ThresholdReport("set_thresholds", preserves_values=False)
     for node in rate_norms(graph):
+        encoder = neuron.signed if node.op == SIGNED else neuron
         trained = threshold_of(node)
+        if trained is not None:
+            trained = trained / encoder.greatest_spike  # which then emits no more than was trained
         if trained is not None and keep_trained:
+            set_threshold(graph, node, trained)
             report.origins[node.name] = "trained"
             report.actions["trained thresholds kept"] += 1
             continue
         observed = statistics[node.name]
         if not observed.active.any():
             report.warnings.append(f"{describe(node)} was never active during calibration")
-        encoder = neuron.signed if node.op == SIGNED else neuron
         values = _choose(choose, observed, encoder, timesteps, per_layer)
         set_threshold(graph, node, _limited(values, trained, node))
         report.origins[node.name] = name

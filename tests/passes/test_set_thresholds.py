@@ -1,9 +1,10 @@
 """set_thresholds: whose threshold each channel gets."""
 
 import numpy as np
+import pytest
 
 from onnxsnn.calibration.observe import calibrate
-from onnxsnn.neurons import IntegrateAndFire
+from onnxsnn.neurons import BurstIntegrateAndFire, IntegrateAndFire, MultiThreshold
 from onnxsnn.passes.clean import clean
 from onnxsnn.passes.relu_to_ratenorm import relu_to_ratenorm
 from onnxsnn.passes.set_thresholds import set_thresholds
@@ -11,15 +12,15 @@ from onnxsnn.ratenorm import rate_norms, threshold_of
 from onnxsnn.thresholds import METHODS
 from tests.models import Builder
 
+BINARY = IntegrateAndFire()
 
-def thresholds(b, x, method="max", **options):
+
+def thresholds(b, x, method="max", neuron=BINARY, **options):
     """Thresholds of the first layer, the graph and the report."""
     graph, _ = clean(b.graph())
     relu_to_ratenorm(graph)
     statistics = calibrate(graph, [{"x": x}])
-    report = set_thresholds(
-        graph, statistics, (method, METHODS[method]), IntegrateAndFire(), 8, **options
-    )
+    report = set_thresholds(graph, statistics, (method, METHODS[method]), neuron, 8, **options)
     return threshold_of(rate_norms(graph)[0]).ravel(), graph, report
 
 
@@ -63,6 +64,15 @@ def test_trained_threshold_is_kept_on_request():
     values, _, report = thresholds(b, X, keep_trained=True)
     np.testing.assert_allclose(values, [3.0, 3.0, 3.0])
     assert report.origins == {"clip0": "trained"}
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("neuron", [BurstIntegrateAndFire(levels=4), MultiThreshold(levels=7)])
+def test_neuron_emits_as_much_in_a_step_as_was_trained_and_no_more(neuron, keep):
+    b = Builder((3,))
+    b.clip(1.0)
+    values, _, _ = thresholds(b, X, neuron=neuron, keep_trained=keep)
+    np.testing.assert_allclose(values * neuron.greatest_spike, [1.0, 1.0, 1.0])
 
 
 def test_product_behind_the_rate_has_the_same_threshold():
