@@ -199,7 +199,8 @@ def _freed(graph: Graph, batch: int) -> Graph | None:
         samples.follow(node)
         _open_bodies(node, batch)
     _repeat_outputs(freed, batch)
-    for tensor in [*freed.inputs, *freed.outputs]:
+    given = {id(tensor) for tensor in freed.inputs}  # outputs may be among them
+    for tensor in [*freed.inputs, *(t for t in freed.outputs if id(t) not in given)]:
         if not tensor.shape or tensor.shape[0] != batch:
             return None
         tensor.shape = [_BATCH, *tensor.shape[1:]]

@@ -315,6 +315,17 @@ def test_outputs_that_are_constants_are_given_for_each_sample(batch, shape, copi
     assert_same(alone, found)
 
 
+@pytest.mark.parametrize("batch", [1, 4])
+def test_an_output_that_is_an_input_opens(batch):
+    b = Builder((6,), batch=batch)
+    b.gemm(3)
+    model = b.model()
+    model.graph.output.append(model.graph.input[0])
+    graph, report = free_batch(clean(from_model(model))[0])
+    assert not report.warnings
+    assert [tensor.shape[0] for tensor in graph.outputs] == ["N", "N"]
+
+
 def test_a_number_that_is_reduced_of_all_samples_leaves_their_number_open():
     """As PyTorch's newer exporter writes the mean of everything."""
     b = Builder((6,))
