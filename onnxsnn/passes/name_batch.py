@@ -23,10 +23,11 @@ def batch_names(graph: Graph) -> set[str]:
 
 
 def name_batch(graph: Graph) -> None:
-    """Give shapes their sizes, and the axis of the samples its name.
+    """Give shapes their sizes, and the axis of the samples its name; one that has none gets one.
 
-    A graph whose inputs name no batch, or several, is left as it is.
+    A graph whose inputs have a fixed batch, or name several, is left as it is.
     """
+    _name_open(graph)
     names = batch_names(graph)
     if len(names) != 1:
         return
@@ -42,6 +43,21 @@ def name_batch(graph: Graph) -> None:
             if len(mine) == len(found):
                 pairs = zip(found, mine, strict=True)
                 tensor.shape = [_named(size, before, name) for size, before in pairs]
+
+
+def _name_open(graph: Graph) -> None:
+    """Name the first axes of inputs that are open and have no name, if others have one at most.
+
+    As many samples come of each input, so that all are named alike.
+    """
+    names = batch_names(graph)
+    if len(names) > 1:
+        return
+    taken = {size for t in graph.tensors().values() for size in t.shape or []}
+    fresh = next(n for n in map("N{}".format, ["", *range(len(taken))]) if n not in taken)
+    for tensor in graph.inputs:
+        if tensor.shape and tensor.shape[0] is None:
+            tensor.shape = [*(names or {fresh}), *tensor.shape[1:]]
 
 
 def _looped(graph: Graph) -> dict[str, list[Any]]:

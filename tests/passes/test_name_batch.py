@@ -56,6 +56,14 @@ def test_a_fixed_batch_has_no_name():
     assert shapes(b)[moved] == [7, 3, 8]
 
 
+def test_an_axis_without_a_name_gets_one():
+    b = Builder((7, "N"), batch=None)
+    moved = b.op("Transpose", perm=[1, 0, 2])
+    found = shapes(b)
+    assert found[moved] == [7, found["x"][0], "N"]
+    assert found["x"][0] not in (None, "N")
+
+
 @pytest.mark.parametrize("kind", BODIES)
 def test_what_a_loop_gives_is_found_by_running_it(kind):
     graph, _ = clean(recurrent(kind).graph())
