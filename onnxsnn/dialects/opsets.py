@@ -9,7 +9,8 @@ mean something else there by the same words:
 2. Hardmax before opset 13 is one over its axis and all behind it, and over its axis alone since.
 
 Nor does it take a BatchNormalization that was saved in training, with the moments that it gives
-beside: where nothing reads these, they go.
+beside: where nothing reads these, they go. So does the value of a Pad that repeats or reflects: it
+means nothing, and would be left where no newer Pad takes it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from onnxsnn.graph import opset_of
 
 __all__ = ["to_opset"]
 
+_PAD = 11
 _SCAN = 9  # the first opset in which Scan is what it is now; onnx does not convert it
 _RESIZE = 11
 _HARDMAX = 13
@@ -48,6 +50,8 @@ def to_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     old.CopyFrom(model)
     for graph in graphs_of(old.graph):
         _drop_moments(graph)
+        if own < _PAD:
+            _drop_values(graph)
         if own < _HARDMAX:
             _flatten_hardmax(graph)
     try:
@@ -70,6 +74,15 @@ def _drop_moments(graph: onnx.GraphProto) -> None:
     for node in graph.node:
         if node.op_type == "BatchNormalization" and not read & {*node.output[1:]}:
             del node.output[1:]
+
+
+def _drop_values(graph: onnx.GraphProto) -> None:
+    """Let a Pad have a value only where it pads with one."""
+    for node in graph.node:
+        if node.op_type == "Pad":
+            given = {attribute.name: attribute for attribute in node.attribute}
+            if "value" in given and "mode" in given and given["mode"].s != b"constant":
+                node.attribute.remove(given["value"])
 
 
 def _flatten_hardmax(graph: onnx.GraphProto) -> None:

@@ -36,6 +36,13 @@ def test_resize(mode, scale):
     check(b)
 
 
+@pytest.mark.parametrize("mode", ["constant", "edge", "reflect"])
+def test_pad_with_a_value_that_only_one_mode_reads(mode):
+    b = Builder((3, 4, 4), opset=10)
+    b.op("Pad", mode=mode, pads=[0, 0, 1, 1, 0, 0, 2, 0], value=1.5)
+    check(b)
+
+
 @pytest.mark.parametrize("operator", ["Hardmax", "LogSoftmax", "Softmax"])
 @pytest.mark.parametrize(("opset", "axis"), [(7, 1), (9, 2), (11, -3), (12, 3)])
 def test_softmax_over_an_axis_and_all_behind_it(operator, opset, axis):
