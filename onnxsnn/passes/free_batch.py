@@ -6,7 +6,8 @@
    the same for every sample are cut to one, and repeated beside others in a Concat (class tokens)
    or GatherElements; so are outputs that are constants, and states of a Loop or Scan that start
    with zeros. Sizes of a Resize, or of a grid, have the batch's among them. What is looked up by
-   the number of the only sample, or in an axis that it shares, is looked up in each. Whether that
+   the number of the only sample, or in an axis that it shares, is looked up in each. A Squeeze
+   without axes names those that it took, so that one sample keeps its own. Whether that
    is sound the arithmetic says: the new graph must give, for some samples more, what the old one
    gives for those that it takes, and no sample may have a say in what another's values are
    compared with. Where that is not so, the graph stays as it was; so does one in which a sample
@@ -392,6 +393,19 @@ def _free_merged(graph: Graph, node: gs.Node, samples: FollowedSamples) -> None:
     samples.set(node.outputs[0], Place(0))
 
 
+def _name_squeezed(graph: Graph, node: gs.Node, samples: FollowedSamples) -> None:
+    """Name the axes that are squeezed away, so that one sample keeps its own."""
+    data, *axes = node.inputs
+    if samples.batch == 1 or any(not tensor.is_empty() for tensor in axes):
+        return
+    if _all_known(data.shape):
+        found = [axis for axis, size in enumerate(data.shape) if size == 1]
+        name = unique_name(graph, f"{node.name}.axes")
+        node.inputs = [data, gs.Constant(name, np.array(found, np.int64))]
+        if not found:
+            node.op, node.inputs = "Identity", [data]
+
+
 def _reshaped(graph: Graph, tensor: gs.Tensor, sizes: Sequence[int]) -> gs.Tensor:
     """A tensor in another shape."""
     result = gs.Variable(unique_name(graph, f"{tensor.name}.apart"), tensor.dtype)
@@ -412,6 +426,7 @@ _FREES = {
     "GatherND": _free_places,
     "Reshape": _free_reshape,
     "Resize": _free_resize,
+    "Squeeze": _name_squeezed,
 }
 
 

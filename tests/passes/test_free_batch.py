@@ -326,6 +326,18 @@ def test_an_output_that_is_an_input_opens(batch):
     assert [tensor.shape[0] for tensor in graph.outputs] == ["N", "N"]
 
 
+@pytest.mark.parametrize("shape", [(1, 6), (6, 1), (6,)])
+def test_a_squeeze_that_names_no_axes_leaves_one_sample_its_own(shape):
+    b = Builder(shape, batch=4)
+    b.op("Squeeze")
+    b.relu()
+    graph, report = free_batch(clean(b.graph())[0])
+    assert not report.warnings
+    x = uniform(4, *shape)
+    alone = [outputs_of(graph, x=x[i : i + 1])[b.last] for i in range(4)]
+    assert_same(outputs_of(b.model(), x=x), {b.last: np.concatenate(alone)})
+
+
 def test_a_number_that_is_reduced_of_all_samples_leaves_their_number_open():
     """As PyTorch's newer exporter writes the mean of everything."""
     b = Builder((6,))
