@@ -20,7 +20,7 @@ from onnxsnn.analysis.synaptic import Instrumented, instrument
 from onnxsnn.data import Dataset
 from onnxsnn.errors import UsageError
 from onnxsnn.model import SpikingModel
-from onnxsnn.runtime.dataset import batch_size
+from onnxsnn.runtime.dataset import batches
 from onnxsnn.runtime.runner import Runner
 
 __all__ = ["MODELS", "CostModel", "Energy", "ModelledEnergy", "OperationRow", "energy"]
@@ -145,13 +145,10 @@ def energy(
     counted = instrument(snn, next(data.batches(1))[0])
     runner = Runner(counted.snn, taps=list(counted.counters.values()))
     totals = np.zeros((len(counted.counters), steps))  # per node and step
-    done = 0
-    for feeds, _ in data.batches(batch_size(snn, data)):
+    for feeds, _ in batches(snn, data, progress):
         for step, outputs in enumerate(runner.steps(feeds, steps)):
             for row, name in enumerate(counted.counters.values()):
                 totals[row, step] += float(outputs[name].sum(dtype=np.float64))
-        done += len(next(iter(feeds.values())))
-        progress(done, len(data))
     means = dict(zip(counted.counters, totals / len(data), strict=True))
     return _summary(counted, means, len(data), steps, models)
 

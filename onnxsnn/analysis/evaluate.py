@@ -14,7 +14,7 @@ from onnxsnn.data import Dataset
 from onnxsnn.errors import DataError, UsageError, checked
 from onnxsnn.figures import counted
 from onnxsnn.model import SpikingModel, compared_outputs
-from onnxsnn.runtime.dataset import batch_size
+from onnxsnn.runtime.dataset import batch_size, batches
 from onnxsnn.runtime.early_exit import classes, run_early
 from onnxsnn.runtime.runner import Runner
 from onnxsnn.session import SampleSession, Session
@@ -181,12 +181,9 @@ def evaluate(
     totals = _Totals(steps, margin)
     if margin is not None:
         _warm_up(runner, next(data.batches(batch_size(snn, data)))[0], steps, margin)
-    done = 0
-    for feeds, labels in data.batches(batch_size(snn, data)):
+    for feeds, labels in batches(snn, data, progress):
         expected = session.run(feeds, names) if session is not None else None
         _add(totals, runner, names[0], feeds, labels, expected)
-        done += len(next(iter(feeds.values())))
-        progress(done, len(data))
     result = _summary(totals, runner, len(data), data.labels is not None, ann is not None)
     result.warnings += _uncompared(snn, names)
     if not np.isfinite(totals.squared_norm):

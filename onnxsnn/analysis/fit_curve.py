@@ -21,7 +21,7 @@ from onnxsnn.data import Dataset
 from onnxsnn.errors import OVERFLOW, DataError
 from onnxsnn.model import SpikingModel
 from onnxsnn.neurons import Neuron
-from onnxsnn.runtime.dataset import batch_size
+from onnxsnn.runtime.dataset import batches
 from onnxsnn.runtime.runner import Runner
 from onnxsnn.session import Session
 
@@ -69,13 +69,10 @@ def fit_curves(
     snn = snn.unrounded()
     steps = snn.steps(timesteps)
     runner, measured = Runner(snn, taps=list(snn.spikes.values())), FitCurves(snn, steps)
-    done = 0
-    for feeds, _ in data.batches(batch_size(snn, data)):
+    for feeds, _ in batches(snn, data, progress):
         measured.start(feeds)
         for outputs in runner.steps(feeds, steps):
             measured.add(outputs)
-        done += len(next(iter(feeds.values())))
-        progress(done, len(data))
     return measured.curves()
 
 

@@ -18,7 +18,7 @@ from onnxsnn.data import Dataset
 from onnxsnn.errors import UnsupportedError
 from onnxsnn.model import SpikingModel, compared_outputs
 from onnxsnn.neurons import Neuron
-from onnxsnn.runtime.dataset import batch_size
+from onnxsnn.runtime.dataset import batches
 from onnxsnn.runtime.early_exit import classes
 from onnxsnn.runtime.runner import Runner
 from onnxsnn.session import SampleSession, lacking_samples
@@ -142,11 +142,8 @@ def analyse(
     _refuse_lacking_samples(snn)
     data = data.spread(samples)
     looker = _Looker(snn, ann, data, steps)
-    done = 0
-    for feeds, labels in data.batches(batch_size(snn, data)):
+    for feeds, labels in batches(snn, data, progress):
         looker.look(feeds, labels)
-        done += len(next(iter(feeds.values())))
-        progress(done, len(data))
     curves = {curve.layer: curve for curve in looker.curves.curves()}
     plain = looker.plain.measures()
     exact = {layer: scores.measures() for layer, scores in looker.exact.items()}

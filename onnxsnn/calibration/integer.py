@@ -16,7 +16,7 @@ from onnxsnn.model import SpikingModel
 from onnxsnn.passes.integer import integer, rounded_layers
 from onnxsnn.passes.report import Report
 from onnxsnn.passes.unit_thresholds import unit_thresholds
-from onnxsnn.runtime.dataset import batch_size
+from onnxsnn.runtime.dataset import batch_size, batches
 from onnxsnn.runtime.early_exit import classes
 from onnxsnn.runtime.runner import Runner
 from onnxsnn.session import SampleSession
@@ -80,11 +80,11 @@ def integer_network(
     total = 2 * len(samples)
     names = snn.comparable_outputs
     measured, made = _in_thresholds(snn)
-    seen, expected = _observe(measured, names, samples, lambda done: progress(done, total))
+    seen, expected = _observe(measured, names, samples, lambda done, _: progress(done, total))
     graph = measured.graph()
     report = integer(graph, snn.neurons, seen)
     rounded = SpikingModel.build(graph, measured.states, snn.metadata, measured.layers)
-    found = _outputs(rounded, names, samples, lambda done: progress(len(samples) + done, total))
+    found = _outputs(rounded, names, samples, lambda done, each: progress(each + done, total))
     analog = _ann_outputs(ann, names, samples, batch_size(snn, samples))
     cost = _cost(expected, found, analog, len(samples), data is None)
     metadata = {**snn.metadata, "integer": asdict(cost)}
@@ -115,7 +115,7 @@ def _noise(snn: SpikingModel) -> Dataset:
 
 
 def _observe(
-    snn: SpikingModel, names: Sequence[str], data: Dataset, progress: Callable[[int], None]
+    snn: SpikingModel, names: Sequence[str], data: Dataset, progress: Callable[[int, int], None]
 ) -> tuple[dict[str, tuple[Array, Array]], dict[str, Array]]:
     """The range of every channel's currents, by convolution, and the SNN's last outputs."""
     model, layers = _with_ranges(snn)
@@ -123,15 +123,12 @@ def _observe(
     runner = Runner(replace(snn, model=model), taps=taps)
     ranges: dict[str, Array] = {}
     pieces: list[dict[str, Array]] = []
-    done = 0
-    for feeds, _ in data.batches(batch_size(snn, data)):
+    for feeds, _ in batches(snn, data, progress):
         for outputs in runner.steps(feeds, snn.timesteps):
             for name in taps:
                 values = outputs[name].max(axis=0).reshape(-1)
                 ranges[name] = np.maximum(ranges.get(name, values), values)
         pieces.append({name: outputs[name] for name in names})
-        done += len(next(iter(feeds.values())))
-        progress(done)
     seen = {name: (-ranges[f"{name}.{_LOW}"], ranges[f"{name}.{_HIGH}"]) for name in layers}
     return seen, _joined(pieces)
 
@@ -157,15 +154,13 @@ def _with_ranges(snn: SpikingModel) -> tuple[onnx.ModelProto, list[str]]:
 
 
 def _outputs(
-    snn: SpikingModel, names: Sequence[str], data: Dataset, progress: Callable[[int], None]
+    snn: SpikingModel, names: Sequence[str], data: Dataset, progress: Callable[[int, int], None]
 ) -> dict[str, Array]:
     """An SNN's outputs of these names, after its last step."""
-    runner, pieces, done = Runner(snn), [], 0
-    for feeds, _ in data.batches(batch_size(snn, data)):
+    runner, pieces = Runner(snn), []
+    for feeds, _ in batches(snn, data, progress):
         outputs = runner.run(feeds).outputs
         pieces.append({name: outputs[name] for name in names})
-        done += len(next(iter(feeds.values())))
-        progress(done)
     return _joined(pieces)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from onnxsnn.model import SpikingModel
 from onnxsnn.runtime.runner import Runner
 from onnxsnn.session import join, same_for_any, whole_batches
 
-__all__ = ["BATCH", "DatasetRun", "batch_size", "run_dataset"]
+__all__ = ["BATCH", "DatasetRun", "batch_size", "batches", "run_dataset"]
 
 BATCH = 50
 _STATE_VALUES = 2**26  # of a batch: 256 MiB, held twice, before and after a step
@@ -48,6 +48,17 @@ def batch_size(snn: SpikingModel, data: Dataset) -> int:
     return whole_batches(most, snn.batch)
 
 
+def batches(
+    snn: SpikingModel, data: Dataset, progress: Callable[[int, int], None]
+) -> Iterator[tuple[dict[str, Array], Array | None]]:
+    """Feeds and labels of `batch_size` samples; `progress` is told of those done, and of all."""
+    done = 0
+    for feeds, labels in data.batches(batch_size(snn, data)):
+        yield feeds, labels
+        done += len(next(iter(feeds.values())))
+        progress(done, len(data))
+
+
 def run_dataset(
     runner: Runner,
     data: Dataset,
@@ -66,23 +77,22 @@ def run_dataset(
     steps = runner.model.steps(timesteps)
     pieces: list[dict[str, Array]] = []
     spikes: dict[str, float] = {}
-    done = 0
-    for feeds, _ in data.batches(batch_size(runner.model, data)):
+    for feeds, _ in batches(runner.model, data, progress):
         result = runner.run(feeds, steps, every_step=every_step)
         pieces.append(_stacked(result.every_step) if every_step else result.outputs)
         for layer, counts in result.spikes.items():
             spikes[layer] = spikes.get(layer, 0.0) + float(counts.sum())
-        done += len(next(iter(feeds.values())))
-        progress(done, len(data))
+    samples = len(data)
     axes = {name: axis + every_step for name, axis in runner.model.sample_axes.items()}
     shared = same_for_any(runner.model.output_shapes, runner.model.batch)
     return DatasetRun(
-        outputs=join(pieces, done, axis=axes, shared=shared),
-        samples=done,
+        outputs=join(pieces, samples, axis=axes, shared=shared),
+        samples=samples,
         timesteps=steps,
-        spikes=sum(spikes.values()) / done,
+        spikes=sum(spikes.values()) / samples,
         rates={
-            layer: total / (done * steps * runner.neurons[layer]) for layer, total in spikes.items()
+            layer: total / (samples * steps * runner.neurons[layer])
+            for layer, total in spikes.items()
         },
     )
 

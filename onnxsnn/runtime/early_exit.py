@@ -29,7 +29,7 @@ from onnxsnn.arrays import Array
 from onnxsnn.data import Dataset
 from onnxsnn.errors import DataError, UsageError
 from onnxsnn.model import compared_outputs
-from onnxsnn.runtime.dataset import batch_size
+from onnxsnn.runtime.dataset import batches
 from onnxsnn.runtime.runner import Runner
 
 __all__ = ["EarlyRun", "Exits", "calibrate_margin", "classes", "run_early"]
@@ -113,11 +113,10 @@ def calibrate_margin(
     steps = runner.model.steps(timesteps)
     names = compared_outputs(runner.model)
     failing: list[float] = []
-    for feeds, _ in data.batches(batch_size(runner.model, data)):
+    for feeds, _ in batches(runner.model, data, progress):
         certainty = _Certainty(_samples(feeds), runner.model.delay)
         history = [{name: o[name] for name in names} for o in runner.steps(feeds, steps)]
         failing.extend(_failing(history, certainty, error))
-        progress(len(failing), len(data))
     allowed = len(failing) - math.ceil(agreement * len(failing))
     highest = sorted(failing, reverse=True)[allowed]
     return max(0.0, float(np.nextafter(highest, np.inf)))
