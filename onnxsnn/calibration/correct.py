@@ -27,7 +27,7 @@ from onnxsnn.calibration.clipping import Clipping
 from onnxsnn.calibration.cut import Bench, mean_currents
 from onnxsnn.calibration.dither import alternates, alternations, are_alike, behind
 from onnxsnn.calibration.fitting import Fit, fit_neurons
-from onnxsnn.calibration.observe import Statistics
+from onnxsnn.calibration.observe import Statistics, by_channel
 from onnxsnn.calibration.patches import fan_in
 from onnxsnn.calibration.reconstruct import fitted_tensor, reconstruct_weights
 from onnxsnn.calibration.statistics import ChannelStatistics
@@ -258,27 +258,18 @@ def _fitted(
 def _observe(bench: Bench, node: Node, original: Node, effort: _Effort) -> tuple[Floats, Floats]:
     """Samples of a layer's currents [T, C, any] and of the ANN's activation there [C, any]."""
     limits = limits_of(original)
-    shape = node.inputs[1].values.shape
-    channels = int(np.prod(shape))
-    axis = int(np.argmax(shape)) if channels > 1 else None
+    channels = node.inputs[1].values.size
     wanted = min(effort.samples, max(effort.values // (channels * bench.timesteps), 256))
     random = np.random.default_rng(0)
     pieces = []
     observed = bench.observe([node.inputs[0].name])
     for rows, (steps, (analog,)) in zip(bench.batches, observed, strict=True):
-        target = _by_channel(np.clip(analog, *limits), axis)
+        target = by_channel(node, np.clip(analog, *limits))
         share = -(-wanted * len(rows) // bench.samples)
         chosen = random.permutation(target.shape[1])[:share]
-        currents = [_by_channel(current, axis).take(chosen, axis=1) for (current,) in steps]
+        currents = [by_channel(node, current).take(chosen, axis=1) for (current,) in steps]
         pieces.append((np.stack(currents), target.take(chosen, axis=1)))
     return np.concatenate([p[0] for p in pieces], 2), np.concatenate([p[1] for p in pieces], 1)
-
-
-def _by_channel(values: Array, axis: int | None) -> Array:
-    """Values as [C, any]."""
-    if axis is None:
-        return values.reshape(1, -1)
-    return np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
 
 
 def _start(node: Node, potential: Array | float) -> Fit:

@@ -18,7 +18,7 @@ from onnxsnn.graph import Graph, Node, Tensor, to_model
 from onnxsnn.ratenorm import SIGNED, rate_norms
 from onnxsnn.session import Session
 
-__all__ = ["Statistics", "calibrate"]
+__all__ = ["Statistics", "by_channel", "calibrate"]
 
 Statistics = dict[str, ChannelStatistics]
 
@@ -72,10 +72,16 @@ def _with_outputs(graph: Graph, tensors: list[Tensor]) -> onnx.ModelProto:
 
 
 def _count(statistics: ChannelStatistics, values: Array, node: Node) -> None:
-    """Count a batch's values by the axis along which the thresholds lie."""
-    axis = int(np.argmax(node.inputs[1].values.shape)) if statistics.channels > 1 else None
-    by_channel = values[None] if axis is None else np.moveaxis(values, axis, 0)
+    """Count a batch's values by channel."""
     try:
-        statistics.update(by_channel.reshape(statistics.channels, -1))
+        statistics.update(by_channel(node, values))
     except DataError as error:
         raise DataError(f"{error} (at the input of node {node.name!r})") from error
+
+
+def by_channel(node: Node, values: Array) -> Array:
+    """What a Rate Norm Layer reads, along the axis of its thresholds, [C, any]."""
+    threshold = node.inputs[1].values
+    if threshold.size > 1:
+        values = np.moveaxis(values, int(np.argmax(threshold.shape)), 0)
+    return values.reshape(threshold.size, -1)
