@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -43,7 +43,8 @@ __all__ = [
     "timesteps_option",
 ]
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
+_Command = Callable[..., Any]
+_Option = Callable[[_Command], _Command]
 
 
 class _Readable(click.Path):
@@ -123,7 +124,19 @@ def refuse_idle(needed: str, there: bool, *names: str) -> None:
             raise UsageError(f"{option.opts[0]} is for {needed}; give both, or neither")
 
 
-_LOADING_OPTIONS = [
+def _together(*options: _Option) -> _Option:
+    """Options that a command is given at once."""
+
+    def give(command: _Command) -> _Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return give
+
+
+# How data are read and prepared:
+loading_options = _together(
     click.option("--labels", type=FILE, help="Labels: .npy, .npz, idx(.gz), or text."),
     click.option("--no-labels", is_flag=True, help="Leave labels out: targets are none."),
     click.option("--array", help="Name of the samples' array in an .npz."),
@@ -135,14 +148,7 @@ _LOADING_OPTIONS = [
     click.option(
         "--limit", type=click.IntRange(min=1), help="Use so many samples, spread over all."
     ),
-]
-
-
-def loading_options(command: _Command) -> _Command:
-    """Give a command the options that say how data are read and prepared."""
-    for option in reversed(_LOADING_OPTIONS):
-        command = option(command)
-    return command
+)
 
 
 def loading_arguments(options: dict[str, Any]) -> list[str]:
@@ -187,7 +193,13 @@ data_option = click.option(
 )
 
 
-_ENERGY_OPTIONS = [
+# What operations cost:
+cost_options = _together(
+    click.option("--mac-energy", type=float, help="Your own pJ per multiply-accumulate."),
+    click.option("--ac-energy", type=float, help="Your own pJ per synaptic operation."),
+)
+# Whether they are counted at all, too:
+energy_options = _together(
     click.option(
         "--energy", "with_energy", is_flag=True,
         help="Also count synaptic operations, and model the energy of SNN and ANN.",
@@ -196,26 +208,8 @@ _ENERGY_OPTIONS = [
         "--reference", type=FILE,
         help="For --energy, with --ann: another SNN of that ANN, to relate the spikes to.",
     ),
-]  # fmt: skip
-_COST_OPTIONS = [
-    click.option("--mac-energy", type=float, help="Your own pJ per multiply-accumulate."),
-    click.option("--ac-energy", type=float, help="Your own pJ per synaptic operation."),
-]
-
-
-def cost_options(command: _Command) -> _Command:
-    """Give a command the options that say what operations cost."""
-    for option in reversed(_COST_OPTIONS):
-        command = option(command)
-    return command
-
-
-def energy_options(command: _Command) -> _Command:
-    """Give a command the options that ask for operations, and say what they cost."""
-    command = cost_options(command)
-    for option in reversed(_ENERGY_OPTIONS):
-        command = option(command)
-    return command
+    cost_options,
+)  # fmt: skip
 
 
 def cost_models(options: dict[str, Any]) -> list[CostModel]:
