@@ -68,13 +68,6 @@ class BurstIntegrateAndFire(Neuron):
         """The neuron beside it for values that can be negative."""
         return SignedBurstIntegrateAndFire(levels=self.levels)
 
-    def response(self, activation: Floats, threshold: Floats, timesteps: int) -> Floats:
-        """Static response `q_T = theta/T * clip(floor(a*T/theta + v_0/theta), least*T, G*T)`."""
-        spikes = np.floor(activation * timesteps / threshold + self.initial_potential)
-        limited = np.clip(spikes, self.least * timesteps, self.levels * timesteps)
-        response: Floats = threshold / timesteps * limited
-        return response
-
     def step(self, current: Floats, threshold: Floats, *states: Floats) -> tuple[Floats, ...]:
         """One timestep: the number of spikes, and the potential."""
         charged = states[0] + current

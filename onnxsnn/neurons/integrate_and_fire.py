@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from onnxsnn.arrays import Floats
 from onnxsnn.neurons.neuron import Neuron
 from onnxsnn.neurons.ternary import TernaryIntegrateAndFire
@@ -54,15 +52,6 @@ class IntegrateAndFire(Neuron):
     def signed(self) -> TernaryIntegrateAndFire:
         """The neuron beside it for values that can be negative."""
         return TernaryIntegrateAndFire()
-
-    def response(self, activation: Floats, threshold: Floats, timesteps: int) -> Floats:
-        """Static response `q_T = theta/T * clip(floor(a*T/theta + v_0/theta), 0, T)`.
-
-        `activation` and `threshold` broadcast; the result is in the units of both.
-        """
-        spikes = np.floor(activation * timesteps / threshold + self.initial_potential)
-        response: Floats = threshold / timesteps * np.clip(spikes, 0, timesteps)
-        return response
 
     def step(self, current: Floats, threshold: Floats, *states: Floats) -> tuple[Floats, ...]:
         """One timestep: spikes in {0, 1} and the membrane potential after the reset."""

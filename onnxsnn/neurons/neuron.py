@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Protocol
 
+import numpy as np
+
 from onnxsnn.arrays import Floats
 
 __all__ = ["Neuron"]
@@ -68,7 +70,15 @@ class Neuron(Protocol):
         """The neuron that stands beside it where values can be negative."""
 
     def response(self, activation: Floats, threshold: Floats, timesteps: int) -> Floats:
-        """What the neuron has emitted per step after T steps of constant input, times theta."""
+        """What the neuron has emitted per step after T steps of constant input, times theta.
+
+        `q_T = theta/T * clip(floor(a*T/theta + v_0/theta), least*T, greatest*T)`, unless a model
+        says otherwise. `activation` and `threshold` broadcast; the result is in the units of both.
+        """
+        spikes = np.floor(activation * timesteps / threshold + self.initial_potential)
+        least, greatest = self.least_rate * timesteps, self.greatest_spike * timesteps
+        response: Floats = threshold / timesteps * np.clip(spikes, least, greatest)
+        return response
 
     def step(self, current: Floats, threshold: Floats, *states: Floats) -> tuple[Floats, ...]:
         """One timestep: spikes, and the states after it."""

@@ -57,15 +57,6 @@ class TernaryIntegrateAndFire(Neuron):
         """Itself: it encodes values of both signs."""
         return self
 
-    def response(self, activation: Floats, threshold: Floats, timesteps: int) -> Floats:
-        """Static response `q_T = theta/T * clip(floor(a*T/theta + v_0/theta), -T, T)`.
-
-        `activation` and `threshold` broadcast; the result is in the units of both.
-        """
-        spikes = np.floor(activation * timesteps / threshold + self.initial_potential)
-        response: Floats = threshold / timesteps * np.clip(spikes, -timesteps, timesteps)
-        return response
-
     def step(self, current: Floats, threshold: Floats, *states: Floats) -> tuple[Floats, ...]:
         """One timestep: spikes in {-1, 0, 1} and the membrane potential after the reset."""
         charged = states[0] + current
