@@ -15,12 +15,14 @@ means nothing, and would be left where no newer Pad takes it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
+
 import numpy as np
 import onnx
 from onnx import numpy_helper, version_converter
 
-from onnxsnn.arrays import Array
-from onnxsnn.dialects.parts import Parts, constants_of, graphs_of
+from onnxsnn.dialects.parts import Parts, constants_of, graphs_of, replace_nodes
 from onnxsnn.errors import ModelError
 from onnxsnn.graph import opset_of
 
@@ -53,7 +55,7 @@ def to_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
         if own < _PAD:
             _drop_values(graph)
         if own < _HARDMAX:
-            _flatten_hardmax(graph)
+            replace_nodes(graph, _flat_hardmax)
     try:
         new = version_converter.convert_version(old, opset)
     except Exception as error:
@@ -63,7 +65,7 @@ def to_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
         ) from error
     if own < _RESIZE:
         for graph in graphs_of(new.graph):
-            _resize_from_corners(graph)
+            replace_nodes(graph, partial(_from_corners, constants=constants_of(graph)))
     return new
 
 
@@ -85,39 +87,28 @@ def _drop_values(graph: onnx.GraphProto) -> None:
                 node.attribute.remove(given["value"])
 
 
-def _flatten_hardmax(graph: onnx.GraphProto) -> None:
-    """Let every Hardmax be of two axes, where it means the same in every opset."""
-    nodes = []
-    for node in graph.node:
-        if node.op_type != "Hardmax":
-            nodes.append(node)
-            continue
-        parts = Parts(node)
-        flat = parts.add("Flatten", node.input[0], axis=parts.attributes.get("axis", 1))
-        shape = parts.add("Shape", node.input[0])
-        parts.add("Reshape", parts.add("Hardmax", flat, axis=1), shape, gives=node.output[0])
-        nodes += parts.nodes
-    del graph.node[:]
-    graph.node.extend(nodes)
+def _flat_hardmax(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """A Hardmax of two axes, where it means the same in every opset; any other node as it is."""
+    if node.op_type != "Hardmax":
+        return [node]
+    parts = Parts(node)
+    flat = parts.add("Flatten", node.input[0], axis=parts.attributes.get("axis", 1))
+    shape = parts.add("Shape", node.input[0])
+    parts.add("Reshape", parts.add("Hardmax", flat, axis=1), shape, gives=node.output[0])
+    return parts.nodes
 
 
-def _resize_from_corners(graph: onnx.GraphProto) -> None:
-    """Tell every Resize what Resize meant before opset 11."""
-    constants = constants_of(graph)
-    nodes = []
-    for node in graph.node:
-        if node.op_type == "Resize":
-            scales = constants.get(node.input[2])
-            known = np.ones(1) if scales is None else numpy_helper.to_array(scales)
-            nodes += _resizes(node, known)
-        else:
-            nodes.append(node)
-    graph.ClearField("node")
-    graph.node.extend(nodes)
+def _from_corners(
+    node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]
+) -> list[onnx.NodeProto]:
+    """A Resize as it was before opset 11; any other node as it is.
 
-
-def _resizes(node: onnx.NodeProto, scales: Array) -> list[onnx.NodeProto]:
-    """A Resize as it was; as two where one axis grows and another shrinks, by their nearest."""
+    It becomes two where one axis grows and another shrinks, by their nearest.
+    """
+    if node.op_type != "Resize":
+        return [node]
+    known = constants.get(node.input[2])
+    scales = np.ones(1) if known is None else numpy_helper.to_array(known)
     parts = Parts(node)
     parts.attributes["coordinate_transformation_mode"] = "asymmetric"
     nearest = parts.attributes.get("mode", b"nearest") == b"nearest"
