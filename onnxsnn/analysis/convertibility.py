@@ -10,7 +10,7 @@ from pathlib import Path
 from onnxsnn.analysis.inspection import role_of
 from onnxsnn.analysis.macs import OPEN_SIZE, macs, with_sizes
 from onnxsnn.errors import UnsupportedError
-from onnxsnn.graph import Graph, Node, constant
+from onnxsnn.graph import Graph, Node, constant, is_static_shape
 from onnxsnn.operators import RECTIFIER, Role, varying_tensors
 from onnxsnn.passes.clean import name_nodes
 from onnxsnn.pipeline import Pipeline, prepare
@@ -137,10 +137,10 @@ def _prospects(source: Source, graph: Graph, prepared: Graph) -> Convertibility:
         else:
             rows.append(FateRow(node.name, node.op, fate, reason))
     kinds = Counter(node.op for node in prepared.nodes)
-    open_sizes = any(s is None or isinstance(s, str) for i in source.inputs for s in i.shape[1:])
+    sized = all(is_static_shape(spec.shape) for spec in source.inputs)
     return Convertibility(
         rows,
-        assumed=OPEN_SIZE if open_sizes else None,
+        assumed=None if sized else OPEN_SIZE,
         rectifiers=kinds[RECTIFYING],
         encoders=kinds[SIGNED],
         compensated=dict(

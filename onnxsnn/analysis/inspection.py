@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from onnxsnn import functions
 from onnxsnn.dialects.classical import without_classical
 from onnxsnn.errors import ModelError, in_file
 from onnxsnn.files import read_model
-from onnxsnn.graph import Graph, Node, constant, from_model
+from onnxsnn.graph import Graph, Node, constant, from_model, is_static_shape, values_per_sample
 from onnxsnn.metadata import damaged, fits, read_metadata
 from onnxsnn.model import NO_SNN, Layer, SpikingModel, kind_of
 from onnxsnn.operators import QUANTIZED, RECTIFIER, Role, fate, varying_tensors
@@ -132,7 +131,7 @@ def _row(
         role=role.value,
         reason=reason,
         shape=None if output.shape is None else list(output.shape),
-        neurons=_size(output.shape) if fires else None,
+        neurons=values_per_sample(output) if fires and is_static_shape(output.shape) else None,
         threshold=layer["threshold"] if layer.get("grid") else _threshold(node, role),
         p=layer.get("p"),
         omega=layer.get("omega"),
@@ -154,12 +153,6 @@ def role_of(node: Node, varying: set[int], states: set[str]) -> tuple[Role, str]
 
 
 _EIGHT_BITS = frozenset(QUANTIZED.split())
-
-
-def _size(shape: list[int | str | None] | None) -> int | None:
-    if shape is None or not all(isinstance(size, int) for size in shape[1:]):
-        return None
-    return math.prod(size for size in shape[1:] if isinstance(size, int))
 
 
 def _threshold(node: Node, role: Role) -> float | None:

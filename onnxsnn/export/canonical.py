@@ -34,7 +34,7 @@ import onnx_graphsurgeon as gs
 
 from onnxsnn.arrays import Array
 from onnxsnn.errors import UnsupportedError
-from onnxsnn.graph import Graph, Node, Tensor, constant, describe
+from onnxsnn.graph import Graph, Node, Tensor, constant, describe, is_static_shape
 from onnxsnn.neurons import NEURONS
 from onnxsnn.padding import same_paddings
 from onnxsnn.weights import weight_layer
@@ -78,7 +78,7 @@ def sizes_of(tensor: Tensor, where: str) -> list[int]:
             f"{where}: {tensor.name!r} does not have its samples in front ({shape}), and files "
             "other than ONNX are of one sample; put the batch first throughout in the source model"
         )
-    if shape is None or not all(isinstance(size, int) for size in shape[1:]):
+    if not is_static_shape(shape):
         raise UnsupportedError(
             f"{where}: the size of {tensor.name!r} is not fixed ({shape}), and files other than "
             "ONNX need it; export the source model with fixed sizes and convert it again"

@@ -13,7 +13,7 @@ from collections.abc import Collection
 import numpy as np
 
 from onnxsnn.functions import DOMAIN
-from onnxsnn.graph import Graph, Tensor
+from onnxsnn.graph import Graph, Tensor, values_per_sample
 from onnxsnn.passes.time_batch import is_drawn_in
 from onnxsnn.runtime.backend import Tile
 
@@ -80,5 +80,4 @@ def _is_of_a_step(graph: Graph, tensor: Tensor) -> bool:
 def _bytes(tensor: Tensor) -> int:
     if tensor.shape is None or tensor.dtype is None:
         return 0
-    sizes = [size for size in tensor.shape[1:] if isinstance(size, int)]
-    return math.prod(sizes) * int(np.dtype(tensor.dtype).itemsize)
+    return values_per_sample(tensor) * int(np.dtype(tensor.dtype).itemsize)
