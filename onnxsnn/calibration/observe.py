@@ -26,7 +26,6 @@ Statistics = dict[str, ChannelStatistics]
 def calibrate(
     graph: Graph,
     feeds: Iterable[Mapping[str, Array]],
-    threads: int | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Statistics:
     """Statistics of every Rate Norm Layer's input, by node name.
@@ -34,7 +33,6 @@ def calibrate(
     Args:
         graph: a graph with Rate Norm Layers; it is left as it is.
         feeds: batches of inputs, by name.
-        threads: for ONNX Runtime.
         progress: called after every batch with its number of samples.
 
     Raises:
@@ -45,9 +43,7 @@ def calibrate(
         node.name: ChannelStatistics(node.inputs[1].values.size, signed=node.op == SIGNED)
         for node in nodes
     }
-    session = Session(
-        _with_outputs(graph, [node.inputs[0] for node in nodes]), threads, spinning=False
-    )
+    session = Session(_with_outputs(graph, [node.inputs[0] for node in nodes]), spinning=False)
     seen = 0
     for batch in feeds:
         outputs = session.run(batch, sorted({node.inputs[0].name for node in nodes}))

@@ -66,11 +66,11 @@ def _turn(graph: Graph, node: Node, order: list[int], states: dict[str, State]) 
             name, values = unique_name(graph, f"{tensor.name}.turned"), turned(tensor.values, order)
             node.inputs[position] = gs.Constant(name, values)
         elif tensor.shape:
-            node.inputs[position] = _variable(graph, tensor, "turned", order)
+            node.inputs[position] = _variable(graph, tensor, order)
             insert(graph, "Transpose", [tensor], node.inputs[position], attrs={"perm": order})
     for position, tensor in enumerate(node.outputs):
         if tensor.name not in carried:
-            node.outputs[position] = _variable(graph, tensor, "turned", order)
+            node.outputs[position] = _variable(graph, tensor, order)
             insert(graph, "Transpose", [node.outputs[position]], tensor, attrs={"perm": back})
             continue
         read = gs.Variable(unique_name(graph, f"{tensor.name}.read"), tensor.dtype, tensor.shape)
@@ -80,9 +80,9 @@ def _turn(graph: Graph, node: Node, order: list[int], states: dict[str, State]) 
             insert(graph, "Transpose", [tensor], read, attrs={"perm": back})
 
 
-def _variable(graph: Graph, tensor: Tensor, role: str, order: Sequence[int]) -> Tensor:
+def _variable(graph: Graph, tensor: Tensor, order: Sequence[int]) -> Tensor:
     """A tensor like another, with its axes in another order."""
-    name = unique_name(graph, f"{tensor.name}.{role}")
+    name = unique_name(graph, f"{tensor.name}.turned")
     return gs.Variable(name, tensor.dtype, [tensor.shape[axis] for axis in order])
 
 
