@@ -15,8 +15,8 @@ __all__ = ["evaluation_as_dict"]
 
 def evaluation_as_dict(
     evaluation: Evaluation,
-    analysis: Analysis | None = None,
-    energy: Energy | None = None,
+    analysis: Analysis | None,
+    energy: Energy | None,
     spike_ratio: SpikeRatio | None = None,
 ) -> dict[str, Any]:
     """An evaluation, its target, and what else was asked for, ready for JSON."""

@@ -117,10 +117,10 @@ def correct_network(
     timesteps: int,
     potentials: Mapping[str, Array | float],
     *,
-    quick: bool = False,
-    thresholds: bool = True,
-    anytime: bool = False,
-    progress: Callable[[int, int], None] = lambda _done, _all: None,
+    quick: bool,
+    thresholds: bool,
+    anytime: bool,
+    progress: Callable[[int, int], None],
 ) -> tuple[Graph, CorrectionReport]:
     """Fit the weights of every layer to its spikes, and its neurons to their currents, in order.
 

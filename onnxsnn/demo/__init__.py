@@ -55,7 +55,7 @@ def compare_demo(progress: Callable[[int, int], None] = lambda _done, _all: None
     return compare(demo_source(), calibration, test, DEMO_WAYS, DEMO_TIMESTEPS, progress)
 
 
-def report_demo(progress: Progress = lambda _task: lambda _done, _all: None) -> ReportData:
+def report_demo(progress: Progress) -> ReportData:
     """What a report shows of the demo network, corrected for 8 timesteps, on its test images."""
     calibration, test = demo_data()
     source = demo_source()

@@ -8,7 +8,7 @@ constants, whose axes count the batch, and is marked as not canonical.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from onnxsnn.arrays import Array
@@ -44,8 +44,8 @@ class Operation:
     operator: str
     inputs: list[str]
     outputs: dict[str, list[int]]
-    settings: dict[str, Any] = field(default_factory=dict)
-    arrays: dict[str, Array] = field(default_factory=dict)
+    settings: dict[str, Any]
+    arrays: dict[str, Array]
     canonical: bool = True
     static: bool = False
 

@@ -99,8 +99,8 @@ class TimeBatched:
 
     static: Graph | None
     chunk: Graph
-    constant_inputs: dict[str, int | None] = field(default_factory=dict)
-    every_step: dict[str, int] = field(default_factory=dict)
+    constant_inputs: dict[str, int | None]
+    every_step: dict[str, int]
 
 
 def time_batch(

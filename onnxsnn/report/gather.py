@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -68,7 +68,7 @@ class Flip:
     label: int | None
     settled: int
     outputs: dict[int, list[float]]
-    image: Array | None = None
+    image: Array | None
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,9 @@ class Flips:
         late: how many end in the ANN's class, but were in another after some step.
     """
 
-    drawn: list[Flip] = field(default_factory=list)
-    differing: int = 0
-    late: int = 0
+    drawn: list[Flip]
+    differing: int
+    late: int
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,8 @@ class ReportData:
     energy: Energy
     target: Target | None
     inspection: Inspection
-    raster: list[RasterRow] = field(default_factory=list)
-    flips: Flips = field(default_factory=Flips)
+    raster: list[RasterRow]
+    flips: Flips
 
 
 def gather(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -50,9 +50,9 @@ class Result:
     """
 
     outputs: dict[str, Array]
-    every_step: list[dict[str, Array]] = field(default_factory=list)
-    spikes: dict[str, Array] = field(default_factory=dict)
-    rates: dict[str, float] = field(default_factory=dict)
+    every_step: list[dict[str, Array]]
+    spikes: dict[str, Array]
+    rates: dict[str, float]
 
 
 class Runner:

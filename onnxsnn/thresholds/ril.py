@@ -48,10 +48,7 @@ class _Candidate:
 
 
 def fit_rate_inference(
-    graph: Graph,
-    statistics: Statistics,
-    data: Dataset,
-    progress: Callable[[int, int], None] = lambda _done, _all: None,
+    graph: Graph, statistics: Statistics, data: Dataset, progress: Callable[[int, int], None]
 ) -> None:
     """Multiply the thresholds of each layer by its p.
 
