@@ -22,6 +22,7 @@ from onnxsnn.graph import (
     Node,
     Tensor,
     drop_unused,
+    floats,
     insert,
     is_float,
     nodes_before,
@@ -270,6 +271,6 @@ class _Part:
 
 def _probe(graph: Graph, tensor: Tensor) -> Node:
     """A Rate Norm Layer that reads a tensor."""
-    theta = gs.Constant(unique_name(graph, "probe.theta"), np.ones((), np.float32))
+    theta = floats(graph, "probe.theta", np.ones(()))
     rate = gs.Variable(unique_name(graph, "probe.rate"), np.float32)
     return insert(graph, RECTIFYING, [tensor, theta], rate)

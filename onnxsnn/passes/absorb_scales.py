@@ -27,6 +27,7 @@ from onnxsnn.graph import (
     Node,
     Tensor,
     constant,
+    floats,
     insert,
     is_static_shape,
     per_channel,
@@ -112,8 +113,7 @@ def _materialise(graph: Graph, tensor: Tensor, pending: _Pending) -> None:
     if already.op == "Mul" and already.inputs[0] is twin:
         return
     tensor.inputs.clear()
-    theta = gs.Constant(unique_name(graph, f"{tensor.name}.theta"), factor.astype(np.float32))
-    insert(graph, "Mul", [twin, theta], tensor)
+    insert(graph, "Mul", [twin, floats(graph, f"{tensor.name}.theta", factor)], tensor)
 
 
 def _carry(node: Node, pending: _Pending) -> Array | None:

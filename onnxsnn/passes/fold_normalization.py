@@ -30,6 +30,7 @@ from onnxsnn.graph import (
     constant,
     data_input,
     describe,
+    floats,
     insert,
     is_float,
     per_channel,
@@ -260,8 +261,5 @@ def _replace(graph: Graph, chain: list[Node], affine: _Affine, source: Tensor, e
             else gs.Variable(unique_name(graph, f"{end.name}.scaled"), end.dtype, end.shape)
         )
         role = "scale" if operator == "Mul" else "shift"
-        operand = gs.Constant(
-            unique_name(graph, f"{end.name}.{role}"), np.asarray(values, np.float32)
-        )
-        insert(graph, operator, [source, operand], output)
+        insert(graph, operator, [source, floats(graph, f"{end.name}.{role}", values)], output)
         source = output

@@ -37,7 +37,7 @@ import onnx_graphsurgeon as gs
 
 from onnxsnn.arrays import Array
 from onnxsnn.errors import UnsupportedError
-from onnxsnn.graph import Graph, Node, Tensor, describe, insert, is_float, rank, unique_name
+from onnxsnn.graph import Graph, Node, Tensor, describe, floats, insert, is_float, rank, unique_name
 from onnxsnn.neurons import Neuron
 from onnxsnn.operators import (
     Fate,
@@ -280,7 +280,7 @@ class _Spiker:
         """The number of steps so far, this one counted: a scalar."""
         if self.step is None:
             before, self.step = self._state("step", "step", np.zeros((), np.float32), [])
-            one = gs.Constant(unique_name(self.graph, "one"), np.ones((), np.float32))
+            one = floats(self.graph, "one", np.ones(()))
             insert(self.graph, "Add", [before, one], self.step)
         return self.step
 

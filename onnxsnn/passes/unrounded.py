@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
 from onnxsnn.arrays import Array
 from onnxsnn.functions import INTEGER
@@ -19,11 +18,11 @@ from onnxsnn.graph import (
     Node,
     Tensor,
     constant,
+    floats,
     per_channel,
     remove,
     replace_reads,
     sole_consumer,
-    unique_name,
 )
 from onnxsnn.passes.unit_thresholds import scale_currents
 from onnxsnn.weights import weight_layer
@@ -105,7 +104,7 @@ class _Unrounder:
         worth = grid.reshape(theta.shape)
         taken = scale_currents(self.graph, node, worth)
         assert taken
-        node.inputs[1] = self._constant(f"{node.name}.theta", theta * worth)
+        node.inputs[1] = floats(self.graph, f"{node.name}.theta", theta * worth)
         self.defaults[potential] = (self.defaults[potential] * worth).astype(np.float32)
 
     def _mean(self, node: Node) -> None:
@@ -141,7 +140,7 @@ class _Unrounder:
         """Give a layer its weights, and the bias that an Add behind it may hold."""
         output = node.outputs[0]
         output.dtype = np.float32
-        node.inputs = [node.inputs[0], self._constant(f"{node.name}.weight", weights)]
+        node.inputs = [node.inputs[0], floats(self.graph, f"{node.name}.weight", weights)]
         layer = weight_layer(self.graph, node)
         assert layer is not None
         layer.shift_output(bias)
@@ -154,9 +153,6 @@ class _Unrounder:
         if vector is not None:
             layer.shift_output(vector)
             self._skip(reader)
-
-    def _constant(self, name: str, values: Array) -> gs.Constant:
-        return gs.Constant(unique_name(self.graph, name), np.asarray(values, np.float32))
 
 
 def _values(node: Node, position: int) -> Array:
