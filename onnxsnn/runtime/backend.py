@@ -55,6 +55,10 @@ class Stepping:
         """All samples, and a step at a time."""
         return len(next(iter(feeds.values()))), 1
 
+    def initial_state(self) -> dict[str, Any]:
+        """No values: the graph's default initializers are the state before the first step."""
+        return {}
+
     def step(self, inputs: Any, state: Any) -> tuple[dict[str, Array], Any]:
         """Outputs of one timestep by name, and the state after it."""
         raise NotImplementedError

@@ -46,10 +46,6 @@ class NumpyBackend(Stepping):
         """The inputs, as they are."""
         return dict(feeds)
 
-    def initial_state(self) -> _Values:
-        """No values: the graph's default initializers are the state before the first step."""
-        return {}
-
     def shape(self, state: _Values, name: str) -> tuple[int, ...]:
         """The shape of one state after a step."""
         return state[name].shape

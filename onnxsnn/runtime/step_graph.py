@@ -33,10 +33,6 @@ class StepGraph(Stepping):
         """The inputs as ONNX Runtime's own values."""
         return from_arrays(feeds)
 
-    def initial_state(self) -> Values:
-        """No values: the graph's default initializers are the state before the first step."""
-        return {}
-
     def step(self, inputs: Values, state: Values) -> tuple[dict[str, Array], Values]:
         """One run of the session."""
         names = [*self._outputs, *(state.output for state in self._states)]
