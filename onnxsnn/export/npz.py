@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxsnn.arrays import Array
+from onnxsnn.arrays import Array, holds
 from onnxsnn.errors import UnsupportedError
 from onnxsnn.export.network import Operation, read_network, some
 from onnxsnn.files import write_bytes
@@ -84,15 +84,9 @@ def _described(operation: Operation, arrays: dict[str, str]) -> dict[str, Any]:
 def _narrowed(arrays: dict[str, Array]) -> dict[str, Array]:
     """The arrays of an operation as integers, if every value of each is whole."""
     for kind in _INTEGERS:
-        if all(_fits(values, kind) for values in arrays.values()):
+        if all(v.dtype.kind == "f" and holds(np.dtype(kind), v) for v in arrays.values()):
             return {role: values.astype(kind) for role, values in arrays.items()}
     return arrays
-
-
-def _fits(values: Array, kind: type[np.signedinteger[Any]]) -> bool:
-    limits = np.iinfo(kind)
-    whole = values.dtype.kind == "f" and np.array_equal(values, np.rint(values))
-    return whole and bool(np.all((values >= limits.min) & (values <= limits.max)))
 
 
 def _archive(about: dict[str, Any], arrays: dict[str, Array]) -> bytes:
