@@ -38,7 +38,7 @@ def export_command(
     output = output or Path(snn.name.removesuffix(".onnx").removesuffix(".snn") + suffix)
     check_output(output)
     network = SpikingModel.load(snn)
-    losses = write(network, output, allow_loss)
+    losses = write(network, output, allow_loss=allow_loss)
     display.warn([f"lost: {loss}" for loss in losses])
     display.show_export(str(output), notes)
 
@@ -48,16 +48,8 @@ def _loop(snn: SpikingModel, output: Path, allow_loss: bool) -> list[str]:  # no
     return []
 
 
-def _nir(snn: SpikingModel, output: Path, allow_loss: bool) -> list[str]:
-    return export_nir(snn, output, allow_loss=allow_loss)
-
-
-def _npz(snn: SpikingModel, output: Path, allow_loss: bool) -> list[str]:
-    return export_npz(snn, output, allow_loss=allow_loss)
-
-
-_KINDS: dict[str, tuple[str, Callable[[SpikingModel, Path, bool], list[str]], tuple[str, ...]]] = {
+_KINDS: dict[str, tuple[str, Callable[..., list[str]], tuple[str, ...]]] = {
     "loop": (".loop.onnx", _loop, ("its input timesteps is an int64 scalar",)),
-    "nir": (".nir", _nir, NIR_NOTES),
-    "npz": (".npz", _npz, ("how to read it is in its entry README",)),
+    "nir": (".nir", export_nir, NIR_NOTES),
+    "npz": (".npz", export_npz, ("how to read it is in its entry README",)),
 }
