@@ -54,7 +54,7 @@ class BurstIntegrateAndFire(Neuron):
         return float(self.levels)
 
     @property
-    def attributes(self) -> dict[str, float | list[float]]:
+    def attributes(self) -> dict[str, float]:
         """What the function body is told of this neuron."""
         return {"least": float(self.least), "most": float(self.levels)}
 

@@ -116,7 +116,7 @@ class MultiThreshold(Neuron):
         return self.spike_unit / 2
 
     @property
-    def attributes(self) -> dict[str, float | list[float]]:
+    def attributes(self) -> dict[str, float]:
         """What the function body is told of this neuron."""
         return {
             "smallest": float(self.sizes[0]),

@@ -29,7 +29,7 @@ class Neuron(Protocol):
         """Membrane potential before the first step, as a fraction of the threshold."""
 
     @property
-    def attributes(self) -> dict[str, float | list[float]]:
+    def attributes(self) -> dict[str, float]:
         """What the function body is told of this neuron, as attributes of its nodes."""
         return {}
 
