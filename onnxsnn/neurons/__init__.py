@@ -1,4 +1,4 @@
-"""Neuron models: one file each, with function body, static response and numpy step."""
+"""Neuron models: one file each, with function body and numpy step."""
 
 from __future__ import annotations
 
