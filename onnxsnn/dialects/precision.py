@@ -12,6 +12,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxsnn.dialects.parts import graphs_of
+from onnxsnn.graph import free_name
 
 __all__ = ["other_precisions", "to_single_precision"]
 
@@ -106,7 +107,4 @@ def _rename(graph: onnx.GraphProto, name: str, new: str) -> None:
 
 def _new_name(graph: onnx.GraphProto, value: onnx.ValueInfoProto) -> str:
     taken = {name for node in graph.node for name in node.output}
-    name = f"{value.name}.float32"
-    while name in taken:
-        name += "_"
-    return name
+    return free_name(taken, f"{value.name}.float32")

@@ -20,7 +20,6 @@ needs what NIR has nothing for is lost where there is another.
 from __future__ import annotations
 
 import io
-import itertools
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -33,6 +32,7 @@ from onnxsnn.errors import UnsupportedError, UsageError
 from onnxsnn.export.network import Network, Operation, read_network, some
 from onnxsnn.export.nir_nodes import RULES, TAKES_FACTOR, neuron, scaling
 from onnxsnn.files import write_bytes
+from onnxsnn.graph import free_name
 from onnxsnn.model import SpikingModel
 
 __all__ = ["NIR_NOTES", "export_nir", "nir_graph"]
@@ -232,8 +232,7 @@ class _Writer:
     def _add(self, name: str, node: Any, before: list[str]) -> str:
         """Add a node behind others, under a name of letters and digits; gives the name."""
         base = re.sub(r"\W", "_", name).strip("_") or "node"
-        names = itertools.chain([base], (f"{base}_{number}" for number in itertools.count(1)))
-        free = next(name for name in names if name not in self.nodes)
+        free = free_name(self.nodes.keys(), base)
         self.nodes[free] = node
         self.edges += [(source, free) for source in before]
         return free
