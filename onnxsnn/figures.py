@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["counted", "joules", "number", "percent"]
+from collections.abc import Callable
+
+__all__ = ["counted", "joules", "measure_text", "number", "percent"]
 
 
 def counted(count: int, noun: str) -> str:
@@ -18,6 +20,11 @@ def number(value: float | None) -> str:
 def percent(value: float | None) -> str:
     """A share as a percentage; nothing for None."""
     return "" if value is None else f"{100 * value:.2f} %"
+
+
+def measure_text(measure: str) -> Callable[[float], str]:
+    """How values of a measure are written."""
+    return number if measure == "error" else percent
 
 
 def joules(picojoules: float) -> str:

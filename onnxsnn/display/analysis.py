@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from rich.table import Table
 
 from onnxsnn.analysis.energy import Energy
 from onnxsnn.analysis.layers import Analysis
 from onnxsnn.analysis.target import SpikeRatio
 from onnxsnn.display.base import new_table, number, percent, plain, stdout
-from onnxsnn.figures import counted, joules
+from onnxsnn.figures import counted, joules, measure_text
 
 __all__ = ["show_analysis", "show_energy"]
 
@@ -27,7 +25,7 @@ def show_analysis(analysis: Analysis) -> None:
     verdict = f"no layer alone costs {analysis.measure}"
     if analysis.costliest is not None:
         verdict = f"costs most: {plain(analysis.costliest)}"
-    plainly = _show(analysis)(getattr(analysis.plain, analysis.measure))
+    plainly = measure_text(analysis.measure)(getattr(analysis.plain, analysis.measure))
     console.print(
         f"{verdict}; {analysis.measure} {plainly} at T = {analysis.timesteps} on "
         f"{counted(analysis.samples, 'sample')}, and above with one layer exact at a time",
@@ -59,7 +57,7 @@ def _errors(analysis: Analysis) -> Table:
         "Layer", "Error", "Clipping", "Quantization", "Unevenness", "Inherited",
         f"Exact: {analysis.measure}", "Gain",
     )  # fmt: skip
-    show = _show(analysis)
+    show = measure_text(analysis.measure)
     for layer in analysis.layers:
         split = layer.squared
         parts = (split.clipping, split.quantization, split.unevenness, split.inherited)
@@ -71,11 +69,6 @@ def _errors(analysis: Analysis) -> Table:
             show(layer.gain),
         )
     return table
-
-
-def _show(analysis: Analysis) -> Callable[[float], str]:
-    """How values of the measure are written."""
-    return number if analysis.measure == "error" else percent
 
 
 def show_energy(energy: Energy, ratio: SpikeRatio | None = None) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from onnxsnn.analysis.comparison import Comparison
 from onnxsnn.convert import takes_data
-from onnxsnn.display.base import new_table, number, percent, stdout
-from onnxsnn.figures import counted
+from onnxsnn.display.base import new_table, percent, stdout
+from onnxsnn.figures import counted, measure_text
 
 __all__ = ["show_best", "show_comparison"]
 
@@ -20,8 +20,7 @@ def show_comparison(comparison: Comparison) -> None:
     columns = [f"T = {row.timesteps}" for row in first]
     table = new_table("Way", *columns, "Bits per spike", f"Spikes per sample, {columns[-1]}")
     for way, rows in comparison.rows.items():
-        values = [comparison.value(row) for row in rows]
-        shown = map(number if comparison.measure == "error" else percent, values)
+        shown = map(measure_text(comparison.measure), map(comparison.value, rows))
         table.add_row(str(way), *shown, f"{comparison.bits[way]:.3g}", f"{rows[-1].spikes:,.0f}")
     console.print(table)
     ann = "" if comparison.ann_accuracy is None else f", ANN {percent(comparison.ann_accuracy)}"

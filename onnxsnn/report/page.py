@@ -8,10 +8,10 @@ from importlib.resources import files
 
 from onnxsnn.analysis.summary import evaluation_as_dict
 from onnxsnn.analysis.target import Target
-from onnxsnn.figures import counted, joules, percent
+from onnxsnn.figures import counted, joules, measure_text, percent
 from onnxsnn.report.gather import ReportData
 from onnxsnn.report.html import figure
-from onnxsnn.report.sections import SECTIONS, measure_text
+from onnxsnn.report.sections import SECTIONS
 from onnxsnn.strict_json import to_json
 
 __all__ = ["page"]

@@ -9,13 +9,13 @@ from html import escape
 
 from onnxsnn.analysis.error_split import ErrorSplit
 from onnxsnn.analysis.layers import Analysis, LayerAnalysis, RateDistribution
-from onnxsnn.figures import counted, joules, number, percent
+from onnxsnn.figures import counted, joules, measure_text, number, percent
 from onnxsnn.report.gather import Flip, ReportData
 from onnxsnn.report.html import details, figure, plot, section, table
 from onnxsnn.report.png import data_url
 from onnxsnn.report.svg import Axis, Line, bars, histogram, lines, raster
 
-__all__ = ["SECTIONS", "measure_text"]
+__all__ = ["SECTIONS"]
 
 Made = tuple[str, str]
 """The heading of a section, and its HTML."""
@@ -29,11 +29,6 @@ _PARTS = (
 
 _FOLDED = 40  # rows, above which a table of nodes is folded
 _DOTTED = 24  # steps, above which dots would hide their line
-
-
-def measure_text(measure: str) -> Callable[[float], str]:
-    """How values of a measure are written."""
-    return number if measure == "error" else percent
 
 
 def _accuracy(data: ReportData) -> Made:
