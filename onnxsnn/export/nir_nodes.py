@@ -19,6 +19,7 @@ import numpy as np
 from onnxsnn.arrays import Array
 from onnxsnn.errors import UnsupportedError
 from onnxsnn.export.network import Operation
+from onnxsnn.graph import per_channel
 
 __all__ = ["RULES", "TAKES_FACTOR", "neuron", "scaling"]
 
@@ -40,9 +41,9 @@ def neuron(nir: ModuleType, operation: Operation) -> Any:
 
 def scaling(nir: ModuleType, shape: list[int], factor: Array | float) -> Any:
     """A tensor of `shape` times a factor."""
-    per_channel = _per_channel(shape, np.asarray(factor, np.float32))
-    if per_channel is not None:
-        return _pointwise(nir, shape, per_channel, 0.0)
+    vector = _per_channel(shape, np.asarray(factor, np.float32))
+    if vector is not None:
+        return _pointwise(nir, shape, vector, 0.0)
     return nir.Scale(np.broadcast_to(factor, shape).astype(np.float32))
 
 
@@ -113,8 +114,8 @@ def _shift(nir: ModuleType, operation: Operation, shape: list[int], factor: floa
     if len(shape) == 1:
         spread = np.broadcast_to(shift, shape).astype(np.float32)
         return [nir.Affine(weight=np.eye(*shape, dtype=np.float32), bias=spread)], factor
-    per_channel = _per_channel(shape, shift)
-    return None if per_channel is None else ([_pointwise(nir, shape, 1.0, per_channel)], factor)
+    vector = _per_channel(shape, shift)
+    return None if vector is None else ([_pointwise(nir, shape, 1.0, vector)], factor)
 
 
 RULES: dict[str, Callable[[ModuleType, Operation, list[int], float], _Nodes]] = {
@@ -166,10 +167,7 @@ def _only(sizes: list[int]) -> int:
 
 def _per_channel(shape: list[int], values: Array) -> Array | None:
     """`values`, broadcast against [channels, height, width], as a vector; None if they are none."""
-    if len(shape) != 3 or values.ndim > 3:
-        return None
-    sizes = (1,) * (3 - values.ndim) + values.shape
-    return np.broadcast_to(values.reshape(-1), shape[0]) if sizes[1:] == (1, 1) else None
+    return per_channel(values, 3, 0, shape[0]) if len(shape) == 3 else None
 
 
 def _dense(weight: Array, groups: int) -> Array:
