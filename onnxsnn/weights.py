@@ -25,6 +25,7 @@ class WeightLayer:
     """A node with constant weights in its second input; vectors are per channel."""
 
     takes_bias = True
+    groups = 1  # whose inputs and outputs are apart
     inputs: int
     outputs: int
 

@@ -20,7 +20,6 @@ __all__ = [
     "by_position",
     "change_weights",
     "fan_in",
-    "groups",
     "has_patches",
     "outputs_of",
     "patches",
@@ -30,11 +29,6 @@ __all__ = [
 def has_patches(layer: WeightLayer) -> bool:
     """Whether the layer is of a kind whose rows are known here."""
     return layer.node.op in ("Conv", "Gemm", "MatMul")
-
-
-def groups(layer: WeightLayer) -> int:
-    """Number of groups whose inputs and outputs are apart."""
-    return int(layer.node.attrs.get("group", 1))
 
 
 def fan_in(layer: WeightLayer) -> int:
@@ -50,8 +44,8 @@ def by_position(layer: WeightLayer, values: Array) -> Array:
 
 def by_group(layer: WeightLayer, values: Array) -> Array:
     """Outputs of a layer, [rows, outputs], as [groups, rows, outputs of a group]."""
-    count = groups(layer)
-    return values.reshape(len(values), count, layer.outputs // count).swapaxes(0, 1)
+    each = layer.outputs // layer.groups
+    return values.reshape(len(values), layer.groups, each).swapaxes(0, 1)
 
 
 def patches(layer: WeightLayer, values: Array, samples: Array, positions: Array) -> Floats:
@@ -69,15 +63,14 @@ def patches(layer: WeightLayer, values: Array, samples: Array, positions: Array)
     windows = _windows(layer, values)  # [N, *positions, C, *kernel]
     axes = values.ndim - 2
     where = np.unravel_index(positions, windows.shape[1 : 1 + axes])
-    rows = windows[(samples, *where)].reshape(len(samples), groups(layer), fan_in(layer))
+    rows = windows[(samples, *where)].reshape(len(samples), layer.groups, fan_in(layer))
     return rows.swapaxes(0, 1)
 
 
 def outputs_of(layer: WeightLayer, rows: Floats) -> Floats:
     """What a layer gives for such rows, [groups, rows, outputs / groups]."""
-    count = groups(layer)
-    weights = layer.rows.reshape(count, -1, fan_in(layer)).swapaxes(1, 2)
-    given: Floats = rows @ weights + layer.bias.reshape(count, 1, -1)
+    weights = layer.rows.reshape(layer.groups, -1, fan_in(layer)).swapaxes(1, 2)
+    given: Floats = rows @ weights + layer.bias.reshape(layer.groups, 1, -1)
     return given
 
 

@@ -40,7 +40,6 @@ from onnxsnn.calibration.patches import (
     by_position,
     change_weights,
     fan_in,
-    groups,
     has_patches,
     outputs_of,
     patches,
@@ -79,7 +78,7 @@ def reconstruct_weights(
     if not has_patches(layer):
         return False
     inputs = fan_in(layer)
-    most = min(observations, _VALUES // (groups(layer) * inputs))
+    most = min(observations, _VALUES // (layer.groups * inputs))
     parts = _observe(bench, layer, target, most if inputs <= equations else min(most, equations))
     change = _regression(parts, _limits(bench, layer, target), layer.takes_bias)
     if change is None:
@@ -231,7 +230,7 @@ def _limits(bench: Bench, layer: WeightLayer, target: Tensor) -> _Limits | None:
         return None
     (original,) = (node for node in rate_norms(bench.reference) if node.name == reader.name)
     low, high = (
-        limit if limit.size == 1 else limit.reshape(groups(layer), 1, -1)
+        limit if limit.size == 1 else limit.reshape(layer.groups, 1, -1)
         for limit in limits_of(original)
     )
     return low, high

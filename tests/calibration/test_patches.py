@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxsnn.calibration.patches import by_position, change_weights, groups, patches
+from onnxsnn.calibration.patches import by_position, change_weights, patches
 from onnxsnn.weights import weight_layer
 from tests.models import Builder, outputs_of, uniform
 
@@ -25,7 +25,7 @@ def check(graph, x):
     samples, where = (i.reshape(-1) for i in np.indices((count, positions)))
     rows = patches(layer, x, samples, where)
     random = np.random.default_rng(0)
-    per_group = layer.outputs // groups(layer)
+    per_group = layer.outputs // layer.groups
     change = random.normal(size=(*rows.shape[::2], per_group)).astype(np.float32)
     change_weights(layer, change)
     (changed,) = outputs_of(graph, x=x).values()
