@@ -54,6 +54,7 @@ class Parts:
 
     def array(self, values: Array) -> str:
         """A constant, of the type that the values have."""
+        values = np.asarray(values)  # NumPy makes scalars of arrays without axes
         return self.add("Constant", value=numpy_helper.from_array(values))
 
     def number(self, value: float) -> str:

@@ -106,11 +106,7 @@ class _Parts(Parts):
             self._give_weights(np.where(held >= 0, scale, -scale))
             return
         positive = self.add("GreaterOrEqual", self.inputs[0], self.number(0))
-        self.give(0, self.add("Where", positive, *map(self._array, (scale, -scale))))
-
-    def _array(self, values: Array) -> str:
-        """A constant; NumPy makes scalars of arrays without axes."""
-        return self.array(np.asarray(values))
+        self.give(0, self.add("Where", positive, *map(self.array, (scale, -scale))))
 
     def _whole_numbers(self) -> None:
         """(q - z) s, with q the whole number that is nearest to x / s + z, within its bits."""
@@ -126,7 +122,7 @@ class _Parts(Parts):
             return
         source = self.inputs[0]
         if mode in _SHIFTS:
-            source = self.add("Add", source, self._array(scale * np.float32(_SHIFTS[mode])))
+            source = self.add("Add", source, self.array(scale * np.float32(_SHIFTS[mode])))
         if most - least < 2**_BYTE:
             source = self._quantized(source, scale, zero, (least, most))
         elif least == 0 and not np.any(zero):
