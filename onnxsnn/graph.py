@@ -54,6 +54,7 @@ __all__ = [
     "taken_names",
     "to_model",
     "unique_name",
+    "values_per_sample",
     "zeros",
 ]
 

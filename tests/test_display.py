@@ -44,6 +44,13 @@ def test_inspection_shows_refusals_with_their_reason(capsys):
     assert "timesteps: 4" in text
 
 
+@pytest.mark.parametrize("name", ["[a]", "[/]", r"\[/\]", "[bold]a[/bold]", "x[1]"])
+def test_names_are_shown_as_they_are_and_are_no_markup(capsys, name):
+    row = InspectionRow(name, "Relu", "spikes", "", [None, 3])
+    display.show_inspection(Inspection("source", [row], {"spikes": 1}, 0, 12, {}))
+    assert name in capsys.readouterr().out
+
+
 def layer_analysis(name, gain, curve=None):
     return LayerAnalysis(
         layer=name,

@@ -30,6 +30,8 @@ __all__ = [
     "cost_options",
     "data_option",
     "energy_options",
+    "files_read",
+    "is_read",
     "json_option",
     "load_ann",
     "load_data",
@@ -40,6 +42,7 @@ __all__ = [
     "number_or_auto",
     "print_json",
     "refuse_idle",
+    "refuse_read",
     "timesteps_option",
 ]
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from rich.markup import escape
 from rich.table import Table
 
 from onnxsnn.analysis.energy import Energy
 from onnxsnn.analysis.layers import Analysis
 from onnxsnn.analysis.target import SpikeRatio
-from onnxsnn.display.base import new_table, number, percent, plain, stdout
+from onnxsnn.display.base import new_table, number, percent, stdout
 from onnxsnn.figures import counted, joules, measure_text
 
 __all__ = ["show_analysis", "show_energy"]
@@ -24,7 +25,7 @@ def show_analysis(analysis: Analysis) -> None:
     console.print(_errors(analysis))
     verdict = f"no layer alone costs {analysis.measure}"
     if analysis.costliest is not None:
-        verdict = f"costs most: {plain(analysis.costliest)}"
+        verdict = f"costs most: {escape(analysis.costliest)}"
     plainly = measure_text(analysis.measure)(getattr(analysis.plain, analysis.measure))
     console.print(
         f"{verdict}; {analysis.measure} {plainly} at T = {analysis.timesteps} on "
@@ -41,7 +42,7 @@ def _rates(analysis: Analysis) -> Table:
     for layer in analysis.layers:
         curve, rates = layer.curve, layer.distribution
         table.add_row(
-            plain(layer.layer),
+            escape(layer.layer),
             number(None if curve is None else curve.values[-1]),
             number(None if curve is None else curve.bound[-1]),
             percent(rates.silent),
@@ -62,7 +63,7 @@ def _errors(analysis: Analysis) -> Table:
         split = layer.squared
         parts = (split.clipping, split.quantization, split.unevenness, split.inherited)
         table.add_row(
-            plain(layer.layer),
+            escape(layer.layer),
             number(split.error),
             *map(number, parts),
             show(getattr(layer.exact, analysis.measure)),
@@ -76,7 +77,7 @@ def show_energy(energy: Energy, ratio: SpikeRatio | None = None) -> None:
     console = stdout()
     table = new_table("Node", "Driven by", "MACs of the ANN", "Operations of the SNN")
     for row in energy.rows:
-        table.add_row(plain(row.name), row.driven, f"{row.macs:,}", f"{row.operations:,.0f}")
+        table.add_row(escape(row.name), row.driven, f"{row.macs:,}", f"{row.operations:,.0f}")
     console.print(table)
     models = new_table("Model, not a measurement", "pJ per MAC", "pJ per AC", "ANN", "SNN", "Ratio")
     for found in energy.energies:
@@ -93,7 +94,7 @@ def show_energy(energy: Energy, ratio: SpikeRatio | None = None) -> None:
         soft_wrap=True,
     )
     if energy.uncounted:
-        console.print(f"not counted: {plain(', '.join(energy.uncounted))}", soft_wrap=True)
+        console.print(f"not counted: {escape(', '.join(energy.uncounted))}", soft_wrap=True)
     if ratio is not None:
         shown = "not reached" if ratio.ratio is None else f"{ratio.ratio:.3f}"
         console.print(

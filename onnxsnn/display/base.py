@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -16,7 +17,6 @@ __all__ = [
     "new_table",
     "number",
     "percent",
-    "plain",
     "progress",
     "show_bits",
     "stdout",
@@ -56,7 +56,7 @@ def warn(warnings: Sequence[str]) -> None:
     """Print each warning once, on standard error."""
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     for warning in dict.fromkeys(warnings):
-        console.print(f"[yellow]warning:[/] {plain(warning)}")
+        console.print(f"[yellow]warning:[/] {escape(warning)}")
 
 
 @contextmanager
@@ -99,8 +99,3 @@ def new_table(*columns: str) -> Table:
 def show_bits(bits: float) -> str:
     """How much a spike carries."""
     return f"{bits:.3g} bit{'' if bits == 1 else 's'} per spike"
-
-
-def plain(text: str) -> str:
-    """Text in which brackets are no markup."""
-    return text.replace("[", r"\[")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rich.markup import escape
+
 from onnxsnn.convert import Conversion
-from onnxsnn.display.base import new_table, number, percent, plain, show_bits, stdout
+from onnxsnn.display.base import new_table, number, percent, show_bits, stdout
 from onnxsnn.figures import counted
 
 __all__ = ["show_conversion"]
@@ -27,7 +29,7 @@ def show_conversion(conversion: Conversion, target: str) -> None:
     layers = new_table("Spiking layer", "Neuron", "Channels", "Threshold", "p", "Omega", "From")
     for layer in conversion.snn.layers:
         layers.add_row(
-            plain(layer.name),
+            escape(layer.name),
             layer.neuron,
             str(layer.channels),
             f"{layer.threshold:.4g}",
@@ -43,7 +45,7 @@ def show_conversion(conversion: Conversion, target: str) -> None:
     if "integer" in snn.metadata:
         console.print(_cost(snn.metadata["integer"]), soft_wrap=True)
     console.print(
-        f"{plain(target)}: thresholds for T = {snn.timesteps}, {show_bits(bits)}", soft_wrap=True
+        f"{escape(target)}: thresholds for T = {snn.timesteps}, {show_bits(bits)}", soft_wrap=True
     )
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.markup import escape
+
 from onnxsnn.analysis.evaluate import EarlyExit, Evaluation, Row
 from onnxsnn.analysis.fit_curve import FitCurve
-from onnxsnn.display.base import new_table, number, percent, plain, show_bits, stdout
+from onnxsnn.display.base import new_table, number, percent, show_bits, stdout
 from onnxsnn.figures import counted
 from onnxsnn.runtime.dataset import DatasetRun
 
@@ -37,7 +39,7 @@ def show_evaluation(evaluation: Evaluation, calibrated_on: str = "") -> None:
         console.print(
             f"early exit: mean T = {early.timesteps:.2f}, {percent(early.saved)} of the spikes "
             f"saved, {early.speedup:.2f} times as fast; margin {early.margin:.4g}, "
-            f"calibrated on {plain(calibrated_on)}",
+            f"calibrated on {escape(calibrated_on)}",
             soft_wrap=True,
         )
 
@@ -57,7 +59,7 @@ def _show_rates(rates: dict[str, float]) -> None:
     """Firing rates per layer."""
     table = new_table("Spiking layer", "Firing rate")
     for layer, rate in rates.items():
-        table.add_row(plain(layer), f"{rate:.4f}")
+        table.add_row(escape(layer), f"{rate:.4f}")
     stdout().print(table)
 
 
@@ -71,5 +73,5 @@ def show_fit_curves(curves: Sequence[FitCurve]) -> None:
     table = new_table("Layer", "Omega", *(f"K({t})" for t in shown), f"2 Omega / {steps}")
     for curve in curves:
         values = (f"{curve.values[t - 1]:.4f}" for t in shown)
-        table.add_row(plain(curve.layer), number(curve.omega), *values, f"{curve.bound[-1]:.4f}")
+        table.add_row(escape(curve.layer), number(curve.omega), *values, f"{curve.bound[-1]:.4f}")
     stdout().print(table)

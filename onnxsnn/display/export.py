@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from onnxsnn.display.base import plain, stdout
+from rich.markup import escape
+
+from onnxsnn.display.base import stdout
 
 __all__ = ["show_export"]
 
@@ -12,6 +14,6 @@ __all__ = ["show_export"]
 def show_export(target: str, notes: Sequence[str]) -> None:
     """The file, and a line per note."""
     console = stdout()
-    console.print(f"{plain(target)}:", soft_wrap=True)
+    console.print(f"{escape(target)}:", soft_wrap=True)
     for note in notes:
-        console.print(f"  {plain(note)}", soft_wrap=True)
+        console.print(f"  {escape(note)}", soft_wrap=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from rich.markup import escape
+
 from onnxsnn.analysis.convertibility import Convertibility
 from onnxsnn.analysis.inspection import Inspection
-from onnxsnn.display.base import new_table, number, percent, plain, stdout
+from onnxsnn.display.base import new_table, number, percent, stdout
 
 __all__ = ["show_convertibility", "show_inspection"]
 
@@ -18,7 +20,7 @@ def show_inspection(inspection: Inspection) -> None:
             "?" if row.shape is None else "x".join("?" if s is None else str(s) for s in row.shape)
         )
         table.add_row(
-            plain(row.name),
+            escape(row.name),
             row.operator,
             row.role,
             shape,
@@ -36,12 +38,12 @@ def show_inspection(inspection: Inspection) -> None:
     for row in inspection.rows:
         if row.role == "refused":
             console.print(
-                f"refused: {plain(row.name)} ({row.operator}): {plain(row.reason)}",
+                f"refused: {escape(row.name)} ({row.operator}): {escape(row.reason)}",
                 soft_wrap=True,
             )
     for key, value in inspection.metadata.items():
         if key not in ("states", "format"):
-            console.print(f"{key}: {plain(str(value))}", soft_wrap=True)
+            console.print(f"{key}: {escape(str(value))}", soft_wrap=True)
 
 
 def show_convertibility(report: Convertibility) -> None:
@@ -50,12 +52,14 @@ def show_convertibility(report: Convertibility) -> None:
     table = new_table("Node", "Operator", "Fate", "Why", "MACs", "Driven by")
     for row in report.rows:
         count = "?" if row.macs is None else f"{row.macs:,}" if row.driven else ""
-        table.add_row(plain(row.name), row.operator, row.fate, plain(row.reason), count, row.driven)
+        table.add_row(
+            escape(row.name), row.operator, row.fate, escape(row.reason), count, row.driven
+        )
     console.print(table)
     fates = ", ".join(f"{fate} {count}" for fate, count in report.fates.items())
     console.print(f"{len(report.rows)} nodes: {fates}", soft_wrap=True)
     if report.problem is not None:
-        console.print(f"cannot be converted: {plain(report.problem)}", soft_wrap=True)
+        console.print(f"cannot be converted: {escape(report.problem)}", soft_wrap=True)
         return
     shares = ", ".join(
         f"{percent(report.share(key))} {driven}"

@@ -22,7 +22,7 @@ from onnxsnn.runtime.runner import Runner
 from onnxsnn.session import SampleSession
 from onnxsnn.source import Source
 
-__all__ = ["Flip", "Flips", "RasterRow", "ReportData", "gather"]
+__all__ = ["Flip", "Flips", "Progress", "RasterRow", "ReportData", "gather"]
 
 _RASTER_ROWS = 96  # in all
 _ROWS_PER_LAYER = 8

@@ -12,10 +12,9 @@ import numpy as np
 
 from onnxsnn.arrays import Floats
 from onnxsnn.calibration.statistics import BINS
+from onnxsnn.neurons import Neuron
 
 __all__ = ["CANDIDATES", "CENTRES", "expected_error"]
-
-from onnxsnn.neurons import Neuron
 
 CENTRES: Floats = np.arange(BINS) + 0.5
 CANDIDATES: Floats = np.geomspace(BINS / 128, 2 * BINS, 585)  # 1 % apart
