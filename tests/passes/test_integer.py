@@ -57,7 +57,7 @@ def test_whole_weights_give_the_same_spikes(b):
 
 
 @pytest.mark.parametrize(
-    "neuron", [SignedIntegrateAndFire(), BurstIntegrateAndFire(levels=3), MultiThreshold(levels=2)]
+    "neuron", [SignedIntegrateAndFire(), BurstIntegrateAndFire(levels=4), MultiThreshold(levels=2)]
 )
 @settings(max_examples=5)
 @given(b=integer_networks(exclude=["mean"]))
