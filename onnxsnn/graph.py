@@ -40,6 +40,7 @@ __all__ = [
     "nodes_before",
     "nodes_behind",
     "opset_of",
+    "part_of",
     "part_up_to",
     "per_channel",
     "rank",
@@ -401,17 +402,8 @@ def part_up_to(graph: Graph, names: Sequence[str], known: Collection[str] = ()) 
     Tensors that are known are inputs of it, and what they depend on is left out.
     """
     tensors = graph.tensors()
-    needed = {id(node) for node in nodes_before((tensors[name] for name in names), known)}
-    part = gs.Graph(
-        nodes=[node for node in graph.nodes if id(node) in needed],
-        inputs=[*graph.inputs, *(tensors[name] for name in known)],
-        outputs=[tensors[name] for name in names],
-        name=graph.name,
-        opset=graph.opset,
-        import_domains=graph.import_domains,
-        functions=graph.functions,
-        ir_version=graph.ir_version,
-    ).copy()
+    wanted, held = ([tensors[name] for name in group] for group in (names, known))
+    part = part_of(graph, wanted, held)
     tensors = part.tensors()
     for name in known:
         _detach(part, tensors[name])
@@ -423,6 +415,21 @@ def part_up_to(graph: Graph, names: Sequence[str], known: Collection[str] = ()) 
         part.outputs.append(output)
     drop_unused(part)
     return part
+
+
+def part_of(graph: Graph, outputs: Sequence[Tensor], known: Sequence[Tensor] = ()) -> Graph:
+    """A copy of what gives these tensors, which are its outputs; known ones are inputs too."""
+    needed = {id(node) for node in nodes_before(outputs, [tensor.name for tensor in known])}
+    return gs.Graph(
+        nodes=[node for node in graph.nodes if id(node) in needed],
+        inputs=[*graph.inputs, *known],
+        outputs=list(outputs),
+        name=graph.name,
+        opset=graph.opset,
+        import_domains=graph.import_domains,
+        functions=graph.functions,
+        ir_version=graph.ir_version,
+    ).copy()
 
 
 def drop_unused(graph: Graph) -> None:

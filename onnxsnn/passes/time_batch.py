@@ -41,10 +41,11 @@ from onnxsnn.graph import (
     Tensor,
     constant,
     describe,
+    drop_unused,
     insert,
     is_float,
     is_static_shape,
-    nodes_before,
+    part_of,
     rank,
     remove,
     replace_reads,
@@ -489,7 +490,8 @@ class _TimeBatcher:
         computed = [tensor for tensor in boundary if tensor.inputs]
         static = None
         if computed:
-            static = self._static_part(computed)
+            static = part_of(graph, computed)
+            drop_unused(static)
         for tensor in computed:
             tensor.inputs.clear()
         states = [t for t in graph.inputs if t.name in self.before]
@@ -498,19 +500,6 @@ class _TimeBatcher:
         every = {t.name: self._axis(t) for t in self.outputs if id(t) not in self.last}
         axes = {t.name: self._axis(t) if self._batched(t) else None for t in boundary}
         return TimeBatched(static, graph, axes, every)
-
-    def _static_part(self, computed: list[Tensor]) -> Graph:
-        """A copy of what gives these."""
-        nodes = nodes_before(computed)
-        read = {id(tensor) for node in nodes for tensor in node.inputs}
-        return gs.Graph(
-            nodes,
-            [tensor for tensor in self.sources if id(tensor) in read],
-            computed,
-            opset=self.graph.opset,
-            import_domains=self.graph.import_domains,
-            ir_version=self.graph.ir_version,
-        ).copy()
 
 
 def is_drawn_in(graph: Graph, tensor: Tensor) -> bool:
