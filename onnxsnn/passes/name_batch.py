@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from onnxsnn.graph import Graph, constant, resized
+from onnxsnn.graph import Graph, constant, free_name, resized
 from onnxsnn.passes.follow_samples import SAMPLES
 from onnxsnn.passes.loop_shapes import loop_shapes
 
@@ -50,14 +50,14 @@ def _name_open(graph: Graph) -> None:
 
     As many samples come of each input, so that all are named alike.
     """
+    unnamed = [tensor for tensor in graph.inputs if tensor.shape and tensor.shape[0] is None]
     names = batch_names(graph)
-    if len(names) > 1:
+    if not unnamed or len(names) > 1:
         return
-    taken = {size for t in graph.tensors().values() for size in t.shape or []}
-    fresh = next(n for n in map("N{}".format, ["", *range(len(taken))]) if n not in taken)
-    for tensor in graph.inputs:
-        if tensor.shape and tensor.shape[0] is None:
-            tensor.shape = [*(names or {fresh}), *tensor.shape[1:]]
+    sizes = (size for tensor in graph.tensors().values() for size in tensor.shape or [])
+    (name,) = names or {free_name({size for size in sizes if isinstance(size, str)}, "N")}
+    for tensor in unnamed:
+        tensor.shape = [name, *tensor.shape[1:]]
 
 
 def _looped(graph: Graph) -> dict[str, list[Any]]:

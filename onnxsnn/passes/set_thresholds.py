@@ -61,11 +61,11 @@ def set_thresholds(
         trained = threshold_of(node)
         if trained is not None:
             trained = trained / encoder.greatest_spike  # which then emits no more than was trained
-        if trained is not None and keep_trained:
-            set_threshold(graph, node, trained)
-            report.origins[node.name] = "trained"
-            report.actions["trained thresholds kept"] += 1
-            continue
+            if keep_trained:
+                set_threshold(graph, node, trained)
+                report.origins[node.name] = "trained"
+                report.actions["trained thresholds kept"] += 1
+                continue
         observed = statistics[node.name]
         if not observed.active.any():
             report.warnings.append(f"{describe(node)} was never active during calibration")
