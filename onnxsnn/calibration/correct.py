@@ -16,6 +16,7 @@ potentials alternate in few timesteps alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -25,7 +26,7 @@ import onnx_graphsurgeon as gs
 from onnxsnn.arrays import Array, Floats
 from onnxsnn.calibration.clipping import Clipping
 from onnxsnn.calibration.cut import Bench, mean_currents
-from onnxsnn.calibration.dither import alternates, alternations, are_alike, behind
+from onnxsnn.calibration.dither import alternates, alternations, are_alike, are_mixed, behind
 from onnxsnn.calibration.fitting import Fit, fit_neurons
 from onnxsnn.calibration.observe import Statistics, by_channel
 from onnxsnn.calibration.patches import fan_in
@@ -92,7 +93,8 @@ _FEWEST = 16  # values per channel: from fewer, nothing is learnt
 _SPARE = 0.5  # of what is free, for currents: the spikes that they bring need room too
 _COARSE = 2  # bits per spike, below which neighbours round alike often enough to alternate
 _SEEN = 2**22  # values of a layer, by which neighbours are compared
-_JUDGED = 64  # samples, about, by whose errors potentials alternate or not
+_JUDGED = 8, 64  # samples at least, and at most, by which potentials alternate or not: as many as
+_POSITIONS = 2**16  # have so many positions together
 _GAIN = 0.99  # of that error; less of a gain may be chance
 
 
@@ -294,14 +296,16 @@ def _alternate(bench: Bench, node: Node, original: Node, later: Sequence[Node]) 
     spikes = node.outputs[0]
     if bench.neuron.bits_per_spike >= _COARSE or node.op != RECTIFYING:
         return False
-    names = behind(bench.graph, spikes, later) if alternates(spikes.shape) else []
+    wanted = alternates(spikes.shape) and are_mixed(spikes)
+    names = behind(bench.graph, spikes, later) if wanted else []
     if not names or not are_alike(_activations(bench, original)):
         return False
-    start, least = bench.potentials[node.name], _GAIN * _error(bench, names)
+    judged = int(np.clip(_POSITIONS // math.prod(spikes.shape[2:]), *_JUDGED))
+    start, least = bench.potentials[node.name], _GAIN * _error(bench, names, judged)
     best = start
     for potentials in (start + alternation for alternation in alternations(spikes.shape)):
         bench.potentials[node.name] = potentials
-        error = _error(bench, names)
+        error = _error(bench, names, judged)
         if not error < least:  # it may be NaN, too
             break
         best, least = potentials, error
@@ -309,9 +313,10 @@ def _alternate(bench: Bench, node: Node, original: Node, later: Sequence[Node]) 
     return best is not start
 
 
-def _error(bench: Bench, names: Sequence[str]) -> float:
+def _error(bench: Bench, names: Sequence[str], samples: int) -> float:
     """The squared error of the means of some tensors over time, each relative to its power.
 
+    It is that of so many samples, about, or of all there are.
     What errs alike all over a channel does not count: biases behind are still to be fitted.
     """
     errors, powers = np.zeros((2, len(names)))
@@ -322,7 +327,7 @@ def _error(bench: Bench, names: Sequence[str]) -> float:
             errors[i] += (mean - wanted).var(others).sum()
             powers[i] += np.square(wanted).mean(others).sum()
         seen += len(rows)
-        if seen >= _JUDGED:
+        if seen >= samples:
             break
     return float((errors / np.maximum(powers, np.finfo(np.float32).tiny)).sum())
 

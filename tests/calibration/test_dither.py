@@ -5,7 +5,7 @@ import pytest
 
 from onnxsnn import Runner, SpikingModel, convert, load_source
 from onnxsnn.calibration import correct as correction
-from onnxsnn.calibration.dither import alternates, alternations, are_alike, behind
+from onnxsnn.calibration.dither import alternates, alternations, are_alike, are_mixed, behind
 from onnxsnn.neurons import IntegrateAndFire, MultiThreshold, SignedIntegrateAndFire
 from onnxsnn.passes.relu_to_ratenorm import relu_to_ratenorm
 from onnxsnn.ratenorm import rate_norms
@@ -64,6 +64,61 @@ def test_the_next_neurons_and_outputs_that_no_later_ones_have_a_say_in():
     relu_to_ratenorm(graph)
     first, *later = rate_norms(graph)
     assert set(behind(graph, first.outputs[0], later)) == {pooled, shallow, next_one}
+
+
+def shifted(b):
+    b.op("Add", b.op("Mul", b.last, b.constant(2.0)), b.constant(1.0))
+    b.conv(4, kernel=1)
+
+
+def beside(b):
+    spikes = b.last
+    b.conv(8, kernel=1)
+    b.op("Concat", spikes, b.last, axis=1)
+
+
+def residual(b):
+    spikes = b.last
+    b.conv(8, kernel=1)
+    b.op("Add", spikes, b.conv(8))
+
+
+@pytest.mark.parametrize(
+    ("read", "expected"),
+    [
+        (lambda b: b.conv(4, kernel=1), False),
+        (shifted, False),
+        (beside, False),
+        (lambda b: b.conv(4), True),
+        (lambda b: b.conv(8, group=8), True),
+        (lambda b: b.op("MaxPool", kernel_shape=[2, 2]), True),
+        (lambda b: b.op("GlobalAveragePool"), True),
+        (residual, True),
+    ],
+)
+def test_what_reads_several_positions_at_once_mixes_them(read, expected):
+    b = Builder((3, 8, 8))
+    b.conv(8)
+    b.relu()
+    read(b)
+    b.relu()
+    b.conv(2)  # behind the next neurons, it does not count
+    graph = b.graph(b.last)
+    relu_to_ratenorm(graph)
+    assert are_mixed(rate_norms(graph)[0].outputs[0]) == expected
+
+
+@pytest.mark.parametrize(("size", "samples"), [(8, 64), (32, 64), (64, 16), (256, 8)])
+def test_large_maps_are_judged_by_fewer_samples(tmp_path, monkeypatch, size, samples):
+    b = Builder((1, size, size))
+    b.conv(2)
+    b.relu()
+    b.op("AveragePool", kernel_shape=[4, 4], strides=[4, 4])
+    asked = []
+    monkeypatch.setattr(correction, "are_alike", lambda _: True)
+    monkeypatch.setattr(correction, "_error", lambda *given: asked.append(given[-1]) or 0.0)
+    convert(b.save(tmp_path / "m.onnx"), dataset(x=uniform(4, 1, size, size)), timesteps=2)
+    assert set(asked) == {samples}
 
 
 @pytest.mark.parametrize("correct", [None, True])
