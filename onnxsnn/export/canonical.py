@@ -207,7 +207,7 @@ def _arithmetic(node: Node, context: Context) -> Form | None:
     return Form(operator, moving, {}, {operator.lower(): values_of(values)})
 
 
-_OF_TENSORS = {"Add": "Add", "Sum": "Add", "Sub": "Subtract"}
+_OF_TENSORS = {"Add": "Add", "Sub": "Subtract"}
 _BY_ARRAY: dict[str, tuple[str, Callable[[Array], Array]]] = {
     "Add": ("Shift", np.array),
     "Sub": ("Shift", np.negative),
@@ -259,7 +259,7 @@ RULES: dict[str, Callable[[Node, Context], Form | None]] = {
     "MaxPool": _pool,
     "GlobalAveragePool": _mean,
     "ReduceMean": _mean,
-    **dict.fromkeys(["Add", "Sum", "Sub", "Mul", "Div"], _arithmetic),
+    **dict.fromkeys(["Add", "Sub", "Mul", "Div"], _arithmetic),
     "Concat": _concat,
     "Pad": _pad,
     **dict.fromkeys(["Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"], _reshape),

@@ -11,7 +11,7 @@
    Reshape whose values only a Reshape reads, to a shape that takes no size from it.
 5. Shapes are put together along axis 0, not -1.
 6. Gemm has alpha = beta = 1 and a bias vector; a MatMul of two axes by a constant is a Gemm.
-   (The Add behind it is folded with the normalizations.)
+   (The Add behind it is folded with the normalizations.) A Sum is Adds.
 7. A recurrent layer's first state of zeros is left out: that is what it starts with anyway,
    however large the batch.
 8. A Loop or Scan lists all that its body reads: see `passes/carry_captures.py`.
@@ -68,6 +68,7 @@ def clean(graph: Graph) -> tuple[Graph, Report]:
         graph = infer_shapes(graph)
     if len(graph.nodes) < before:
         report.actions["nodes folded into constants, or unused"] += before - len(graph.nodes)
+    _canonical_sums(graph, report)
     _remove_no_ops(graph, report)
     _merge_reshapes(graph, report)
     _remove_straight_through(graph, report)
@@ -245,6 +246,18 @@ def _canonical_axes(graph: Graph) -> None:
         shape = node.outputs[0].shape
         if node.op == "Concat" and shape is not None and len(shape) == 1:
             node.attrs["axis"] = 0
+
+
+def _canonical_sums(graph: Graph, report: Report) -> None:
+    """Adds from the left in place of a Sum; one of a single tensor does nothing."""
+    for node in [node for node in graph.nodes if node.op == "Sum"]:
+        total, *others = node.inputs
+        for other in others[:-1]:
+            partial = gs.Variable(unique_name(graph, f"{node.name}.partial"), total.dtype)
+            insert(graph, "Add", [total, other], partial)
+            total = partial
+        node.op, node.inputs = ("Add", [total, others[-1]]) if others else ("Identity", [total])
+        report.actions["Sum written as Add"] += 1
 
 
 def _canonical_products(graph: Graph, report: Report) -> None:

@@ -277,7 +277,7 @@ def test_readme_has_words_for_every_operator(tmp_path):
     text = np.load(tmp_path / "m.npz")["README"].decode()
     renamed = {
         "Gemm": "Linear", "MatMul": "Linear", "GlobalAveragePool": "Mean", "ReduceMean": "Mean",
-        "Sum": "Add", "Sub": "Subtract", "Mul": "Scale", "Div": "Scale",
+        "Sub": "Subtract", "Mul": "Scale", "Div": "Scale",
         "Flatten": "Reshape", "Squeeze": "Reshape", "Unsqueeze": "Reshape",
         "Identity": "Reshape",
     }  # fmt: skip

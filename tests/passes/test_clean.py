@@ -114,6 +114,20 @@ def test_gemm_without_a_bias_or_with_one_of_each_sample_becomes_canonical():
     assert_same(outputs_of(b.model(), x=x), outputs_of(graph, x=x))
 
 
+@pytest.mark.parametrize("terms", [1, 2, 4])
+def test_a_sum_becomes_adds_from_the_left(terms):
+    b = Builder((3, 6, 6))
+    given = [b.conv(4), b.op("GlobalAveragePool"), b.constant(0.1), b.op("Relu", "t0")]
+    summed = b.op("Sum", *given[:terms])
+    b.relu()
+    graph, _ = clean(b.graph(summed, b.last))
+    assert "Sum" not in operators(graph)
+    assert operators(graph).count("Add") == terms - 1
+    x = uniform(2, 3, 6, 6)
+    for name, values in outputs_of(b.model(summed, b.last), x=x).items():
+        assert np.array_equal(values, outputs_of(graph, x=x)[name])
+
+
 def test_matmul_of_two_axes_becomes_gemm_and_of_three_does_not():
     flat, deep = Builder((6,)), Builder((5, 6))
     for b in (flat, deep):
