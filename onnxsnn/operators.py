@@ -38,6 +38,7 @@ __all__ = [
     "Role",
     "Row",
     "Varying",
+    "clipped_between",
     "constant_operand",
     "fate",
     "rectifier_limit",
@@ -268,21 +269,32 @@ def rectifier_limit(node: Node) -> Array | None:
     for one that is a gate: what only multiplies other tensors drives no weights, and need
     not spike (a HardSwish is often written as x * Clip(x + 3, 0, 6) / 6).
     """
-    unset = np.array(UNSET_THRESHOLD)
-    if not node.inputs or not is_float(node.inputs[0]) or _gates(node.outputs[0]):
+    bounds = clipped_between(node) if node.inputs else None
+    if bounds is None or not is_float(node.inputs[0]) or _gates(node.outputs[0]):
         return None
+    low, high = bounds
+    return high if np.all(low == 0) and np.all(high > 0) else None
+
+
+def clipped_between(node: Node) -> tuple[Array, Array] | None:
+    """Between what a Relu, Clip, Max or Min clips, UNSET_THRESHOLD standing for no bound.
+
+    A bound that is computed is NaN. None for any other node.
+    """
+    unset = np.array(UNSET_THRESHOLD)
+    low, high = -unset, unset
     if node.op == "Relu":
-        return unset
-    if node.op == "Clip":
-        low, high = (_bound(node, position) for position in (1, 2))
-        if low is None or np.any(low != 0):
-            return None
-        high = unset if high is None else np.minimum(high, unset)  # float32's greatest is none
-        return high if np.all(high > 0) else None
-    if node.op == "Max":
+        low = np.zeros(())
+    elif node.op == "Clip":
+        low, high = _bound(node, 1, -unset), _bound(node, 2, unset)
+    elif node.op in ("Max", "Min"):
         operand = constant_operand(node)
-        return unset if operand is not None and not np.any(operand) else None
-    return None
+        if operand is None:
+            return None
+        low, high = (operand, unset) if node.op == "Max" else (low, operand)
+    else:
+        return None
+    return low, np.minimum(high, unset)  # float32's greatest is none
 
 
 def _gates(tensor: Tensor) -> bool:
@@ -319,9 +331,9 @@ def _broadcasts(values: Array, tensor: Tensor) -> bool:
     return values.ndim > len(shape) or any(own == 1 and size > 1 for own, size in beside)
 
 
-def _bound(node: Node, position: int) -> Array | None:
-    """A bound of a Clip; None where it has none."""
+def _bound(node: Node, position: int, unset: Array) -> Array:
+    """A bound of a Clip, or what stands for none."""
     if len(node.inputs) <= position or node.inputs[position].is_empty():
-        return None
+        return unset
     values = constant(node.inputs[position])
     return np.array(np.nan) if values is None else values  # not constant: equal to nothing

@@ -10,12 +10,13 @@
 4. Identity, and Dropout, Cast, Transpose and Gather where they change nothing, go; so does a
    Reshape whose values only a Reshape reads, to a shape that takes no size from it.
 5. Shapes are put together along axis 0, not -1.
-6. Gemm has alpha = beta = 1 and a bias vector; a MatMul of two axes by a constant is a Gemm.
+6. A ReLU in other words is a Relu: Where(x > 0, x, 0), LeakyRelu, ThresholdedRelu and PRelu of 0.
+7. Gemm has alpha = beta = 1 and a bias vector; a MatMul of two axes by a constant is a Gemm.
    (The Add behind it is folded with the normalizations.) A Sum is Adds.
-7. A recurrent layer's first state of zeros is left out: that is what it starts with anyway,
+8. A recurrent layer's first state of zeros is left out: that is what it starts with anyway,
    however large the batch.
-8. A Loop or Scan lists all that its body reads: see `passes/carry_captures.py`.
-9. What no output needs goes.
+9. A Loop or Scan lists all that its body reads: see `passes/carry_captures.py`.
+10. What no output needs goes.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from onnxsnn.graph import (
     free_name,
     infer_shapes,
     insert,
+    is_float,
     needs_copy,
     remove,
     replace_everywhere,
@@ -74,6 +76,7 @@ def clean(graph: Graph) -> tuple[Graph, Report]:
     _remove_straight_through(graph, report)
     remove_strides(graph, report)
     graph = infer_shapes(graph)
+    _canonical_rectifiers(graph, report)
     _canonical_products(graph, report)
     _canonical_states(graph)
     carry_captures(graph, report)
@@ -258,6 +261,47 @@ def _canonical_sums(graph: Graph, report: Report) -> None:
             total = partial
         node.op, node.inputs = ("Add", [total, others[-1]]) if others else ("Identity", [total])
         report.actions["Sum written as Add"] += 1
+
+
+def _canonical_rectifiers(graph: Graph, report: Report) -> None:
+    for node in graph.nodes:
+        source = _rectified(node)
+        if source is not None:
+            report.actions[f"{node.op} written as Relu"] += 1
+            node.op, node.attrs, node.inputs = "Relu", {}, [source]
+
+
+def _rectified(node: Node) -> gs.Tensor | None:
+    """What a node in other words rectifies; None where it does anything else."""
+    if node.op in ("LeakyRelu", "ThresholdedRelu"):
+        return node.inputs[0] if node.attrs.get("alpha") == 0 else None
+    if node.op == "PRelu":
+        return node.inputs[0] if _is_zero(node.inputs[1]) else None
+    return _kept_above_zero(node) if node.op == "Where" else None
+
+
+def _kept_above_zero(node: Node) -> gs.Tensor | None:
+    """x, where a choice is x if x > 0 or x >= 0, else 0."""
+    condition, then, other = node.inputs
+    comparison = condition.inputs[0] if condition.inputs else None
+    if comparison is None or comparison.op not in _ABOVE:
+        return None
+    x, bound = comparison.inputs
+    above = _ABOVE[comparison.op]
+    if _is_zero(x):
+        x, bound, above = bound, x, not above
+    kept, dropped = (then, other) if above else (other, then)
+    zeros = kept is x and _is_zero(bound) and _is_zero(dropped)
+    broadcasts = x.shape is None or x.shape != node.outputs[0].shape
+    return x if zeros and is_float(x) and not broadcasts else None
+
+
+_ABOVE = {"Greater": True, "GreaterOrEqual": True, "Less": False, "LessOrEqual": False}
+
+
+def _is_zero(tensor: gs.Tensor) -> bool:
+    values = constant(tensor)
+    return values is not None and not values.any()
 
 
 def _canonical_products(graph: Graph, report: Report) -> None:

@@ -7,7 +7,8 @@ back the activation.
 1. Relu, or Max with 0: theta is not set yet; it is a power of two beyond any activation,
    so that dividing and multiplying by it is exact.
 2. Clip from 0 to c (ReLU6, a clipped ReLU, an RNL): theta = c, which the graph was trained
-   with. Min(., c) and Max(., 0) in either order are the same.
+   with. Min(., c) and Max(., 0) in either order are the same, and so are several rectifiers one
+   behind the other, with whatever clips between, before and behind.
 3. A clipped rectifier whose output is rounded to L levels by Floor(L * r + c) / L, as QCFS
    does with c = 1/2 (Bu et al., ICLR 2022), or by Round: as 2, and the rounding goes, since a
    neuron that starts at c * theta rounds so itself. The fraction c is reported.
@@ -32,7 +33,7 @@ from onnxsnn.graph import (
     replace_everywhere,
     sole_consumer,
 )
-from onnxsnn.operators import constant_operand, rectifier_limit
+from onnxsnn.operators import clipped_between, constant_operand, rectifier_limit
 from onnxsnn.passes.report import Report
 from onnxsnn.ratenorm import RECTIFYING, place, rate_norms, threshold_of
 
@@ -76,10 +77,14 @@ def relu_to_ratenorm(graph: Graph) -> RectifierReport:
 
 def _rewrite(graph: Graph, node: Node, limit: Array) -> None:
     source, output = data_input(node), node.outputs[0]
-    before = source.inputs[0] if source.inputs else None
-    bound = _upper_bound(before)
-    if before is not None and bound is not None and sole_consumer(graph, source) is node:
+    first, before = node, _producer(source)
+    while (
+        before is not None
+        and (bound := _upper_bound(before)) is not None
+        and sole_consumer(graph, source) is first
+    ):
         source, limit = data_input(before), np.minimum(limit, bound)
+        first, before = before, _producer(source)
     after = sole_consumer(graph, output)
     while after is not None and (bound := _upper_bound(after)) is not None:
         output, limit = after.outputs[0], np.minimum(limit, bound)
@@ -89,12 +94,16 @@ def _rewrite(graph: Graph, node: Node, limit: Array) -> None:
     place(graph, RECTIFYING, node, node.name, source, output, channel_axis(source), limit)
 
 
-def _upper_bound(node: Node | None) -> Array | None:
-    """What a Min clips at; None where the node is no Min by a positive constant per channel."""
-    bound = constant_operand(node) if node is not None and node.op == "Min" else None
-    if node is None or bound is None or not np.all(bound > 0):
+def _upper_bound(node: Node) -> Array | None:
+    """Where a node clips what is above 0, one bound for all or per channel.
+
+    None where it does anything else to that.
+    """
+    bounds = clipped_between(node)
+    if bounds is None or not (np.all(bounds[0] <= 0) and np.all(bounds[1] > 0)):
         return None
-    return bound if bound.size == 1 or _is_per_channel(bound, data_input(node)) else None
+    high = bounds[1]
+    return high if high.size == 1 or _is_per_channel(high, data_input(node)) else None
 
 
 def _is_per_channel(values: Array, tensor: Tensor) -> bool:

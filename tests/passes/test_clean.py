@@ -128,6 +128,56 @@ def test_a_sum_becomes_adds_from_the_left(terms):
         assert np.array_equal(values, outputs_of(graph, x=x)[name])
 
 
+def chosen(comparison, *, swapped=False, then="x", other="0", bound=0.0, zeros=()):
+    def write(b):
+        x, zero = b.last, b.constant(np.zeros(zeros))
+        operands = (b.constant(bound), x) if swapped else (x, b.constant(bound))
+        branches = {"x": x, "0": zero}
+        b.op("Where", b.op(comparison, *operands), branches[then], branches[other])
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("write", "is_relu"),
+    [
+        (chosen("Greater"), True),
+        (chosen("GreaterOrEqual"), True),
+        (chosen("Less", swapped=True, zeros=(1, 4, 1, 1)), True),
+        (chosen("Less", then="0", other="x"), True),
+        (chosen("LessOrEqual", then="0", other="x"), True),
+        (chosen("Greater", swapped=True, then="0", other="x"), True),
+        (chosen("Less"), False),
+        (chosen("Greater", swapped=True), False),
+        (chosen("Greater", then="0", other="x"), False),
+        (chosen("Greater", bound=0.1), False),
+        (chosen("Greater", zeros=(2, 1, 4, 6, 6)), False),
+        (lambda b: b.op("LeakyRelu", alpha=0.0), True),
+        (lambda b: b.op("LeakyRelu"), False),
+        (lambda b: b.op("ThresholdedRelu", alpha=0.0), True),
+        (lambda b: b.op("ThresholdedRelu"), False),
+        (lambda b: b.op("PRelu", b.last, b.constant(np.zeros((4, 1, 1)))), True),
+        (lambda b: b.op("PRelu", b.last, b.constant(np.eye(4)[0].reshape(4, 1, 1))), False),
+    ],
+)
+def test_a_relu_in_other_words_becomes_one(write, is_relu):
+    b = Builder((3, 6, 6))
+    b.conv(4)
+    write(b)
+    graph, _ = clean(b.graph())
+    assert (operators(graph) == ["Conv", "Relu"]) == is_relu
+    x = uniform(2, 3, 6, 6)
+    assert_same(outputs_of(b.model(), x=x), outputs_of(graph, x=x), 0)
+
+
+def test_choices_of_whole_numbers_stay():
+    b = Builder((3,))
+    whole, zero = b.op("Cast", to=onnx.TensorProto.INT64), b.constant(0, np.int64)
+    b.op("Where", b.op("Greater", whole, zero), whole, zero)
+    b.op("Cast", to=onnx.TensorProto.FLOAT)
+    assert "Where" in operators(clean(b.graph())[0])
+
+
 def test_matmul_of_two_axes_becomes_gemm_and_of_three_does_not():
     flat, deep = Builder((6,)), Builder((5, 6))
     for b in (flat, deep):

@@ -84,6 +84,43 @@ def test_the_lower_of_two_thresholds_is_taken():
     assert "Min" not in [node.op for node in graph.nodes]
 
 
+@pytest.mark.parametrize(
+    ("operators", "limit"),
+    [
+        (["Relu", "Relu"], None),
+        (["Relu", (0.0, 1.5)], 1.5),
+        (["Relu", ("", 1.5)], 1.5),
+        (["Relu", (-1.0, 1.5), "Relu"], 1.5),
+        ([(0.0, 1.5), "Relu"], 1.5),
+        ([(0.0, 1.5), (0.0, 0.5)], 0.5),
+        ([("", 1.5), "Relu"], 1.5),
+        ([(-1.0, 1.5), (-0.5, 3.0), "Relu"], 1.5),
+    ],
+)
+def test_rectifiers_and_clips_in_a_row_are_one_rectifier(operators, limit):
+    b = Builder((3, 6, 6))
+    for operator in operators:
+        if operator == "Relu":
+            b.relu()
+        else:
+            bounds = (bound if bound == "" else b.constant(bound) for bound in operator)
+            b.op("Clip", b.last, *bounds)
+    graph = check(b)[0]
+    (norm,) = rate_norms(graph)
+    assert [node.op for node in graph.nodes] == ["RateNorm", "Mul"]
+    threshold = threshold_of(norm)
+    assert threshold is None if limit is None else np.all(threshold == np.float32(limit))
+
+
+@pytest.mark.parametrize("bounds", [(0.5, 1.5), (-1.5, -0.5), (-1.5, 0.0)])
+def test_a_clip_that_does_more_to_what_is_rectified_stays(bounds):
+    b = Builder((3, 6, 6))
+    b.relu()
+    b.op("Clip", b.last, *map(b.constant, bounds))
+    graph = check(b)[0]
+    assert [node.op for node in graph.nodes] == ["RateNorm", "Mul", "Clip"]
+
+
 def test_a_limit_for_each_value_stays_a_min():
     b = Builder((3, 6, 6))
     b.op("Min", b.op("Relu", "x"), b.constant(b.random.uniform(0.1, 1, (3, 6, 6))))
