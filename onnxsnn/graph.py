@@ -141,7 +141,7 @@ def opset_of(model: onnx.ModelProto) -> int:
 def to_model(graph: Graph) -> onnx.ModelProto:
     """The model of a graph, with the body of every onnxsnn function that it calls.
 
-    Operator sets that no node is of are left out.
+    Operator sets that no node is of are left out, and the IR version is no newer than they need.
     """
     graph.toposort()
     nodes = [node for part in (graph, *graph.subgraphs(recursive=True)) for node in part.nodes]
@@ -152,12 +152,21 @@ def to_model(graph: Graph) -> onnx.ModelProto:
     if called:
         opsets.append(onnx.helper.make_opsetid(functions.DOMAIN, functions.VERSION))
     model: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False, opset_imports=opsets)
-    model.ir_version = max(graph.ir_version or 0, functions.IR_VERSION)
+    model.ir_version = _ir_version(graph, opsets)
     model.functions.extend(functions.body(name, graph.opset) for name in called)
     return model
 
 
 _OWN_DOMAINS = {None, "", "ai.onnx", functions.DOMAIN}
+
+
+def _ir_version(graph: Graph, opsets: list[onnx.OperatorSetIdProto]) -> int:
+    """The version that came with these operator sets, or an older one that the graph is of.
+
+    Runtimes refuse newer ones than they know, and exporters write the newest.
+    """
+    needed = onnx.helper.find_min_ir_version_for(opsets, ignore_unknown=True)
+    return max(min(graph.ir_version or needed, needed), functions.IR_VERSION)
 
 
 def infer_shapes(graph: Graph, known: Mapping[str, list[Any]] | None = None) -> Graph:

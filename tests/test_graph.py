@@ -91,3 +91,14 @@ def test_a_new_graph_is_of_a_version_that_older_runtimes_take():
     x, y = gs.Variable("x", np.float32, [1]), gs.Variable("y", np.float32, [1])
     graph = gs.Graph([gs.Node("Neg", inputs=[x], outputs=[y])], [x], [y], opset=17)
     assert to_model(graph).ir_version == IR_VERSION
+
+
+@pytest.mark.parametrize(
+    ("own", "opset", "written"), [(14, 17, 8), (7, 17, 8), (10, 21, 10), (14, 21, 10)]
+)
+def test_a_graph_is_of_no_newer_version_than_its_operators(own, opset, written):
+    text = f"""
+    <ir_version: {own}, opset_import: ["": {opset}]>
+    g (float[N,6] x) => (float[N,6] y) {{ y = Relu(x) }}
+    """
+    assert to_model(from_model(onnx.parser.parse_model(text))).ir_version == written
