@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import onnxsnn
@@ -65,7 +66,7 @@ def exported(tmp_path, monkeypatch):
     return snn, {"samples": x}, expected
 
 
-LOOP, SINABS, ARRAYS = re.findall(
+LOOP, INLINED, SINABS, ARRAYS = re.findall(
     r"```python\n(.*?)```", (DOCS / "export.md").read_text(), re.DOTALL
 )
 
@@ -73,6 +74,10 @@ LOOP, SINABS, ARRAYS = re.findall(
 def test_loop_and_arrays_are_read_as_the_documentation_says(exported, capsys):
     _, values, expected = exported
     exec(LOOP, values)
+    np.testing.assert_allclose(values["outputs"][0], expected, atol=1e-5)
+    exec(INLINED, values)
+    assert not onnx.load("model.inlined.onnx").functions
+    exec(LOOP.replace(".loop.", ".inlined."), values)
     np.testing.assert_allclose(values["outputs"][0], expected, atol=1e-5)
     exec(ARRAYS, values)
     printed = capsys.readouterr().out

@@ -202,9 +202,23 @@ run(Float32Array.from(images), shape, timesteps).then(({{logits}}) =>
 """
 
 
+PACKAGES = ["onnxruntime-node", "onnxruntime-web"]
+
+
+def run_script(folder, script, package):
+    """What a script prints, as JSON, with one of the packages in the place of the first."""
+    (folder / "run.js").write_text(script.replace(PACKAGES[0], package))
+    done = subprocess.run(
+        ["node", "run.js"], cwd=folder, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("package", PACKAGES)
 @pytest.mark.parametrize("timesteps", [1, 8])
-def test_node_gives_what_python_gives(node, timesteps):
+def test_node_gives_what_python_gives(node, timesteps, package):
     """The demo's loop file, run as docs/export.md says, with nothing of ours installed there."""
     calibration, test = demo_data()
     snn = convert(demo_source(), calibration, timesteps=8).snn
@@ -216,24 +230,34 @@ def test_node_gives_what_python_gives(node, timesteps):
         json.dumps({"images": image.ravel().tolist(), "shape": image.shape, "timesteps": timesteps})
     )
     script = SCRIPT.replace("x: new", "image: new").replace("model.loop.onnx", "demo.loop.onnx")
-    (node / "run.js").write_text(script)
-    done = subprocess.run(["node", "run.js"], cwd=node, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    logits = np.array(json.loads(done.stdout.splitlines()[-1]), np.float32).reshape(expected.shape)
+    logits = np.array(run_script(node, script, package), np.float32).reshape(expected.shape)
     np.testing.assert_allclose(logits, expected, atol=1e-4)
+
+
+STATES = """
+require("onnxruntime-node").InferenceSession.create("model.snn.onnx").then((session) =>
+  console.log(JSON.stringify(session.inputNames)));
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("package", PACKAGES)
+def test_node_takes_no_states_as_the_documentation_says(node, snn, package):
+    snn.save(node / "model.snn.onnx")
+    assert run_script(node, STATES, package) == ["x"]
 
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory):
-    """A folder in which onnxruntime-node is installed, and nothing else."""
+    """A folder in which ONNX Runtime for JavaScript is installed, and nothing else."""
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip("Node is not installed: node and npm are needed")
     folder = tmp_path_factory.mktemp("node")
-    command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "onnxruntime-node"]
+    command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", *PACKAGES]
     (folder / "package.json").write_text("{}")
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=500)
     if done.returncode:
-        pytest.skip(f"npm cannot install onnxruntime-node: {done.stderr.strip()[-200:]}")
+        pytest.skip(f"npm cannot install {' and '.join(PACKAGES)}: {done.stderr.strip()[-200:]}")
     return folder
 
 
