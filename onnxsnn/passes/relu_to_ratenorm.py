@@ -32,6 +32,7 @@ from onnxsnn.graph import (
     remove,
     replace_everywhere,
     sole_consumer,
+    sole_producer,
 )
 from onnxsnn.operators import clipped_between, constant_operand, rectifier_limit
 from onnxsnn.passes.report import Report
@@ -77,14 +78,10 @@ def relu_to_ratenorm(graph: Graph) -> RectifierReport:
 
 def _rewrite(graph: Graph, node: Node, limit: Array) -> None:
     source, output = data_input(node), node.outputs[0]
-    first, before = node, _producer(source)
-    while (
-        before is not None
-        and (bound := _upper_bound(before)) is not None
-        and sole_consumer(graph, source) is first
-    ):
+    before = sole_producer(graph, source)
+    while before is not None and (bound := _upper_bound(before)) is not None:
         source, limit = data_input(before), np.minimum(limit, bound)
-        first, before = before, _producer(source)
+        before = sole_producer(graph, source)
     after = sole_consumer(graph, output)
     while after is not None and (bound := _upper_bound(after)) is not None:
         output, limit = after.outputs[0], np.minimum(limit, bound)
