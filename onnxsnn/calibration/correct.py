@@ -16,7 +16,6 @@ potentials alternate in few timesteps alone.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -93,8 +92,8 @@ _FEWEST = 16  # values per channel: from fewer, nothing is learnt
 _SPARE = 0.5  # of what is free, for currents: the spikes that they bring need room too
 _COARSE = 2  # bits per spike, below which neighbours round alike often enough to alternate
 _SEEN = 2**22  # values of a layer, by which neighbours are compared
-_JUDGED = 8, 64  # samples at least, and at most, by which potentials alternate or not: as many as
-_POSITIONS = 2**16  # have so many positions together
+_JUDGED = 4, 64  # samples at least, and at most, by which potentials alternate or not: as many as
+_VALUES = 2**22  # have so many values together
 _GAIN = 0.99  # of that error; less of a gain may be chance
 
 
@@ -300,7 +299,7 @@ def _alternate(bench: Bench, node: Node, original: Node, later: Sequence[Node]) 
     names = behind(bench.graph, spikes, later) if wanted else []
     if not names or not are_alike(_activations(bench, original)):
         return False
-    judged = int(np.clip(_POSITIONS // math.prod(spikes.shape[2:]), *_JUDGED))
+    judged = int(np.clip(_VALUES // values_per_sample(spikes), *_JUDGED))
     start, least = bench.potentials[node.name], _GAIN * _error(bench, names, judged)
     best = start
     for potentials in (start + alternation for alternation in alternations(spikes.shape)):

@@ -108,10 +108,10 @@ def test_what_reads_several_positions_at_once_mixes_them(read, expected):
     assert are_mixed(rate_norms(graph)[0].outputs[0]) == expected
 
 
-@pytest.mark.parametrize(("size", "samples"), [(8, 64), (32, 64), (64, 16), (256, 8)])
+@pytest.mark.parametrize(("size", "samples"), [(8, 64), (32, 64), (64, 16), (128, 4), (160, 4)])
 def test_large_maps_are_judged_by_fewer_samples(tmp_path, monkeypatch, size, samples):
     b = Builder((1, size, size))
-    b.conv(2)
+    b.conv(64)
     b.relu()
     b.op("AveragePool", kernel_shape=[4, 4], strides=[4, 4])
     asked = []
