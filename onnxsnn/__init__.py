@@ -18,7 +18,7 @@ from onnxsnn.analysis.layers import analyse
 from onnxsnn.convert import Conversion, convert
 from onnxsnn.data import Dataset, Preprocessing
 from onnxsnn.errors import OnnxSnnError
-from onnxsnn.export import export_loop, export_nir, export_npz
+from onnxsnn.export import export_loop, export_nir, export_npz, export_step
 from onnxsnn.model import SpikingModel
 from onnxsnn.neurons import (
     BurstIntegrateAndFire,
@@ -47,6 +47,7 @@ __all__ = [
     "export_loop",
     "export_nir",
     "export_npz",
+    "export_step",
     "fit_curves",
     "inspect",
     "load_source",

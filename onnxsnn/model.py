@@ -35,6 +35,7 @@ __all__ = [
     "LOOP",
     "MOST_TIMESTEPS",
     "NO_SNN",
+    "STEP",
     "Layer",
     "SpikingModel",
     "checked_timesteps",
@@ -48,12 +49,15 @@ __all__ = [
 
 FORMAT = 1
 LOOP = "loop"  # metadata of an SNN over all its timesteps: the input that takes their number
+STEP = "step"  # metadata of an SNN whose states are plain inputs: the one that counts the steps
 MOST_TIMESTEPS = 2**24  # what float32, in which an SNN counts its steps, still counts one by one
 NO_SNN = {  # by kind: why a file is not taken for an SNN
     "source": "is no SNN but an ANN; convert it first: onnxsnn convert",
     "intermediate": "is not spiking yet; give what onnxsnn convert wrote",
     "loop": "holds all timesteps at once, and runs in ONNX Runtime as it is; give the SNN "
     "that it was made from",
+    "step": "has plain inputs for states, for runtimes that feed no others; give the SNN that it "
+    "was made from",
 }
 
 
@@ -460,10 +464,14 @@ def is_spiking(model: onnx.ModelProto) -> bool:
 
 
 def kind_of(model: onnx.ModelProto) -> str:
-    """`snn`, `loop` (an SNN over all its timesteps), `intermediate` or `source`."""
+    """What a model is.
+
+    `snn`, `loop` (an SNN over all its timesteps), `step` (one whose states are plain inputs),
+    `intermediate` or `source`.
+    """
     keys = {entry.key for entry in model.metadata_props}
-    for key, kind in ((f"{PREFIX}format", "snn"), (f"{PREFIX}{LOOP}", "loop")):
-        if key in keys:
+    for key, kind in (("format", "snn"), (LOOP, "loop"), (STEP, "step")):
+        if f"{PREFIX}{key}" in keys:
             return kind
     ours = any(node.domain == functions.DOMAIN for node in model.graph.node)
     return "intermediate" if ours else "source"

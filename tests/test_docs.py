@@ -12,7 +12,7 @@ import pytest
 
 import onnxsnn
 from onnxsnn import IntegrateAndFire, Runner, convert
-from onnxsnn.export import export_loop, export_nir, export_npz
+from onnxsnn.export import export_loop, export_nir, export_npz, export_step
 from tests.models import dataset, uniform
 from tests.networks import average_network
 
@@ -61,17 +61,18 @@ def exported(tmp_path, monkeypatch):
     path = average_network().save(tmp_path / "m.onnx")
     snn = convert(path, dataset(x=x), timesteps=8, neuron=IntegrateAndFire(0.0)).snn
     export_loop(snn, "model.loop.onnx")
+    export_step(snn, "model.step.onnx")
     export_npz(snn, "model.npz")
     (expected,) = Runner(snn).run(x, 8).outputs.values()
     return snn, {"samples": x}, expected
 
 
-LOOP, INLINED, SINABS, ARRAYS = re.findall(
+LOOP, INLINED, STEP, SINABS, ARRAYS = re.findall(
     r"```python\n(.*?)```", (DOCS / "export.md").read_text(), re.DOTALL
 )
 
 
-def test_loop_and_arrays_are_read_as_the_documentation_says(exported, capsys):
+def test_what_is_exported_is_read_as_the_documentation_says(exported, capsys):
     _, values, expected = exported
     exec(LOOP, values)
     np.testing.assert_allclose(values["outputs"][0], expected, atol=1e-5)
@@ -79,6 +80,8 @@ def test_loop_and_arrays_are_read_as_the_documentation_says(exported, capsys):
     assert not onnx.load("model.inlined.onnx").functions
     exec(LOOP.replace(".loop.", ".inlined."), values)
     np.testing.assert_allclose(values["outputs"][0], expected, atol=1e-5)
+    exec(STEP, values)
+    np.testing.assert_allclose(values["outputs"], expected, atol=1e-5)
     exec(ARRAYS, values)
     printed = capsys.readouterr().out
     assert "IntegrateAndFire" in printed

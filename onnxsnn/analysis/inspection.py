@@ -17,7 +17,7 @@ from onnxsnn.errors import ModelError, in_file
 from onnxsnn.files import read_model
 from onnxsnn.graph import Graph, Node, constant, from_model, is_static_shape, values_per_sample
 from onnxsnn.metadata import damaged, fits, read_metadata
-from onnxsnn.model import NO_SNN, Layer, SpikingModel, kind_of
+from onnxsnn.model import LOOP, NO_SNN, STEP, Layer, SpikingModel, kind_of
 from onnxsnn.operators import QUANTIZED, RECTIFIER, Role, fate, varying_tensors
 from onnxsnn.ratenorm import UNSET_THRESHOLD
 from onnxsnn.source import Source
@@ -86,10 +86,10 @@ def inspect_model(model: onnx.ModelProto) -> Inspection:
     """Say what is in a model.
 
     Raises:
-        ModelError: it holds all timesteps at once, or its metadata are damaged.
+        ModelError: it is an SNN in another form, or its metadata are damaged.
     """
     kind = kind_of(model)
-    if kind == "loop":
+    if kind in (LOOP, STEP):
         raise ModelError(NO_SNN[kind])
     states = {state.input for state in SpikingModel.of(model).states} if kind == "snn" else set()
     metadata = read_metadata(model)

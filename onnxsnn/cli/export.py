@@ -10,7 +10,7 @@ import click
 from onnxsnn import display
 from onnxsnn.cli.options import FILE, OUTPUT, check_output
 from onnxsnn.errors import UsageError
-from onnxsnn.export import NIR_NOTES, export_loop, export_nir, export_npz
+from onnxsnn.export import NIR_NOTES, export_loop, export_nir, export_npz, export_step
 from onnxsnn.model import SpikingModel
 
 __all__ = ["export_command"]
@@ -19,37 +19,45 @@ __all__ = ["export_command"]
 @click.command("export")
 @click.argument("snn", type=FILE)
 @click.option("--loop", is_flag=True, help="One ONNX file of all timesteps, no states outside.")
+@click.option("--step", is_flag=True, help="One ONNX file of one timestep, states as plain inputs.")
 @click.option("--nir", is_flag=True, help="NIR, for other simulators and chips.")
 @click.option("--npz", is_flag=True, help="Arrays, for FPGA and simulators of your own.")
 @click.option(
-    "-o", "--output", type=OUTPUT, help="Where to write; NAME.loop.onnx, .nir or .npz here."
+    "-o",
+    "--output",
+    type=OUTPUT,
+    help="Where to write; NAME.loop.onnx, .step.onnx, .nir or .npz here.",
 )
 @click.option("--allow-loss", is_flag=True, help="Leave out what the format cannot say.")
-def export_command(
-    snn: Path, loop: bool, nir: bool, npz: bool, output: Path | None, allow_loss: bool
-) -> None:
-    """Write SNN in another form: with --loop, --nir or --npz."""
-    asked = [kind for kind, given in (("loop", loop), ("nir", nir), ("npz", npz)) if given]
-    if len(asked) != 1:
-        raise UsageError("give one of --loop, --nir and --npz")
-    if loop and allow_loss:
-        raise UsageError("--loop loses nothing; leave out --allow-loss")
-    suffix, write, notes = _KINDS[asked[0]]
-    output = output or Path(snn.name.removesuffix(".onnx").removesuffix(".snn") + suffix)
+def export_command(snn: Path, output: Path | None, allow_loss: bool, **asked: bool) -> None:
+    """Write SNN in another form: with --loop, --step, --nir or --npz."""
+    kinds = [kind for kind, given in asked.items() if given]
+    if len(kinds) != 1:
+        raise UsageError("give one of --loop, --step, --nir and --npz")
+    (kind,) = kinds
+    if kind in _LOSSLESS and allow_loss:
+        raise UsageError(f"--{kind} loses nothing; leave out --allow-loss")
+    output = output or Path(snn.name.removesuffix(".onnx").removesuffix(".snn") + _SUFFIXES[kind])
     check_output(output)
     network = SpikingModel.load(snn)
-    losses = write(network, output, allow_loss=allow_loss)
-    display.warn([f"lost: {loss}" for loss in losses])
-    display.show_export(str(output), notes)
+    display.warn([f"lost: {loss}" for loss in _write(kind, network, output, allow_loss)])
+    display.show_export(str(output), _NOTES[kind])
 
 
-def _loop(snn: SpikingModel, output: Path, allow_loss: bool) -> list[str]:  # noqa: ARG001
-    export_loop(snn, output)
+def _write(kind: str, snn: SpikingModel, output: Path, allow_loss: bool) -> list[str]:
+    """Write one form, and say what it loses."""
+    if kind in _LOSSY:
+        return _LOSSY[kind](snn, output, allow_loss=allow_loss)
+    _LOSSLESS[kind](snn, output)
     return []
 
 
-_KINDS: dict[str, tuple[str, Callable[..., list[str]], tuple[str, ...]]] = {
-    "loop": (".loop.onnx", _loop, ("its input timesteps is an int64 scalar",)),
-    "nir": (".nir", export_nir, NIR_NOTES),
-    "npz": (".npz", export_npz, ("how to read it is in its entry README",)),
+_LOSSLESS = {"loop": export_loop, "step": export_step}
+_LOSSY: dict[str, Callable[..., list[str]]] = {"nir": export_nir, "npz": export_npz}
+_SUFFIXES = {"loop": ".loop.onnx", "step": ".step.onnx", "nir": ".nir", "npz": ".npz"}
+_NOTES = {
+    "loop": ("its input timesteps is an int64 scalar",),
+    "step": ("its states are zeros before the first step, then the outputs NAME.next",),
+    "nir": NIR_NOTES,
+    "npz": ("how to read it is in its entry README",),
 }

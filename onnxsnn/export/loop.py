@@ -14,7 +14,7 @@ functions, and weights are stored once: both steps read them from the graph arou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxsnn.errors import checked
+from onnxsnn.export.renaming import free_name, prefixed, renamed
 from onnxsnn.files import write_model
 from onnxsnn.metadata import read_metadata, write_metadata
 from onnxsnn.model import LOOP, SpikingModel
@@ -56,10 +57,10 @@ def loop_model(snn: SpikingModel) -> onnx.ModelProto:
     model = onnx.shape_inference.infer_shapes(checked(snn, SpikingModel, "snn").model)
     graph, parts = model.graph, _split(snn)
     states = [state.input for state in snn.states]
-    timesteps = _free_name(graph, "timesteps")
+    timesteps = free_name(graph, "timesteps")
     counting, constants = _steps_left(timesteps, snn.timesteps)
     starts = _open(states, counting[0].output[0], parts.first)
-    first = _renamed(parts.stepped, _prefixed([*parts.made, *states], parts.first), parts.first)
+    first = renamed(parts.stepped, prefixed([*parts.made, *states], parts.first), parts.first)
     loop = _loop(parts, _types(graph), [counting[-1].output[0], constants[-1].name])
     looped = helper.make_graph(
         [*parts.static, *counting, *starts, *first, loop, *parts.readout],
@@ -117,7 +118,7 @@ def _split(snn: SpikingModel) -> _Parts:
             needed.update(filter(None, [*node.input, *node.output]))
 
     names = ("first/", "loop/", "last/")
-    first, body, last = (_free_name(snn.model.graph, base) for base in names)
+    first, body, last = (free_name(snn.model.graph, base) for base in names)
     parts = _Parts(first, body, last, carried={state.output: state.input for state in snn.states})
     wanted = set(snn.outputs)
     for node in nodes:
@@ -171,7 +172,7 @@ def _loop(
 
     `bounds` name the number of iterations, and the condition to begin.
     """
-    names = _prefixed(parts.made, parts.body)
+    names = prefixed(parts.made, parts.body)
     before = {
         after: f"{parts.body}{state}" if state else f"{parts.last}{after}"
         for after, state in parts.carried.items()
@@ -181,7 +182,7 @@ def _loop(
     count, condition, goes_on = (f"{parts.body}{name}" for name in own)
     body = helper.make_graph(
         [
-            *_renamed(parts.stepped, names, parts.body),
+            *renamed(parts.stepped, names, parts.body),
             helper.make_node("Identity", [condition], [goes_on]),
         ],
         "timestep",
@@ -195,37 +196,9 @@ def _loop(
             *(helper.make_value_info(names[after], types[after]) for after in before),
         ],
     )
-    initial = _prefixed(parts.carried, parts.first).values()
+    initial = prefixed(parts.carried, parts.first).values()
     return helper.make_node("Loop", [*bounds, *initial], [*parts.carried], "timesteps", body=body)
-
-
-def _prefixed(names: Iterable[str], prefix: str) -> dict[str, str]:
-    return {name: prefix + name for name in names}
-
-
-def _renamed(
-    nodes: Iterable[onnx.NodeProto], names: Mapping[str, str], prefix: str
-) -> list[onnx.NodeProto]:
-    """Copies of nodes: their tensors by other names, and their own names with a prefix."""
-    copies = []
-    for node in nodes:
-        copy = onnx.NodeProto()
-        copy.CopyFrom(node)
-        copy.name = prefix + node.name
-        copy.input[:] = [names.get(name, name) for name in node.input]
-        copy.output[:] = [names.get(name, name) for name in node.output]
-        copies.append(copy)
-    return copies
 
 
 def _types(graph: onnx.GraphProto) -> dict[str, onnx.TypeProto]:
     return {tensor.name: tensor.type for tensor in [*graph.value_info, *graph.output]}
-
-
-def _free_name(graph: onnx.GraphProto, base: str) -> str:
-    """`base`, or, where a tensor of the graph has a name that starts so, one with a prefix."""
-    taken = {name for node in graph.node for name in [*node.input, *node.output]}
-    taken |= {tensor.name for tensor in graph.input}
-    while any(name.startswith(base) for name in taken):
-        base = f"snn.{base}"
-    return base

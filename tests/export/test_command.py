@@ -34,8 +34,10 @@ def call(*arguments, code=0):
 @pytest.mark.usefixtures("folder")
 def test_files_are_named_after_the_model():
     call("model.snn.onnx", "--loop")
+    call("model.snn.onnx", "--step")
     call("model.snn.onnx", "--npz")
     onnx.checker.check_model("model.loop.onnx")
+    onnx.checker.check_model("model.step.onnx")
     assert "README" in np.load("model.npz").files
 
 
@@ -65,13 +67,14 @@ def test_what_an_integer_snn_rounds_is_a_warning(folder, kind):
     convert(path, dataset(x=uniform(4, 2, 8, 8)), correct=False, **settings).snn.save("i.snn.onnx")
     assert "lost: the rounding of currents" in call("i.snn.onnx", kind).stderr
     assert (folder / "i").with_suffix(f".{kind[2:]}").exists()
-    assert "lost" not in call("i.snn.onnx", "--loop").stderr
+    for lossless in ("--loop", "--step"):
+        assert "lost" not in call("i.snn.onnx", lossless).stderr
 
 
-@pytest.mark.parametrize("kinds", [[], ["--loop", "--npz"]])
+@pytest.mark.parametrize("kinds", [[], ["--loop", "--npz"], ["--loop", "--step"]])
 @pytest.mark.usefixtures("folder")
 def test_one_kind_is_asked_for(kinds):
-    assert "one of --loop, --nir and --npz" in call("model.snn.onnx", *kinds, code=2).stderr
+    assert "one of --loop, --step, --nir and --npz" in call("model.snn.onnx", *kinds, code=2).stderr
 
 
 def test_mistakes_are_one_line(folder):
@@ -81,5 +84,8 @@ def test_mistakes_are_one_line(folder):
     assert "is a file that is read here" in over_itself.stderr
     assert "cannot be written" in call("model.snn.onnx", "--npz", "-o", "gone/x.npz", code=1).stderr
     assert "loses nothing" in call("model.snn.onnx", "--loop", "--allow-loss", code=2).stderr
+    assert "loses nothing" in call("model.snn.onnx", "--step", "--allow-loss", code=2).stderr
     call("model.snn.onnx", "--loop")
     assert "all timesteps" in call("model.loop.onnx", "--npz", code=1).stderr
+    call("model.snn.onnx", "--step")
+    assert "plain inputs" in call("model.step.onnx", "--npz", code=1).stderr

@@ -1,10 +1,6 @@
 """The loop graph: all timesteps in one standard ONNX model, equal to the Runner's."""
 
 import json
-import re
-import shutil
-import subprocess
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -18,6 +14,7 @@ from onnxsnn.errors import ModelError
 from onnxsnn.export import export_loop, loop_model
 from onnxsnn.neurons import RECTIFYING_NEURONS
 from onnxsnn.session import make_session
+from tests.export.javascript import LOOP, PACKAGES, run_script
 from tests.models import Builder, dataset, uniform
 from tests.networks import (
     STRUCTURES,
@@ -193,26 +190,11 @@ def test_onnx_s_own_implementation_agrees(snn):
     assert_equal(dict(zip(snn.outputs, values, strict=True)), looped(snn, x, 4), 1e-4)
 
 
-DOCS = Path(__file__).parents[2] / "docs" / "export.md"
-(CODE,) = re.findall(r"```js\n(.*?)```", DOCS.read_text(), re.DOTALL)
-SCRIPT = f"""{CODE}
+SCRIPT = f"""{LOOP}
 const {{images, shape, timesteps}} = JSON.parse(require("fs").readFileSync("feeds.json"));
 run(Float32Array.from(images), shape, timesteps).then(({{logits}}) =>
   console.log(JSON.stringify(Array.from(logits.data))));
 """
-
-
-PACKAGES = ["onnxruntime-node", "onnxruntime-web"]
-
-
-def run_script(folder, script, package):
-    """What a script prints, as JSON, with one of the packages in the place of the first."""
-    (folder / "run.js").write_text(script.replace(PACKAGES[0], package))
-    done = subprocess.run(
-        ["node", "run.js"], cwd=folder, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.mark.slow
@@ -245,20 +227,6 @@ require("onnxruntime-node").InferenceSession.create("model.snn.onnx").then((sess
 def test_node_takes_no_states_as_the_documentation_says(node, snn, package):
     snn.save(node / "model.snn.onnx")
     assert run_script(node, STATES, package) == ["x"]
-
-
-@pytest.fixture(scope="module")
-def node(tmp_path_factory):
-    """A folder in which ONNX Runtime for JavaScript is installed, and nothing else."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("Node is not installed: node and npm are needed")
-    folder = tmp_path_factory.mktemp("node")
-    command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", *PACKAGES]
-    (folder / "package.json").write_text("{}")
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=500)
-    if done.returncode:
-        pytest.skip(f"npm cannot install {' and '.join(PACKAGES)}: {done.stderr.strip()[-200:]}")
-    return folder
 
 
 def test_what_a_neuron_and_an_output_read_of_a_mean_loops(tmp_path):
