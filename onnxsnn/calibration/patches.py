@@ -1,6 +1,7 @@
 """What the outputs of a layer of weights see of its input: one row per sample and position.
 
     Conv              row = the inputs under the kernel, channel by channel
+    ConvTranspose     row = the same under the kernel turned round, of inputs with zeros in between
     Gemm, MatMul      row = the last axis
 
 so that the layer's output there is `row @ weights`, group by group.
@@ -26,8 +27,15 @@ __all__ = [
 ]
 
 
+_CONVOLUTIONS = {"Conv", "ConvTranspose"}
+
+
 def has_patches(layer: WeightLayer) -> bool:
     """Whether the layer is of a kind whose rows are known here."""
+    attributes = layer.node.attrs
+    if layer.node.op == "ConvTranspose":
+        given = attributes.get("auto_pad", "NOTSET") == "NOTSET"
+        return given and "output_shape" not in attributes and bool(np.min(_around(layer)) >= 0)
     return layer.node.op in ("Conv", "Gemm", "MatMul")
 
 
@@ -57,7 +65,7 @@ def patches(layer: WeightLayer, values: Array, samples: Array, positions: Array)
         samples: of each row, [rows].
         positions: of each row among the positions of `by_position`, [rows].
     """
-    if layer.node.op != "Conv":
+    if layer.node.op not in _CONVOLUTIONS:
         rows: Floats = values.reshape(len(values), -1, layer.inputs)[samples, positions]
         return rows[None]
     windows = _windows(layer, values)  # [N, *positions, C, *kernel]
@@ -76,7 +84,10 @@ def outputs_of(layer: WeightLayer, rows: Floats) -> Floats:
 
 def change_weights(layer: WeightLayer, change: Floats) -> None:
     """Add to the weights what is in the order of rows, [groups, inputs, outputs / groups]."""
-    if layer.node.op == "Conv":
+    if layer.node.op == "ConvTranspose":
+        each = change.reshape(layer.groups, -1, *layer.weight.shape[2:], change.shape[2])
+        layer.change_weight(np.moveaxis(each, -1, 2).reshape(layer.weight.shape))
+    elif layer.node.op == "Conv":
         layer.change_weight(change.swapaxes(1, 2).reshape(layer.weight.shape))
     else:
         transposed = bool(layer.node.attrs.get("transB", 0))
@@ -86,16 +97,43 @@ def change_weights(layer: WeightLayer, change: Floats) -> None:
 def _windows(layer: WeightLayer, values: Array) -> Array:
     """A view of all windows of a convolution, [N, *positions, C, *kernel]."""
     axes = values.ndim - 2
-    kernel = layer.weight.shape[2:]
-    strides = layer.node.attrs.get("strides", [1] * axes)
-    dilations = layer.node.attrs.get("dilations", [1] * axes)
-    extents = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
-    padded = np.pad(values, [(0, 0), (0, 0), *_padding(layer, values.shape[2:])])
-    windows = sliding_window_view(padded, extents, axis=tuple(range(2, 2 + axes)))
+    strides, dilations = (layer.node.attrs.get(n, [1] * axes) for n in ("strides", "dilations"))
+    if layer.node.op == "ConvTranspose":
+        values, padding = _apart(values, strides), _around(layer)
+        strides, dilations = [1] * axes, [-dilation for dilation in dilations]
+    else:
+        padding = _padding(layer, values.shape[2:])
+    padded = np.pad(values, [(0, 0), (0, 0), *padding])
+    windows = sliding_window_view(padded, _extents(layer), axis=tuple(range(2, 2 + axes)))
     steps = [slice(None, None, stride) for stride in strides]
     taps = [slice(None, None, dilation) for dilation in dilations]
     view = windows[(slice(None), slice(None), *steps, *taps)]
     return np.moveaxis(view, 1, 1 + axes)
+
+
+def _extents(layer: WeightLayer) -> list[int]:
+    """How far a kernel reaches along each axis of space."""
+    kernel = layer.weight.shape[2:]
+    dilations = layer.node.attrs.get("dilations", [1] * len(kernel))
+    return [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
+
+
+def _apart(values: Array, strides: list[int]) -> Array:
+    """Values that lie so far apart, with zeros between them."""
+    sizes = [s * (n - 1) + 1 for s, n in zip(strides, values.shape[2:], strict=True)]
+    result = np.zeros((*values.shape[:2], *sizes), values.dtype)
+    result[(slice(None), slice(None), *(slice(None, None, stride) for stride in strides))] = values
+    return result
+
+
+def _around(layer: WeightLayer) -> list[tuple[int, int]]:
+    """Zeros around what a ConvTranspose reads, before and behind each axis of space."""
+    extents = _extents(layer)
+    pads = layer.node.attrs.get("pads", [0] * 2 * len(extents))
+    more = layer.node.attrs.get("output_padding", [0] * len(extents))
+    first, last = pads[: len(extents)], pads[len(extents) :]
+    reach = [extent - 1 for extent in extents]
+    return [(r - p, r - q + m) for r, p, q, m in zip(reach, first, last, more, strict=True)]
 
 
 def _padding(layer: WeightLayer, sizes: tuple[int, ...]) -> list[tuple[int, int]]:

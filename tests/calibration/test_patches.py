@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxsnn.calibration.patches import by_position, change_weights, patches
+from onnxsnn.calibration.patches import by_position, change_weights, has_patches, patches
 from onnxsnn.weights import weight_layer
 from tests.models import Builder, outputs_of, uniform
 
@@ -53,6 +53,37 @@ def test_convolutions(kernel, strides, dilations, pads, group, padding):
         strides=strides, dilations=dilations, group=group, **given_pads,
     )  # fmt: skip
     check(b.graph(), uniform(2, 4, 7, 6))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    strides=st.lists(st.integers(1, 3), min_size=2, max_size=2),
+    dilations=st.lists(st.integers(1, 2), min_size=2, max_size=2),
+    pads=st.lists(st.integers(0, 3), min_size=4, max_size=4),
+    group=st.sampled_from([1, 2, 4]),
+    data=st.data(),
+)
+def test_transposed_convolutions(kernel, strides, dilations, pads, group, data):
+    more = [data.draw(st.integers(0, stride - 1)) for stride in strides]
+    reach = [d * (k - 1) for d, k in zip(dilations, kernel, strict=True)]
+    b = Builder((4, 5, 4))
+    b.op(
+        "ConvTranspose", b.last, b.normal(4, 8 // group, *kernel), b.normal(8), group=group,
+        strides=strides, dilations=dilations, output_padding=more,
+        pads=[min(pad, most) for pad, most in zip(pads, 2 * reach, strict=True)],
+    )  # fmt: skip
+    assert has_patches(layer_of(b.graph()))
+    check(b.graph(), uniform(2, 4, 5, 4))
+
+
+@pytest.mark.parametrize(
+    "attributes", [{"auto_pad": "SAME_UPPER"}, {"output_shape": [9]}, {"pads": [3, 3]}]
+)
+def test_transposed_convolution_whose_padding_is_not_known_has_none(attributes):
+    b = Builder((2, 8))
+    b.op("ConvTranspose", b.last, b.normal(2, 3, 3), **attributes)
+    assert not has_patches(layer_of(b.graph()))
 
 
 def test_convolution_of_one_axis():

@@ -74,6 +74,19 @@ def test_clipped_and_rounded_rates_are_made_up_for(theta):
     assert error(graph, reference, fresh) < 0.97 * before
 
 
+@pytest.mark.parametrize(("kernel", "stride", "group"), [(2, 2, 1), (3, 2, 2), (3, 1, 3)])
+def test_transposed_convolution_makes_up_for_them_too(kernel, stride, group):
+    b = Builder((3, 6, 6))
+    b.conv(6)
+    b.relu()
+    b.conv_transpose(6, kernel, group, stride)
+    graph, reference = prepared(b, [0.4])
+    fresh = uniform(50, 3, 6, 6, seed=1)
+    before = error(graph, reference, fresh)
+    assert fit_last(graph, reference, uniform(60, 3, 6, 6))
+    assert error(graph, reference, fresh) < 0.9 * before
+
+
 def activation_error(graph, reference, x):
     """As `error`, behind the rectifier that reads the last layer of weights."""
     *_, node = (n for n in graph.nodes if weight_layer(graph, n) is not None)
