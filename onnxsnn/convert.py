@@ -77,6 +77,7 @@ def convert(
     timesteps: int = DEFAULT_TIMESTEPS,
     threshold: str | None = None,
     neuron: Neuron | None = None,
+    start_as_trained: bool = True,
     per_layer: bool = False,
     correct: bool | None = None,
     anytime: bool = False,
@@ -99,6 +100,8 @@ def convert(
         neuron: the neuron model; None for integrate-and-fire that starts at theta / 2, or
             where the graph was trained to start, as one of another kind does that starts at
             theta / 2 by default.
+        start_as_trained: False for a neuron that starts where it says, wherever the graph was
+            trained to start.
         per_layer: one threshold per layer instead of one per channel.
         correct: fit each layer's weights, thresholds, initial potentials and biases to what the
             SNN really emits, layer by layer; it takes about as long as three runs over the data,
@@ -137,7 +140,7 @@ def convert(
     delay = None if delay is None else int(delay)
     asked, neuron = neuron, neuron or IntegrateAndFire()
     check_neuron(neuron)
-    starts_as_trained = _starts_as_trained(asked)
+    start_as_trained = start_as_trained and _starts_as_trained(asked)
     source = model if isinstance(model, Source) else load_source(model)
     if data is not None:
         data = checked(data, Dataset, "data").fitted(input_specs(source.model))
@@ -155,7 +158,7 @@ def convert(
         per_layer=per_layer,
         correction=_correction(correct, data, method, delay, neuron),
         anytime=anytime,
-        potentials=prepared.potentials if starts_as_trained else {},
+        potentials=prepared.potentials if start_as_trained else {},
     )
     if anytime and plan.correction == "none":
         raise UsageError("--anytime is a way to correct neurons, and none are; give --correct")

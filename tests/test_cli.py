@@ -639,6 +639,24 @@ def test_neuron_and_its_levels_are_options_and_in_the_metadata(arguments, settin
     assert "bits per spike" in text
 
 
+@pytest.mark.parametrize("neuron", ["if", "signed", "burst"])
+@pytest.mark.usefixtures("folder")
+def test_neurons_start_as_trained_unless_told(neuron):
+    b = Builder((3, 8, 8))
+    b.conv(4)
+    b.clip(4.0)
+    b.op("Floor")
+    b.head()
+    b.save(Path("floors.onnx"))
+    starts = []
+    for told in ((), ("--initial-potential", 0.5)):
+        call("convert", "floors.onnx", "--neuron", neuron, *told)
+        snn = SpikingModel.load("floors.snn.onnx")
+        (layer,) = snn.spikes
+        starts.append(float((snn.potential(layer).default / snn.thresholds[layer]).max()))
+    assert starts[1] > starts[0] == 0
+
+
 @pytest.mark.parametrize("kind", ["sequence", "optional"])
 @pytest.mark.usefixtures("folder")
 def test_inputs_that_are_no_tensors_are_refused(kind):

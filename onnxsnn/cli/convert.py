@@ -139,6 +139,7 @@ def convert_command(
         "neuron": neuron_of(
             neuron, levels=levels, digits=digits, initial_potential=initial_potential
         ),
+        "start_as_trained": initial_potential is None,
         "per_layer": per_layer,
         "correct": correct,
         "anytime": anytime,
