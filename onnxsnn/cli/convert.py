@@ -94,9 +94,15 @@ __all__ = ["convert_command"]
     help="Weights and spikes of 8 bits, in quantized operators; says what that costs.",
 )  # fmt: skip
 @click.option(
-    "--keep-intermediate", is_flag=True, help="Write the graph after every pass, into NAME.passes."
-)
-@click.option("--verify", is_flag=True, help="Compare outputs before and after every pass.")
+    "--keep-intermediate", is_flag=True,
+    help="Write the graph after every pass before it has neurons, into a folder beside the SNN: "
+    "NAME.snn.passes.",
+)  # fmt: skip
+@click.option(
+    "--verify", is_flag=True,
+    help="Compare the file's outputs with those of the graph as it is read, and outputs before and "
+    "after every pass that should keep them.",
+)  # fmt: skip
 @loading_options
 @json_option
 def convert_command(
