@@ -52,10 +52,12 @@ def compare_command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Convert MODEL in every way, and say which is best on these data.
+    """Convert MODEL in several ways, and say which is best on these data.
 
-    That is the way of fewest timesteps, then bits per spike, then spikes, of those within half a
-    point of the ANN, or of the top where none comes near it.
+    The ways are max, percentile and fit, fit with --correct and with every neuron, and thresholds
+    of training where all rectifiers have one. The best is the way of fewest timesteps, then bits
+    per spike, then spikes, of those within half a point of the ANN, or of the top where none
+    comes near it.
 
     Without --calibrate, a quarter of the data, 256 samples at most, calibrates, and the rest
     is run.
