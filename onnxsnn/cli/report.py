@@ -31,7 +31,7 @@ __all__ = ["report_command"]
 @click.argument("snn", type=FILE)
 @click.option("--ann", type=FILE, required=True, help="The trained network, to compare with.")
 @data_option
-@click.option("-o", "--output", type=OUTPUT, help="Where to write; NAME.html here by default.")
+@click.option("-o", "--output", type=OUTPUT, help="Where to write; NAME.snn.html here by default.")
 @timesteps_option
 @cost_options
 @loading_options
