@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 
 import numpy as np
 import onnx
@@ -37,8 +38,7 @@ def fix_inputs(model: onnx.ModelProto, values: Mapping[str, float]) -> onnx.Mode
             raise UsageError(f"there is no input {name!r}; there are {', '.join(specs)}")
     if not specs.keys() - values.keys():
         raise UsageError("no input is left for samples; leave one out")
-    fixed = onnx.ModelProto()
-    fixed.CopyFrom(model)
+    fixed = deepcopy(model)
     kept = [tensor for tensor in fixed.graph.input if tensor.name not in values]
     if any(None in specs[name].shape for name in values):
         for tensor in kept:

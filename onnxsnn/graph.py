@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from copy import deepcopy
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -105,7 +106,7 @@ def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
     hidden = {}
     for number, node in enumerate(model.graph.node):
         if node.op_type in _SHAPELESS:
-            hidden[number] = onnx.NodeProto.FromString(node.SerializeToString())
+            hidden[number] = deepcopy(node)
             node.CopyFrom(onnx.helper.make_node("Identity", node.input[:1], node.output))
     try:
         inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
@@ -120,7 +121,7 @@ def _inferred_of_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
     """A model with the shapes that its nodes give, and others as they are declared."""
     declared = {}
     for output in model.graph.output:
-        declared[output.name] = onnx.TypeProto.FromString(output.type.SerializeToString())
+        declared[output.name] = deepcopy(output.type)
         output.type.tensor_type.ClearField("shape")
     try:
         inferred = onnx.shape_inference.infer_shapes(model, strict_mode=False, data_prop=True)

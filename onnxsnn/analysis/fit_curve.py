@@ -11,6 +11,7 @@ Layers are the SNN's own: its step graph, neurons replaced, run for one step.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -143,8 +144,7 @@ def rate_model(snn: SpikingModel) -> onnx.ModelProto:
     All running sums are at their defaults and it is the first step, so that every tensor is
     its own mean. The outputs are the layers' rates, under the names of their spikes.
     """
-    model = onnx.ModelProto()
-    model.CopyFrom(snn.model)
+    model = deepcopy(snn.model)
     neurons = snn.neurons
     nodes: list[onnx.NodeProto] = []
     for node in snn.model.graph.node:

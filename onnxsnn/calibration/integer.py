@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -138,8 +139,7 @@ def _with_ranges(snn: SpikingModel) -> tuple[onnx.ModelProto, list[str]]:
     graph = snn.graph()
     graph.toposort()
     layers = [node for node in rounded_layers(graph, snn.neurons) if node.op == "Conv"]
-    model = onnx.ModelProto()
-    model.CopyFrom(snn.model)
+    model = deepcopy(snn.model)
     make = onnx.helper.make_node
     for node in layers:
         current, negated = node.outputs[0].name, f"{node.name}.negated"

@@ -12,6 +12,7 @@ their own, such as trees, are not networks, and stay.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -48,8 +49,7 @@ def without_classical(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str
     has_rule = any(_has_rule(node) for node in model.graph.node)
     if not texts and not has_rule:
         return model, []
-    plain = onnx.ModelProto()
-    plain.CopyFrom(to_opset(model, MINIMUM_OPSET) if has_rule else model)
+    plain = deepcopy(to_opset(model, MINIMUM_OPSET) if has_rule else model)
     _leave_out(plain.graph, texts)
     maps = [node for node in plain.graph.node if node.op_type == _MAP]
     ranks = {name: len(tensor.dims) for name, tensor in constants_of(plain.graph).items()}

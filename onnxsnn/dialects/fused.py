@@ -10,6 +10,7 @@ https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md says
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any
@@ -31,8 +32,7 @@ def take_apart(model: onnx.ModelProto) -> onnx.ModelProto:
     opset = opset_of(model)
     if not any(_is_fused(node, opset) for node in model.graph.node):
         return model
-    apart = onnx.ModelProto()
-    apart.CopyFrom(model)
+    apart = deepcopy(model)
     replace_nodes(apart.graph, partial(_parts, shapes=_shapes(model), opset=opset))
     return apart
 

@@ -16,6 +16,7 @@ means nothing, and would be left where no newer Pad takes it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from functools import partial
 
 import numpy as np
@@ -48,8 +49,7 @@ def to_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
             f"Scan of opset {own} takes a batch, and is no longer what Scan is; "
             f"export the model again with opset {opset} or newer"
         )
-    old = onnx.ModelProto()
-    old.CopyFrom(model)
+    old = deepcopy(model)
     for graph in graphs_of(old.graph):
         _drop_moments(graph)
         if own < _PAD:

@@ -7,6 +7,8 @@ cannot hold (a mask of -1.8e308, say) becomes its greatest value.
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -34,8 +36,7 @@ def other_precisions(model: onnx.ModelProto) -> list[str]:
 
 def to_single_precision(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of a model without functions, in which every such type has become float32."""
-    single = onnx.ModelProto()
-    single.CopyFrom(model)
+    single = deepcopy(model)
     graph = single.graph
     weights = {tensor.name for tensor in graph.initializer}
     for inner in graphs_of(graph):

@@ -11,6 +11,7 @@ https://github.com/fastmachinelearning/qonnx/tree/main/docs/qonnx-custom-ops say
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -44,8 +45,7 @@ def without_qonnx(model: onnx.ModelProto) -> onnx.ModelProto:
     if not any(node.domain in _DOMAINS for node in model.graph.node):
         return model
     model = to_opset(model, MINIMUM_OPSET)  # older ones have not all that is written here
-    plain = onnx.ModelProto()
-    plain.CopyFrom(model)
+    plain = deepcopy(model)
     constants = constants_of(model.graph)
     plain.graph.ClearField("node")
     for node in model.graph.node:

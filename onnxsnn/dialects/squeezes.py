@@ -8,6 +8,7 @@ that were written for one sample, and go on with its values in front, are told b
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 
 import numpy as np
 import onnx
@@ -35,8 +36,7 @@ def name_squeezed(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     if not _known(model):
         return model
-    named = onnx.ModelProto()
-    named.CopyFrom(model)
+    named = deepcopy(model)
     while known := _known(named):  # each that is named may tell of more
         for node, axes in known:
             _name(named, node, axes)

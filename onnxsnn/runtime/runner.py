@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
@@ -388,8 +389,7 @@ def _counter(layer: str) -> str:
 
 def _instrument(snn: SpikingModel, layers: Sequence[str], taps: Sequence[str]) -> onnx.ModelProto:
     """The step graph with tapped tensors, and spikes per layer and sample, as outputs."""
-    model = onnx.ModelProto()
-    model.CopyFrom(snn.model)
+    model = deepcopy(snn.model)
     known = {name for node in model.graph.node for name in node.output}
     known -= {state.output for state in snn.states}
     unknown = [name for name in taps if name not in known]
