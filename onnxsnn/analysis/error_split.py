@@ -29,6 +29,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
+from onnxsnn.analysis.evaluate import squares
 from onnxsnn.arrays import Array, Floats
 from onnxsnn.neurons import Neuron
 
@@ -121,9 +122,9 @@ class SplitTotals:
     def add(self, error: Floats, activation: Array, parts: Mapping[str, Floats]) -> None:
         """A batch: the measured errors, the ANN's activations, and the parts of the errors."""
         error = np.asarray(error, np.float64)
-        self._squares += float(np.square(error).sum())
+        self._squares += squares(error)
         self._error += float(error.sum())
-        self._activations += float(np.square(activation, dtype=np.float64).sum())
+        self._activations += squares(activation)
         self._sum += float(np.abs(activation).sum(dtype=np.float64))
         for name, part in parts.items():
             part = np.asarray(part, np.float64)

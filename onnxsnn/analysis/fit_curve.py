@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from onnxsnn.analysis.evaluate import squares
 from onnxsnn.arrays import Array, Floats
 from onnxsnn.data import Dataset
 from onnxsnn.errors import OVERFLOW, DataError
@@ -126,11 +127,11 @@ class _Totals:
 
     def add(self, step: int, rate: Array, limit: Array) -> None:
         """The rates of a batch after a step."""
-        self.errors[step] += np.square(rate - limit, dtype=np.float64).sum()
+        self.errors[step] += squares(rate - limit)
 
     def add_limit(self, limit: Array) -> None:
         """What the rates of a batch converge to."""
-        self.squares += float(np.square(limit, dtype=np.float64).sum())
+        self.squares += squares(limit)
         self.sum += float(np.abs(limit).sum(dtype=np.float64))
 
     def curve(self, layer: str) -> FitCurve:
