@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from onnxsnn.analysis.synaptic import Instrumented, instrument
+from onnxsnn.arrays import Floats
 from onnxsnn.data import Dataset
 from onnxsnn.errors import UsageError
 from onnxsnn.model import SpikingModel
@@ -155,7 +156,7 @@ def energy(
 
 def _summary(
     counted: Instrumented,
-    means: dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]],
+    means: dict[str, Floats],
     samples: int,
     steps: int,
     models: Sequence[CostModel],
@@ -190,12 +191,7 @@ def _summary(
     )
 
 
-def _row(
-    counted: Instrumented,
-    name: str,
-    means: dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]],
-    steps: int,
-) -> OperationRow:
+def _row(counted: Instrumented, name: str, means: dict[str, Floats], steps: int) -> OperationRow:
     macs = counted.macs.get(name, 0)
     if name in means:
         return OperationRow(name, "spikes", macs, float(means[name].sum()))
