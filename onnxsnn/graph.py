@@ -45,6 +45,7 @@ __all__ = [
     "part_up_to",
     "per_channel",
     "rank",
+    "reads_values",
     "remove",
     "replace_everywhere",
     "replace_reads",
@@ -474,6 +475,13 @@ def nodes_before(tensors: Iterable[Tensor], known: Collection[str] = ()) -> list
                 found[id(node)] = node
                 todo += node.inputs
     return list(found.values())
+
+
+def reads_values(graph: Graph, tensor: Tensor) -> bool:
+    """Whether more than the sizes of a graph's inputs goes into a tensor."""
+    sizes = {t.name for node in graph.nodes if node.op in ("Shape", "Size") for t in node.outputs}
+    read = {id(given) for node in nodes_before([tensor], sizes) for given in node.inputs}
+    return any(entry is tensor or id(entry) in read for entry in graph.inputs)
 
 
 def nodes_behind(nodes: Iterable[Node]) -> list[Node]:

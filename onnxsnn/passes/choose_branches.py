@@ -8,8 +8,6 @@ does, the branch is that of several, if it gives the same numbers for one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 import onnx_graphsurgeon as gs
 
@@ -24,6 +22,7 @@ from onnxsnn.graph import (
     has_body,
     nodes_before,
     part_up_to,
+    reads_values,
     to_model,
     unique_name,
 )
@@ -33,8 +32,6 @@ from onnxsnn.trial import same_but_for_axes
 from onnxsnn.value_sizes import decides_sizes
 
 __all__ = ["choose_branches", "decided_by_values"]
-
-_SIZES_OF = {"Shape", "Size"}
 
 
 def choose_branches(graph: Graph, data: Dataset) -> Report:
@@ -88,9 +85,8 @@ def decided_by_values(graph: Graph, condition: Tensor) -> bool:
 
     How much is found in the inputs is more, and so is what an If, Loop or Scan gives.
     """
-    before = nodes_before([condition])
-    within = any(decides_sizes(node) or has_body(node) for node in before)
-    return within or _reads_values(graph, condition, before)
+    within = any(decides_sizes(node) or has_body(node) for node in nodes_before([condition]))
+    return within or reads_values(graph, condition)
 
 
 def _fits_one(graph: Graph, node: Node, condition: Array, data: Dataset) -> bool:
@@ -105,11 +101,3 @@ def _copies(data: Dataset, number: int) -> dict[str, Array]:
     """The first sample, so many times."""
     copies = data.take(np.zeros(number, np.intp))
     return next(copies.batches(number))[0]
-
-
-def _reads_values(graph: Graph, tensor: Tensor, before: Iterable[Node]) -> bool:
-    """Whether more than sizes of the graph's inputs goes into a tensor."""
-    sizes = {size.name for node in before if node.op in _SIZES_OF for size in node.outputs}
-    inputs = {id(given) for given in graph.inputs}
-    read = [tensor, *(given for node in nodes_before([tensor], sizes) for given in node.inputs)]
-    return any(id(given) in inputs for given in read if given.name not in sizes)

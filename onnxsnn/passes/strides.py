@@ -16,8 +16,8 @@ from onnxsnn.graph import (
     Tensor,
     constant,
     is_static_shape,
-    nodes_before,
     part_up_to,
+    reads_values,
     remove,
     replace_everywhere,
     to_model,
@@ -57,7 +57,7 @@ def _flattened(node: Node) -> Tensor | None:
 def _in_order(graph: Graph, indices: Tensor, source: Tensor) -> bool:
     """Whether the indices are 0, 1, 2, ... in the shape of the source."""
     sized = all(is_static_shape(tensor.shape) for tensor in graph.inputs)
-    if not sized or not _from_shapes(graph, indices):
+    if not sized or reads_values(graph, indices):
         return False
     try:
         part = to_model(part_up_to(graph, [indices.name, source.name]))
@@ -65,10 +65,3 @@ def _in_order(graph: Graph, indices: Tensor, source: Tensor) -> bool:
     except OnnxSnnError:
         return False
     return np.array_equal(found, np.arange(values.size).reshape(values.shape))
-
-
-def _from_shapes(graph: Graph, tensor: Tensor) -> bool:
-    """Whether a tensor depends on the shapes of the inputs alone, and not on their values."""
-    shapes = [out.name for node in graph.nodes if node.op == "Shape" for out in node.outputs]
-    read = {id(source) for node in nodes_before([tensor], shapes) for source in node.inputs}
-    return not any(id(entry) in read or entry is tensor for entry in graph.inputs)
