@@ -36,6 +36,7 @@ __all__ = [
     "infer_shapes",
     "insert",
     "is_float",
+    "is_output",
     "is_static_shape",
     "needs_copy",
     "nodes_before",
@@ -179,7 +180,7 @@ def infer_shapes(graph: Graph, known: Mapping[str, list[Any]] | None = None) -> 
     known = known or {}
     for tensor in graph.tensors().values():
         inner = isinstance(tensor, gs.Variable) and tensor.inputs
-        if inner and not any(tensor is output for output in graph.outputs):
+        if inner and not is_output(graph, tensor):
             tensor.shape = known.get(tensor.name)
     return from_model(to_model(graph))
 
@@ -266,6 +267,11 @@ def rank(tensor: Tensor, node: Node) -> int:
     return len(tensor.shape)
 
 
+def is_output(graph: Graph, tensor: Tensor) -> bool:
+    """Whether a tensor is one of the graph's outputs; to graphsurgeon, equal names are enough."""
+    return any(tensor is output for output in graph.outputs)
+
+
 def is_static_shape(shape: Sequence[int | str | None] | None) -> bool:
     """Whether every axis but the first, the batch, has a known size."""
     return shape is not None and all(isinstance(size, int) for size in shape[1:])
@@ -284,9 +290,7 @@ def describe(node: Node) -> str:
 
 def sole_consumer(graph: Graph, tensor: Tensor) -> Node | None:
     """The one node that reads `tensor`, once; None if it is an output or read elsewhere too."""
-    if len(tensor.outputs) != 1 or any(tensor is output for output in graph.outputs):
-        return None
-    return tensor.outputs[0]
+    return None if len(tensor.outputs) != 1 or is_output(graph, tensor) else tensor.outputs[0]
 
 
 def sole_producer(graph: Graph, tensor: Tensor) -> Node | None:
@@ -513,8 +517,7 @@ def replace_reads(old: Tensor, new: Tensor) -> None:
 
 def needs_copy(graph: Graph, output: Tensor, source: Tensor) -> bool:
     """Whether an output of the graph is an input, a constant or another output under its name."""
-    outputs = {id(tensor) for tensor in graph.outputs}
-    return id(output) in outputs and (id(source) in outputs or not source.inputs)
+    return is_output(graph, output) and (is_output(graph, source) or not source.inputs)
 
 
 def replace_everywhere(graph: Graph, old: Tensor, new: Tensor) -> None:

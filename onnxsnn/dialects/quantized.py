@@ -34,6 +34,7 @@ from onnxsnn.graph import (
     constant,
     has_body,
     insert,
+    is_output,
     nodes_before,
     part_up_to,
     remove,
@@ -198,7 +199,7 @@ def _dequantize(work: Dequantizer, node: Node) -> None:
 def _dynamic(work: Dequantizer, node: Node) -> None:
     """Its scale is 1 and its zero point 0, now that what it gives is real."""
     (values,), (output, scale, zero) = node.inputs, node.outputs
-    if any(tensor is given for tensor in node.outputs for given in work.graph.outputs):
+    if any(is_output(work.graph, tensor) for tensor in node.outputs):
         return
     remove(work.graph, node)
     scale.to_constant(np.float32(1)).inputs.clear()

@@ -15,7 +15,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from onnxsnn.arrays import Array
-from onnxsnn.graph import Graph, Node, Tensor, computed, constant, insert, unique_name
+from onnxsnn.graph import Graph, Node, Tensor, computed, constant, insert, is_output, unique_name
 
 __all__ = [
     "MOVES",
@@ -192,7 +192,7 @@ class Dequantizer:
         """The Relu, or Clip from 0, that makes a tensor which nothing reads, or no longer does."""
         readers = 0
         while len(tensor.outputs) == readers and tensor.inputs:
-            if any(tensor is output for output in self.graph.outputs):
+            if is_output(self.graph, tensor):
                 return None
             node = tensor.inputs[0]
             limited = node.op == "Min" and constant(node.inputs[-1]) is not None

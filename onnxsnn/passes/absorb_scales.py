@@ -29,6 +29,7 @@ from onnxsnn.graph import (
     constant,
     floats,
     insert,
+    is_output,
     is_static_shape,
     per_channel,
     unique_name,
@@ -100,7 +101,7 @@ def _let_through(graph: Graph, node: Node, factor: Array, pending: _Pending) -> 
         twin = gs.Variable(unique_name(graph, f"{output.name}.rate"), output.dtype, output.shape)
         insert(graph, node.op, inputs, twin, attrs=dict(node.attrs))
     pending[id(output)] = (twin, factor)
-    if any(output is tensor for tensor in graph.outputs):
+    if is_output(graph, output):
         _materialise(graph, output, pending)
 
 

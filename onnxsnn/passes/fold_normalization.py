@@ -33,9 +33,11 @@ from onnxsnn.graph import (
     floats,
     insert,
     is_float,
+    is_output,
     per_channel,
     remove,
     sole_consumer,
+    sole_producer,
     unique_name,
 )
 from onnxsnn.passes.report import Report
@@ -198,8 +200,8 @@ def _compose(chain: list[Node]) -> _Affine:
 def _fold_into_producer(
     graph: Graph, chain: list[Node], affine: _Affine, source: Tensor, end: Tensor
 ) -> bool:
-    layer = weight_layer(graph, source.inputs[0] if source.inputs else None)
-    if layer is None or sole_consumer(graph, source) is None:
+    layer = weight_layer(graph, sole_producer(graph, source))
+    if layer is None:
         return False
     axes = len(source.shape or ())
     vectors = _vectors(affine, axes, layer.output_axis(axes), layer.outputs)
@@ -219,7 +221,7 @@ def _fold_into_producer(
 def _fold_into_consumers(
     graph: Graph, chain: list[Node], affine: _Affine, source: Tensor, end: Tensor
 ) -> bool:
-    if not end.outputs or any(end is output for output in graph.outputs):
+    if not end.outputs or is_output(graph, end):
         return False
     folds: list[tuple[WeightLayer, Array, Array]] = []
     axes = len(end.shape or ())

@@ -49,6 +49,7 @@ from onnxsnn.graph import (
     rank,
     remove,
     replace_reads,
+    sole_producer,
     unique_name,
 )
 from onnxsnn.passes.spike import State
@@ -507,16 +508,11 @@ def is_drawn_in(graph: Graph, tensor: Tensor) -> bool:
 
     If that works step by step, so does what makes the tensor.
     """
-    maker = tensor.inputs[0] if tensor.inputs else None
-    if maker is None or maker.op not in _VALUE_BY_VALUE or len(tensor.outputs) != 1:
+    maker = sole_producer(graph, tensor)
+    if maker is None or maker.op not in _VALUE_BY_VALUE:
         return False
     varying = [given for given in maker.inputs if constant(given) is None]
-    return (
-        len(varying) == 1
-        and bool(tensor.shape)
-        and tensor.shape == varying[0].shape
-        and not any(tensor is output for output in graph.outputs)
-    )
+    return len(varying) == 1 and bool(tensor.shape) and tensor.shape == varying[0].shape
 
 
 def _shown(shape: Node) -> range:

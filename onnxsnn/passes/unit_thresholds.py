@@ -22,7 +22,7 @@ import numpy as np
 
 from onnxsnn.arrays import Array
 from onnxsnn.eight_bits import are_whole
-from onnxsnn.graph import Graph, Node, Tensor, constant, floats, per_channel
+from onnxsnn.graph import Graph, Node, Tensor, constant, floats, per_channel, sole_producer
 from onnxsnn.passes.report import Report
 from onnxsnn.weights import WeightLayer, weight_layer
 
@@ -107,9 +107,9 @@ def _is_rounded(changes: list[_Change]) -> bool:
 
 def _changes(graph: Graph, tensor: Tensor, factor: Array) -> list[_Change] | None:
     """What multiplies a tensor that has one reader; None where nothing can."""
-    if len(tensor.outputs) != 1 or not tensor.inputs or any(t is tensor for t in graph.outputs):
+    node = sole_producer(graph, tensor)
+    if node is None:
         return None
-    node = tensor.inputs[0]
     layer = weight_layer(graph, node)
     if layer is not None:
         axes = len(tensor.shape or ())
