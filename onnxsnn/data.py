@@ -298,7 +298,7 @@ def _fit(values: Array, spec: InputSpec, preprocessing: Preprocessing, path: Pat
 def _check_shape(values: Array, spec: InputSpec, path: Path | None) -> None:
     if not spec.shape:
         raise _error(path, scalar_problem(spec.name))
-    if not _fits(values, spec):
+    if not spec.fits(values):
         wanted = ["N", *("?" if size is None else size for size in spec.shape[1:])]
         raise _error(
             path,
@@ -324,15 +324,7 @@ def _to_layout_of(spec: InputSpec, values: Array, layout: str | None) -> Array:
     else:
         moves = _CHANNEL_AXES[layout] == other
     moved = np.moveaxis(values, other, axis)
-    return moved if moves and (_fits(moved, spec) or not _fits(values, spec)) else values
-
-
-def _fits(values: Array, spec: InputSpec) -> bool:
-    """Whether samples have the sizes that an input takes, where it fixes them."""
-    return 0 < values.ndim == len(spec.shape) and all(
-        wanted in (None, size)
-        for wanted, size in zip(spec.shape[1:], values.shape[1:], strict=True)
-    )
+    return moved if moves and (spec.fits(moved) or not spec.fits(values)) else values
 
 
 def _check_dtype(values: Array, spec: InputSpec, path: Path | None) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from onnxsnn.arrays import Array
+
 __all__ = ["InputSpec", "scalar_problem"]
 
 _CHANNELS = (1, 3)
@@ -32,6 +34,13 @@ class InputSpec:
     def takes_floats(self) -> bool:
         """Whether the input is of floating point."""
         return bool(np.issubdtype(self.dtype, np.floating))
+
+    def fits(self, values: Array) -> bool:
+        """Whether samples have the sizes that the input takes, where it fixes them."""
+        return 0 < values.ndim == len(self.shape) and all(
+            wanted in (None, size)
+            for wanted, size in zip(self.shape[1:], values.shape[1:], strict=True)
+        )
 
     @property
     def channel_axis(self) -> int:

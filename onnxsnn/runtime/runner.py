@@ -362,15 +362,11 @@ def _fitting(values: Array, spec: InputSpec) -> Array:
         values = np.asarray(values, order="C")
     except (RuntimeError, TypeError, ValueError) as error:  # a tensor that is trained, say
         raise DataError(f"input {spec.name!r} is no array: {error}") from error
-    wanted = spec.shape
     if not values.ndim:
         raise DataError(f"input {spec.name!r} is a single number; give it an axis of samples")
-    same_rank = values.ndim == len(wanted)
-    if not same_rank or any(
-        w not in (None, v) for w, v in zip(wanted[1:], values.shape[1:], strict=False)
-    ):
+    if not spec.fits(values):
         raise DataError(
-            f"input {spec.name!r} takes shape {wanted}, and an array of {values.shape} came"
+            f"input {spec.name!r} takes shape {spec.shape}, and an array of {values.shape} came"
         )
     if not np.can_cast(values.dtype, spec.dtype, "same_kind"):
         raise DataError(f"input {spec.name!r} takes {spec.dtype}, and {values.dtype} came")
