@@ -37,7 +37,6 @@ __all__ = [
     "DEFAULT_TIMESTEPS",
     "THRESHOLDS",
     "Conversion",
-    "Keep",
     "Progress",
     "convert",
     "takes_data",

@@ -12,7 +12,7 @@ from onnxsnn.files import write_bytes
 
 __all__ = ["check_plot", "draw"]
 
-FORMATS = (".svg", ".png", ".pdf")
+_FORMATS = (".svg", ".png", ".pdf")
 _INK = "#808080"  # readable on light and on dark
 
 
@@ -28,8 +28,8 @@ def check_plot(path: Path) -> None:
         raise UsageError(
             f"{path}: plots need matplotlib; install it with: pip install 'onnxsnn[plot]'"
         ) from error
-    if path.suffix not in FORMATS:
-        raise UsageError(f"{path}: a plot is one of {', '.join(FORMATS)}")
+    if path.suffix not in _FORMATS:
+        raise UsageError(f"{path}: a plot is one of {', '.join(_FORMATS)}")
 
 
 def draw(comparison: Comparison, path: Path) -> None:

@@ -26,9 +26,9 @@ except ImportError as error:
 
 __all__ = ["RateNorm", "omega", "rate_inference_loss", "rate_norms", "replace_relu"]
 
-INITIAL_K = 4.0  # p = 0.982: near 1, and k still has a gradient
-MOMENTUM = 0.1
-SMALLEST = 1e-6  # keeps a layer that is silent from dividing by 0
+_INITIAL_K = 4.0  # p = 0.982: near 1, and k still has a gradient
+_MOMENTUM = 0.1
+_SMALLEST = 1e-6  # keeps a layer that is silent from dividing by 0
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
@@ -48,7 +48,7 @@ class RateNorm(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.k = nn.Parameter(torch.tensor(INITIAL_K))
+        self.k = nn.Parameter(torch.tensor(_INITIAL_K))
         self.register_buffer("maximum", torch.tensor(torch.inf))
         self.rates = torch.empty(0)
 
@@ -62,7 +62,7 @@ class RateNorm(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         if self.training:
-            self._follow(z.detach().max().clamp_min(SMALLEST))
+            self._follow(z.detach().max().clamp_min(_SMALLEST))
         threshold = self.threshold
         activation = torch.minimum(functional.relu(z), threshold)
         if not torch.compiler.is_compiling():  # torch.export refuses attributes that change
@@ -71,7 +71,7 @@ class RateNorm(nn.Module):
 
     def _follow(self, peak: Tensor) -> None:
         """Move the running maximum towards a batch's."""
-        moved = self.maximum.lerp(peak, MOMENTUM)
+        moved = self.maximum.lerp(peak, _MOMENTUM)
         self.maximum = torch.where(self.maximum.isinf(), peak, moved)
 
 
@@ -112,7 +112,7 @@ def omega(rates: Tensor) -> Tensor:
     2 Omega / T bounds the fit curve after T timesteps: a small Omega is fast. Silent rates
     give 0.
     """
-    return rates.abs().sum() / rates.square().sum().clamp_min(SMALLEST)
+    return rates.abs().sum() / rates.square().sum().clamp_min(_SMALLEST)
 
 
 def rate_inference_loss(
@@ -129,6 +129,6 @@ def rate_inference_loss(
     """
     wanted, found = (values.reshape(len(values), -1) for values in (expected, outputs))
     cosines = functional.cosine_similarity(wanted, found)  # [N]
-    output_rates = functional.relu(outputs) / outputs.max().clamp_min(SMALLEST)
+    output_rates = functional.relu(outputs) / outputs.max().clamp_min(_SMALLEST)
     omegas = torch.stack([omega(layer) for layer in (*rates, output_rates)])
     return 1 - cosines.mean() + weight * omegas.mean()

@@ -20,8 +20,8 @@ from onnxsnn.source import Source, load_source
 
 __all__ = ["Convertibility", "FateRow", "convertibility"]
 
-SPIKES, INPUT, ANALOG = "spikes", "input", "analog"
-_DRIVEN = {Signal.SPIKES: SPIKES, Signal.INPUT: INPUT, Signal.CURRENT: INPUT}
+_SPIKES, _INPUT, _ANALOG = "spikes", "input", "analog"
+_DRIVEN = {Signal.SPIKES: _SPIKES, Signal.INPUT: _INPUT, Signal.CURRENT: _INPUT}
 
 
 @dataclass(frozen=True)
@@ -176,5 +176,5 @@ def _varies(node: Node, varying: set[int]) -> bool:
 def _driver(node: Node, signals: Signals, varying: set[int]) -> str:
     position = weighted_input(node)
     if not _varies(node, varying):
-        return INPUT
-    return ANALOG if position is None else _DRIVEN.get(signals[node.inputs[position]], ANALOG)
+        return _INPUT
+    return _ANALOG if position is None else _DRIVEN.get(signals[node.inputs[position]], _ANALOG)

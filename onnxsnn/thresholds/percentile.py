@@ -8,9 +8,9 @@ from onnxsnn.arrays import Floats
 from onnxsnn.calibration.statistics import ChannelStatistics
 from onnxsnn.neurons import Neuron
 
-__all__ = ["PERCENTILE", "percentile"]
+__all__ = ["percentile"]
 
-PERCENTILE = 99.9
+_PERCENTILE = 99.9
 
 
 def percentile(
@@ -23,7 +23,7 @@ def percentile(
     Rueckauer et al., Frontiers in Neuroscience 2017, section 2.2.4. A channel that is
     active more rarely than that keeps its maximum: its percentile would be zero.
     """
-    above = statistics.total * (1 - PERCENTILE / 100)
+    above = statistics.total * (1 - _PERCENTILE / 100)
     counts = statistics.counts
     beyond = counts[:, ::-1].cumsum(axis=1)[:, ::-1] - counts  # values beyond bin i
     last = np.argmax(beyond <= above, axis=1)  # the first bin that few enough lie beyond

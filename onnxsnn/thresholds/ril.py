@@ -29,7 +29,7 @@ from onnxsnn.value_sizes import comparable_outputs, nothing_to_compare
 
 __all__ = ["fit_rate_inference"]
 
-WEIGHT = 0.1  # lambda
+_WEIGHT = 0.1  # lambda
 TOLERANCE = 0.01  # share of samples that may change their class; or the relative error
 _SAMPLES = 128
 _SHARED = np.geomspace(1.0, 0.05, 16)
@@ -114,7 +114,7 @@ class _Trial:
         known += [value for value in (_output_omega(y) for y in outputs) if value is not None]
         mean = float(np.mean(known)) if known else 0.0
         distance = 1.0 - float(np.mean([_cosine(*pair) for pair in pairs]))
-        return _Candidate(shares, distance + WEIGHT * mean, mean, _lost(*pairs[0]))
+        return _Candidate(shares, distance + _WEIGHT * mean, mean, _lost(*pairs[0]))
 
     def _outputs(self, shares: Floats) -> list[Array]:
         """The outputs on the samples, each [N, any]."""
