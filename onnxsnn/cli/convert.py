@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -200,14 +199,11 @@ def _fewest(
     """The smallest number of timesteps that will do."""
     if samples is None:
         raise UsageError("timesteps are found on data; give some with --data, or a number with -T")
-    conversion_for = partial(_converted, source, fitted_to, ways)
+
+    def conversion_for(timesteps: int) -> Conversion:
+        return convert(source, fitted_to, timesteps=timesteps, **ways)
+
     return fewest_timesteps(source, samples, conversion_for, agreement, error)
-
-
-def _converted(
-    source: Source, fitted_to: Dataset | None, ways: Mapping[str, Any], timesteps: int
-) -> Conversion:
-    return convert(source, fitted_to, timesteps=timesteps, **ways)
 
 
 class _Keeper:
