@@ -189,8 +189,8 @@ class _Looker:
         self._ann = SampleSession(ann.model)
         self._spikes = snn.spikes
         self._currents = {layer: snn.current(layer) for layer in self._spikes}
-        known = {*snn.outputs, *(spec.name for spec in snn.inputs)}
-        taps = {*self._spikes.values(), *self._currents.values()} - known
+        fed = {spec.name for spec in snn.inputs}
+        taps = {*self._spikes.values(), *self._currents.values()} - fed
         self._runner = Runner(snn, taps=sorted(taps))
         thresholds, scales, neurons = snn.thresholds, snn.scales, snn.neurons
         self._biases = snn.biases

@@ -99,7 +99,7 @@ def _sized(graph: Graph, snn: SpikingModel, feeds: Mapping[str, Array]) -> list[
     nodes = [node for node in graph.nodes if macs(node) != 0 and not has_body(node)]
     around = [t for node in nodes for t in [*node.inputs, *node.outputs] if not t.is_empty()]
     inner = {tensor.name for tensor in around if tensor.inputs}
-    (values,) = Runner(snn, taps=sorted(inner - set(snn.outputs))).steps(feeds, 1)
+    (values,) = Runner(snn, taps=sorted(inner)).steps(feeds, 1)
     copied = graph.copy()
     for name, tensor in copied.tensors().items():
         found = {**feeds, **values}.get(name)
