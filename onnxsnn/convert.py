@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -374,19 +374,7 @@ def _observe(
 ) -> tuple[Statistics, str]:
     """Statistics of every RateNorm's input, and what they come from."""
     if data is not None:
-        batch = _batch_size(graph, data)
-        feeds: Iterator[dict[str, Array]] = (inputs for inputs, _ in data.batches(batch))
-        try:
-            return calibrate(graph, feeds, progress=_counter(progress, len(data))), "data"
-        except DataError as error:
-            if batch < len(data) <= _most_samples(graph, data) and _takes_whole(graph, data):
-                raise data.error(
-                    f"the model takes these {len(data)} rows at once, and not {batch} of them: "
-                    "they are no samples, but parts of one, as the nodes of a graph are; give its "
-                    f"first axis the size {len(data)} (onnxruntime.tools.make_dynamic_shape_fixed "
-                    "does)"
-                ) from error
-            raise
+        return _observe_data(graph, data, progress), "data"
     cut = cut_at_normalized(graph, moments)
     names = {tensor.name for tensor in graph.inputs} & {tensor.name for tensor in cut.inputs}
     untrained = any(threshold_of(node) is None for node in rate_norms(graph))
@@ -398,6 +386,26 @@ def _observe(
     count = _counter(progress, noise_samples(cut))
     statistics = calibrate(cut, noise(cut, moments), progress=count)
     return statistics, "batchnorm" if moments else "random input"
+
+
+def _observe_data(graph: Graph, data: Dataset, progress: Progress) -> Statistics:
+    """The statistics on data.
+
+    Raises:
+        DataError: the model takes all of them at once alone, or does not take them.
+    """
+    batch = _batch_size(graph, data)
+    feeds = (inputs for inputs, _ in data.batches(batch))
+    try:
+        return calibrate(graph, feeds, progress=_counter(progress, len(data)))
+    except DataError as error:
+        if batch < len(data) <= _most_samples(graph, data) and _takes_whole(graph, data):
+            raise data.error(
+                f"the model takes these {len(data)} rows at once, and not {batch} of them: they "
+                "are no samples, but parts of one, as the nodes of a graph are; give its first "
+                f"axis the size {len(data)} (onnxruntime.tools.make_dynamic_shape_fixed does)"
+            ) from error
+        raise
 
 
 def _takes_whole(graph: Graph, data: Dataset) -> bool:
