@@ -95,9 +95,7 @@ def lines(
         y = axis.place(tick, down)
         parts.append(f'<path class="grid" d="M0 {y}H{across}"/>')
         parts.append(f'<text x="-7" y="{y + 4}" text-anchor="end">{axis.text(tick)}</text>')
-    for step in _step_ticks(steps):
-        text = f"T = {step}" if step == 1 else step
-        parts.append(f'<text x="{x[step - 1]}" y="{down + 18}" text-anchor="middle">{text}</text>')
+    parts += _step_labels(_step_ticks(steps), x, down + 18)
     labels = [(line.label, line.values[-1], line.style) for line in drawn if line.label]
     if guide is not None:
         y = axis.place(guide[0], down)
@@ -126,6 +124,15 @@ def _step_ticks(steps: int) -> list[int]:
     if steps < 24:
         return [t for t in powers if steps - t >= max(1, steps // 10)] + [steps]
     return [t for t in powers if t == steps or steps / t > 1.4] + [steps] * (steps not in powers)
+
+
+def _step_labels(steps: Sequence[int], x: Sequence[float], y: int) -> list[str]:
+    """The numbers of steps, below their places."""
+    return [
+        f'<text x="{x[step - 1]}" y="{y}" text-anchor="middle">'
+        f"{f'T = {step}' if step == 1 else step}</text>"
+        for step in steps
+    ]
 
 
 def _thinned(count: int) -> list[int]:
@@ -220,11 +227,7 @@ def raster(title: str, description: str, rows: Sequence[Sequence[float]]) -> str
                 track = "".join(at)
                 parts.append(f'<path class="{kind}" stroke-width="{stroke}" d="{track}"/>')
     y = pitch * len(rows) + 15
-    parts += [
-        f'<text x="{x[step - 1]}" y="{y}" text-anchor="middle">'
-        f"{f'T = {step}' if step == 1 else step}</text>"
-        for step in sorted({1, steps})
-    ]
+    parts += _step_labels(sorted({1, steps}), x, y)
     return _svg(title, description, (width, y + 4), "".join(parts))
 
 
