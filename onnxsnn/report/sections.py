@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from html import escape
 
+from onnxsnn.analysis.energy import Energy
 from onnxsnn.analysis.error_split import ErrorSplit
 from onnxsnn.analysis.layers import Analysis, LayerAnalysis, RateDistribution
 from onnxsnn.figures import counted, joules, measure_text, number, percent
@@ -32,21 +33,8 @@ _DOTTED = 24  # steps, above which dots would hide their line
 
 
 def _accuracy(data: ReportData) -> Made:
-    result, measure = data.evaluation, data.measure
+    result, measure, text = data.evaluation, data.measure, measure_text(data.measure)
     values = [float(getattr(row, measure)) for row in result.rows]
-    target, text = data.target, measure_text(measure)
-    lead = f"After {counted(len(values), 'step')} the {measure} is {text(values[-1])}."
-    if target is not None:
-        goal = {
-            "accuracy": f"A point below the ANN's accuracy, {text(target.level)},",
-            "agreement": f"An agreement with the ANN of {text(target.level)}",
-            "error": f"A relative error of {text(target.level)}",
-        }[target.measure]
-        if target.timesteps is None:
-            lead += f" {goal} is not reached."
-        else:
-            steps = figure("target.timesteps", target.timesteps)
-            lead = f"{goal} is reached after {steps} of {counted(len(values), 'step')}."
     guide = None
     if measure == "accuracy" and result.ann_accuracy is not None:
         guide = (result.ann_accuracy, "ANN")
@@ -76,7 +64,24 @@ def _accuracy(data: ReportData) -> Made:
         f"{plot(fired, 'Spikes fired until each step, the mean over samples.')}</div>"
     )
     heading = f"{measure.capitalize()} over time"
-    return heading, section("time", heading, lead, both, _rows(data))
+    return heading, section("time", heading, _outcome(data, values), both, _rows(data))
+
+
+def _outcome(data: ReportData, values: list[float]) -> str:
+    """What the measure is in the end, or when it is good enough."""
+    target, text, steps = data.target, measure_text(data.measure), counted(len(values), "step")
+    plainly = f"After {steps} the {data.measure} is {text(values[-1])}."
+    if target is None:
+        return plainly
+    goal = {
+        "accuracy": f"A point below the ANN's accuracy, {text(target.level)},",
+        "agreement": f"An agreement with the ANN of {text(target.level)}",
+        "error": f"A relative error of {text(target.level)}",
+    }[target.measure]
+    if target.timesteps is None:
+        return f"{plainly} {goal} is not reached."
+    reached = figure("target.timesteps", target.timesteps)
+    return f"{goal} is reached after {reached} of {steps}."
 
 
 def _rows(data: ReportData) -> str:
@@ -382,6 +387,20 @@ def _energy(data: ReportData) -> Made:
     )
     if found.uncounted:
         lead += f" Not counted: {escape(', '.join(found.uncounted))}."
+    names = "; ".join(f"{e.model.name}: {e.model.source}" for e in found.energies)
+    return "Energy", section(
+        "energy",
+        "Energy, modelled",
+        lead,
+        _models(found),
+        "<p class=note>Each spike counts once for every weight that it meets. "
+        f"{escape(names)}.</p>",
+        details("Operations node by node", _operations(found)),
+    )
+
+
+def _models(found: Energy) -> str:
+    """What each model makes of the operations of ANN and SNN."""
     rows = []
     for i, result in enumerate(found.energies):
         key, model = f"energy.energies.{i}", result.model
@@ -400,8 +419,11 @@ def _energy(data: ReportData) -> Made:
                 ]
             )
     columns = [("Model", ""), ("Per sample", "w"), ("Energy", "n"), ("Costs", "wide")]
-    names = "; ".join(f"{e.model.name}: {e.model.source}" for e in found.energies)
-    nodes = [
+    return table("Energies by model", columns, rows)
+
+
+def _operations(found: Energy) -> str:
+    rows = [
         [
             _node(row.name),
             row.driven,
@@ -410,16 +432,8 @@ def _energy(data: ReportData) -> Made:
         ]
         for i, row in enumerate(found.rows)
     ]
-    heads = [("Node", ""), ("Driven by", ""), ("MACs of the ANN", "n"), ("Of the SNN", "n")]
-    return "Energy", section(
-        "energy",
-        "Energy, modelled",
-        lead,
-        table("Energies by model", columns, rows),
-        "<p class=note>Each spike counts once for every weight that it meets. "
-        f"{escape(names)}.</p>",
-        details("Operations node by node", table("Operations by node", heads, nodes)),
-    )
+    columns = [("Node", ""), ("Driven by", ""), ("MACs of the ANN", "n"), ("Of the SNN", "n")]
+    return table("Operations by node", columns, rows)
 
 
 def _layers(data: ReportData) -> Made:
