@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from onnxsnn import display
-from onnxsnn.analysis.energy import Energy, energy
+from onnxsnn.analysis.energy import energy
 from onnxsnn.analysis.evaluate import Evaluation, evaluate
-from onnxsnn.analysis.layers import Analysis
 from onnxsnn.analysis.layers import analyse as analyse_layers
 from onnxsnn.analysis.summary import evaluation_as_dict
-from onnxsnn.analysis.target import SpikeRatio, spike_ratio
+from onnxsnn.analysis.target import spike_ratio
 from onnxsnn.cli.options import (
     FILE,
     OUTPUT,
@@ -123,56 +123,31 @@ def evaluate_command(
             margin = calibrate_margin(
                 runner, known, timesteps, agreement=agreement, progress=progress
             )
+    run = partial(evaluate, ann=source, timesteps=timesteps, backend=backend, memory=memory)
     with display.progress("evaluating") as progress:
-        result = evaluate(
-            network,
-            samples,
-            ann=source,
-            timesteps=timesteps,
-            margin=margin,
-            backend=backend,
-            memory=memory,
-            progress=progress,
-        )
+        result = run(network, samples, margin=margin, progress=progress)
     display.warn(result.warnings)
-    more = _More()
+    analysis = costs = ratio = None
     if analyse and source is not None:
         with display.progress("analysing") as progress:
-            more.analysis = analyse_layers(network, samples, source, timesteps, progress=progress)
+            analysis = analyse_layers(network, samples, source, timesteps, progress=progress)
     if with_energy:
         with display.progress("counting operations") as progress:
-            more.energy = energy(network, samples, timesteps, models=models, progress=progress)
+            costs = energy(network, samples, timesteps, models=models, progress=progress)
     if other is not None:
         with display.progress("running the reference") as progress:
-            beside = evaluate(
-                other,
-                samples,
-                ann=source,
-                timesteps=timesteps,
-                backend=backend,
-                memory=memory,
-                progress=progress,
-            )
-        more.spike_ratio = spike_ratio(result, beside)
+            beside = run(other, samples, progress=progress)
+        ratio = spike_ratio(result, beside)
     if csv_file is not None:
         write_bytes(_as_csv(result).encode(), csv_file)
     if as_json:
-        print_json(evaluation_as_dict(result, more.analysis, more.energy, more.spike_ratio))
+        print_json(evaluation_as_dict(result, analysis, costs, ratio))
         return
     display.show_evaluation(result, calibrated_on)
-    if more.analysis is not None:
-        display.show_analysis(more.analysis)
-    if more.energy is not None:
-        display.show_energy(more.energy, more.spike_ratio)
-
-
-@dataclass
-class _More:
-    """What was asked for beside the evaluation."""
-
-    analysis: Analysis | None = None
-    energy: Energy | None = None
-    spike_ratio: SpikeRatio | None = None
+    if analysis is not None:
+        display.show_analysis(analysis)
+    if costs is not None:
+        display.show_energy(costs, ratio)
 
 
 def _as_csv(result: Evaluation) -> str:
