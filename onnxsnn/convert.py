@@ -383,8 +383,8 @@ def _observe(
             f"thresholds come from random input ({', '.join(sorted(names))}), which says little "
             "of real data; accuracy wants data: give some with --data"
         )
-    count = _counter(progress, noise_samples(cut))
-    statistics = calibrate(cut, noise(cut, moments), progress=count)
+    total = noise_samples(cut)
+    statistics = calibrate(cut, noise(cut, moments), lambda seen: progress(seen, total))
     return statistics, "batchnorm" if moments else "random input"
 
 
@@ -397,7 +397,7 @@ def _observe_data(graph: Graph, data: Dataset, progress: Progress) -> Statistics
     batch = _batch_size(graph, data)
     feeds = (inputs for inputs, _ in data.batches(batch))
     try:
-        return calibrate(graph, feeds, progress=_counter(progress, len(data)))
+        return calibrate(graph, feeds, lambda seen: progress(seen, len(data)))
     except DataError as error:
         if batch < len(data) <= _most_samples(graph, data) and _takes_whole(graph, data):
             raise data.error(
@@ -416,17 +416,6 @@ def _takes_whole(graph: Graph, data: Dataset) -> bool:
     except DataError:
         return False
     return True
-
-
-def _counter(progress: Progress, total: int) -> Callable[[int], None]:
-    done = 0
-
-    def count(samples: int) -> None:
-        nonlocal done
-        done = min(done + samples, total)
-        progress(done, total)
-
-    return count
 
 
 def _batch_size(graph: Graph, data: Dataset) -> int:

@@ -33,7 +33,7 @@ def calibrate(
     Args:
         graph: a graph with Rate Norm Layers; it is left as it is.
         feeds: batches of inputs, by name.
-        progress: called after every batch with its number of samples.
+        progress: called after every batch with the number of samples so far.
 
     Raises:
         DataError: there are no batches, or an activation is too large or NaN.
@@ -49,9 +49,8 @@ def calibrate(
         outputs = session.run(batch, sorted({node.inputs[0].name for node in nodes}))
         for node in nodes:
             _count(statistics[node.name], outputs[node.inputs[0].name], node)
-        size = len(next(iter(batch.values())))
-        seen += size
-        progress(size)
+        seen += len(next(iter(batch.values())))
+        progress(seen)
     if not seen:
         raise DataError("there are no samples to calibrate on")
     return statistics
