@@ -26,6 +26,7 @@ __all__ = [
     "quiet_onnxruntime",
     "run_failure",
     "same_for_any",
+    "side_by_side",
     "split",
     "whole_batches",
     "with_samples",
@@ -303,6 +304,13 @@ def join(
         else:
             joined[name] = _joined(name, parts, count, axes[name], batch)
     return joined
+
+
+def side_by_side(pieces: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    """The outputs of batches, to compare: what is one number for a batch is one of each."""
+    return {
+        name: np.concatenate([np.atleast_1d(piece[name]) for piece in pieces]) for name in pieces[0]
+    }
 
 
 def _is_of_any(parts: Sequence[Array], count: int, axis: int, batch: int | None) -> bool:

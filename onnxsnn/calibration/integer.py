@@ -20,7 +20,7 @@ from onnxsnn.passes.unit_thresholds import unit_thresholds
 from onnxsnn.runtime.dataset import batch_size, batches
 from onnxsnn.runtime.early_exit import classes
 from onnxsnn.runtime.runner import Runner
-from onnxsnn.session import SampleSession
+from onnxsnn.session import SampleSession, side_by_side
 from onnxsnn.source import Source
 
 __all__ = ["Cost", "IntegerNetwork", "integer_network"]
@@ -131,7 +131,7 @@ def _observe(
                 ranges[name] = np.maximum(ranges.get(name, values), values)
         pieces.append({name: outputs[name] for name in names})
     seen = {name: (-ranges[f"{name}.{_LOW}"], ranges[f"{name}.{_HIGH}"]) for name in layers}
-    return seen, _joined(pieces)
+    return seen, side_by_side(pieces)
 
 
 def _with_ranges(snn: SpikingModel) -> tuple[onnx.ModelProto, list[str]]:
@@ -161,19 +161,12 @@ def _outputs(
     for feeds, _ in batches(snn, data, progress):
         outputs = runner.run(feeds).outputs
         pieces.append({name: outputs[name] for name in names})
-    return _joined(pieces)
+    return side_by_side(pieces)
 
 
 def _ann_outputs(ann: Source, names: Sequence[str], data: Dataset, batch: int) -> dict[str, Array]:
     session = SampleSession(ann.model)
-    return _joined([session.run(feeds, names) for feeds, _ in data.batches(batch)])
-
-
-def _joined(pieces: list[dict[str, Array]]) -> dict[str, Array]:
-    """The outputs of batches, to compare: what is one number for a batch is one of each."""
-    return {
-        name: np.concatenate([np.atleast_1d(piece[name]) for piece in pieces]) for name in pieces[0]
-    }
+    return side_by_side([session.run(feeds, names) for feeds, _ in data.batches(batch)])
 
 
 def _cost(

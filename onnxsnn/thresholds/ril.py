@@ -24,7 +24,7 @@ from onnxsnn.calibration.observe import Statistics
 from onnxsnn.data import Dataset
 from onnxsnn.graph import Graph, to_model
 from onnxsnn.ratenorm import rate_norms, set_threshold
-from onnxsnn.session import Session
+from onnxsnn.session import Session, side_by_side
 from onnxsnn.value_sizes import comparable_outputs, nothing_to_compare
 
 __all__ = ["fit_rate_inference"]
@@ -124,11 +124,7 @@ class _Trial:
             self._constants[name].CopyFrom(onnx.numpy_helper.from_array(values, name))
         session = Session(self._model)
         results = [session.run(feeds, self._names) for feeds in self._batches]
-        joined = [
-            np.concatenate([np.atleast_1d(result[name]) for result in results])
-            for name in results[0]
-        ]
-        return [values.reshape(len(values), -1) for values in joined]
+        return [values.reshape(len(values), -1) for values in side_by_side(results).values()]
 
 
 def _cosine(values: Array, expected: Array) -> float:
