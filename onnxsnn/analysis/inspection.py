@@ -19,7 +19,7 @@ from onnxsnn.graph import Graph, Node, constant, from_model, is_static_shape, va
 from onnxsnn.metadata import damaged, fits, read_metadata
 from onnxsnn.model import LOOP, NO_SNN, STEP, Layer, SpikingModel, kind_of
 from onnxsnn.operators import QUANTIZED, RECTIFIER, Role, fate, varying_tensors
-from onnxsnn.ratenorm import UNSET_THRESHOLD
+from onnxsnn.ratenorm import threshold_of
 from onnxsnn.source import Source
 
 __all__ = ["Inspection", "InspectionRow", "inspect", "inspect_model", "role_of"]
@@ -156,11 +156,10 @@ _EIGHT_BITS = frozenset(QUANTIZED.split())
 
 
 def _threshold(node: Node, role: Role) -> float | None:
-    if role is not Role.NEURON:
+    if role is not Role.NEURON or constant(node.inputs[1]) is None:
         return None
-    values = constant(node.inputs[1])
-    unset = values is None or values.max() >= UNSET_THRESHOLD
-    return None if values is None or unset else float(values.mean())
+    values = threshold_of(node)
+    return None if values is None else float(values.mean())
 
 
 def _parameters(graph: Graph) -> int:
