@@ -36,7 +36,6 @@ from onnxsnn.graph import (
     Graph,
     Node,
     Tensor,
-    constant,
     insert,
     is_static_shape,
     remove,
@@ -126,19 +125,19 @@ def _levels_of(graph: Graph, neurons: Mapping[str, Neuron]) -> dict[int, Levels]
         if node.name in neurons:
             _note(levels, node, _spikes_of(neurons[node.name]))
             continue
-        source = next((id(t) for t in node.inputs if constant(t) is None), None)
+        read = next(map(id, node.inputs), 0)  # which is no tensor's id
         if node.op == "RunningSum":
-            _note(sums, node, levels.get(id(node.inputs[0])))
+            _note(sums, node, levels.get(read))
         elif node.op == "SumIncrement":
-            _note(levels, node, sums.get(id(node.inputs[0])))
-        elif node.op == "MaxPool" or (node.op in _MOVES and source in sums):
-            _note(sums, node, sums.get(id(node.inputs[0])))
+            _note(levels, node, sums.get(read))
+        elif node.op == "MaxPool" or (node.op in _MOVES and read in sums):
+            _note(sums, node, sums.get(read))
         elif node.op in _MOVES:
-            _note(levels, node, levels.get(id(node.inputs[0])))
+            _note(levels, node, levels.get(read))
         elif node.op == "Concat":
             _note(levels, node, _common([levels.get(id(t)) for t in node.inputs]))
         elif node.op in ("AveragePool", "GlobalAveragePool"):
-            _note(levels, node, _mean_of(node, levels.get(id(node.inputs[0]))))
+            _note(levels, node, _mean_of(node, levels.get(read)))
     return levels
 
 
