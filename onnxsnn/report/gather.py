@@ -166,10 +166,9 @@ def _raster(snn: SpikingModel, feeds: Mapping[str, Array], steps: int) -> list[R
         spikes = np.stack([outputs[name][0].reshape(-1) for outputs in history])  # [T, neurons]
         fired = np.abs(spikes).sum(axis=0)
         order = np.argsort(-fired, kind="stable")[: np.count_nonzero(fired)]
-        chosen = order[np.unique(np.linspace(0, len(order) - 1, per_layer).astype(int))] if len(
-            order
-        ) else []  # fmt: skip
-        rows += [RasterRow(layer, int(i), spikes[:, i].tolist()) for i in chosen]
+        if len(order):
+            places = np.unique(np.linspace(0, len(order) - 1, per_layer).astype(int))
+            rows += [RasterRow(layer, int(i), spikes[:, i].tolist()) for i in order[places]]
     return rows
 
 
