@@ -45,7 +45,7 @@ class Neuron(Protocol):
     @property
     def least_spike(self) -> float:
         """The least that it can send in a step, in thresholds: below zero, it takes back."""
-        return -self.greatest_spike if self.signed is self else 0.0
+        return self.least_rate
 
     @property
     def spike_unit(self) -> float:
