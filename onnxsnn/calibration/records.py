@@ -68,9 +68,13 @@ class Record:
 
     @property
     def bytes(self) -> int:
-        """What it takes; a current that stays the same is kept once."""
-        currents = {id(current): current for steps in self.currents for current in steps}
-        return sum(packed.nbytes for packed in [*self.values, *currents.values()])
+        """What it takes."""
+        return sum(packed.nbytes for packed in [*self.values, *self._distinct.values()])
+
+    @property
+    def _distinct(self) -> dict[int, Packed]:
+        """The currents by id(): one that stays the same is kept once."""
+        return {id(current): current for steps in self.currents for current in steps}
 
     def add(self, values: Array, currents: Iterable[Array]) -> None:
         """Add a batch: the ANN's values, and the SNN's currents in every step."""
@@ -84,11 +88,7 @@ class Record:
 
     def shift(self, bias: Array) -> None:
         """Add a current to the SNN's, in every step."""
-        shifted: dict[int, Packed] = {}
-        for steps in self.currents:
-            for current in steps:
-                if id(current) not in shifted:
-                    shifted[id(current)] = pack(current.full() + bias)
+        shifted = {key: pack(packed.full() + bias) for key, packed in self._distinct.items()}
         self.currents = [[shifted[id(current)] for current in steps] for steps in self.currents]
 
     def keep(self, batches: Sequence[int]) -> None:
