@@ -144,12 +144,11 @@ def energy(
     """
     steps, snn = snn.steps(timesteps), snn.unrounded()
     counted = instrument(snn, next(data.batches(1))[0])
-    runner = Runner(counted.snn, taps=list(counted.counters.values()))
-    totals = np.zeros((len(counted.counters), steps))  # per node and step
+    taps = list(counted.counters.values())
+    runner, totals = Runner(counted.snn, taps=taps), np.zeros((len(taps), steps))  # by tap and step
     for feeds, _ in batches(snn, data, progress):
         for step, outputs in enumerate(runner.steps(feeds, steps)):
-            for row, name in enumerate(counted.counters.values()):
-                totals[row, step] += float(outputs[name].sum(dtype=np.float64))
+            totals[:, step] += [outputs[name].sum(dtype=np.float64) for name in taps]
     means = dict(zip(counted.counters, totals / len(data), strict=True))
     return _summary(counted, means, len(data), steps, models)
 
