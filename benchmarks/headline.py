@@ -32,7 +32,7 @@ from onnxsnn.source import Source
 
 FOUNDING = ["max", "percentile", "ril"]
 OURS = ["fit", "fit+anytime", "fit+correct", "fit+correct+anytime"]
-TIMESTEPS = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32]
+TIMESTEPS = [*range(1, 9), 10, 12, 16, 24, 32]
 FEW = 500
 FIRST = 16  # steps that are tried first; then half as many again, and again
 GROWTH = 1.5
