@@ -61,9 +61,7 @@ def step_model(snn: SpikingModel) -> onnx.ModelProto:
     for tensor in graph.initializer:
         tensor.name = starts.get(tensor.name, tensor.name)
     nodes = [*_opening(count, states, starts, now), *renamed(graph.node, now, "")]
-    graph.CopyFrom(
-        helper.make_graph(nodes, graph.name, given, graph.output, graph.initializer),
-    )
+    graph.CopyFrom(helper.make_graph(nodes, graph.name, given, graph.output, graph.initializer))
     (ours,) = (entry for entry in model.opset_import if entry.domain == DOMAIN)
     model.opset_import.remove(ours)
     about = read_metadata(model)

@@ -5,7 +5,10 @@ import subprocess
 
 import pytest
 
+from onnxsnn import convert
 from tests.export.javascript import PACKAGES
+from tests.models import dataset, uniform
+from tests.networks import residual_network
 
 
 @pytest.fixture(scope="package")
@@ -20,3 +23,9 @@ def node(tmp_path_factory):
     if done.returncode:
         pytest.skip(f"npm cannot install {' and '.join(PACKAGES)}: {done.stderr.strip()[-200:]}")
     return folder
+
+
+@pytest.fixture(scope="package")
+def snn(tmp_path_factory):
+    path = residual_network().save(tmp_path_factory.mktemp("export") / "model.onnx")
+    return convert(path, dataset(x=uniform(7, 3, 8, 8)), timesteps=6).snn

@@ -14,6 +14,7 @@ from onnxsnn.errors import ModelError
 from onnxsnn.export import export_loop, loop_model
 from onnxsnn.neurons import RECTIFYING_NEURONS
 from onnxsnn.session import make_session
+from tests.export.equal import assert_equal
 from tests.export.javascript import LOOP, PACKAGES, run_script
 from tests.models import Builder, dataset, uniform
 from tests.networks import (
@@ -30,18 +31,6 @@ def looped(snn, x, timesteps):
     feeds = {"x": x, "timesteps": np.array(timesteps, np.int64)}
     values = make_session(loop_model(snn)).run(None, feeds)
     return dict(zip(snn.outputs, values, strict=True))
-
-
-def assert_equal(left, right, tolerance=0.0):
-    assert left.keys() == right.keys()
-    for name, values in left.items():
-        np.testing.assert_allclose(values, right[name], atol=tolerance, rtol=0)
-
-
-@pytest.fixture(scope="module")
-def snn(tmp_path_factory):
-    path = residual_network().save(tmp_path_factory.mktemp("loop") / "model.onnx")
-    return convert(path, dataset(x=uniform(7, 3, 8, 8)), timesteps=6).snn
 
 
 @given(

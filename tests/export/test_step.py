@@ -14,6 +14,7 @@ from onnxsnn.errors import ModelError
 from onnxsnn.export import export_step, step_model
 from onnxsnn.neurons import RECTIFYING_NEURONS
 from onnxsnn.session import make_session
+from tests.export.equal import assert_equal
 from tests.export.javascript import PACKAGES, STEP, run_script
 from tests.models import Builder, dataset, uniform
 from tests.networks import STRUCTURES, average_network, eighths, integer_networks, residual_network
@@ -38,18 +39,6 @@ def stepped(snn, timesteps, run=None, **given):
         values = dict(zip(names, (run or session.run)(None, feeds), strict=True))
         feeds |= {state.input: values[state.output] for state in snn.states}
     return {name: values[name] for name in snn.outputs}
-
-
-def assert_equal(left, right, tolerance=0.0):
-    assert left.keys() == right.keys()
-    for name, values in left.items():
-        np.testing.assert_allclose(values, right[name], atol=tolerance, rtol=0)
-
-
-@pytest.fixture(scope="module")
-def snn(tmp_path_factory):
-    path = residual_network().save(tmp_path_factory.mktemp("step") / "model.onnx")
-    return convert(path, dataset(x=uniform(7, 3, 8, 8)), timesteps=6).snn
 
 
 @given(
