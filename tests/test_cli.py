@@ -19,7 +19,7 @@ from onnxsnn.data import Preprocessing, load
 from onnxsnn.model import SpikingModel
 from onnxsnn.source import load_source
 from tests.models import Builder, uniform
-from tests.networks import residual_network
+from tests.networks import STRUCTURES, residual_network
 
 X = uniform(20, 3, 8, 8)
 
@@ -637,6 +637,17 @@ def test_neuron_and_its_levels_are_options_and_in_the_metadata(arguments, settin
     assert metadata["neuron"] == settings
     assert metadata["bits_per_spike"] == pytest.approx(bits, abs=1e-3)
     assert "bits per spike" in text
+
+
+@pytest.mark.parametrize(
+    ("structure", "neuron", "said"),
+    [("mobilenet", "if", True), ("mobilenet", "signed", False), ("vgg", "if", False)],
+)
+@pytest.mark.usefixtures("folder")
+def test_signed_neurons_are_hinted_at_where_they_take_no_more_bits(structure, neuron, said):
+    STRUCTURES[structure]().save(Path("structure.onnx"))
+    text = call("convert", "structure.onnx", "--neuron", neuron)
+    assert ("--neuron signed takes no more bits" in text) == said
 
 
 @pytest.mark.parametrize("neuron", ["if", "signed", "burst"])

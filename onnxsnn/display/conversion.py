@@ -10,6 +10,7 @@ from rich.markup import escape
 from onnxsnn.convert import Conversion
 from onnxsnn.display.base import new_table, number, percent, show_bits, stdout
 from onnxsnn.figures import counted
+from onnxsnn.neurons import IntegrateAndFire, TernaryIntegrateAndFire
 
 __all__ = ["show_conversion"]
 
@@ -47,6 +48,15 @@ def show_conversion(conversion: Conversion, target: str) -> None:
     console.print(
         f"{escape(target)}: thresholds for T = {snn.timesteps}, {show_bits(bits)}", soft_wrap=True
     )
+    if {layer.neuron for layer in snn.layers} == _SIGNED_IN_PART:
+        console.print(
+            "its encoders send spikes of either sign: --neuron signed takes no more bits, and "
+            "fewer timesteps",
+            soft_wrap=True,
+        )
+
+
+_SIGNED_IN_PART = {IntegrateAndFire.name, TernaryIntegrateAndFire.name}
 
 
 def _cost(cost: Mapping[str, Any]) -> str:
