@@ -74,13 +74,17 @@ class WeightLayer:
         """Let input channel j arrive multiplied by `scale[j]`."""
         self._set_weight(self.weight * self._along_inputs(scale))
 
-    def change_weight(self, change: Array) -> None:
-        """Add `change`, of the weight's own shape."""
-        self._set_weight(self.weight + change)
+    def change_rows(self, change: Array) -> None:
+        """Add to the weights what has the order of `rows`, [outputs, n]."""
+        self._set_weight(self.weight + self._of_rows(change))
 
     def shift_input(self, shift: Array) -> None:
         """Let input channel j arrive with `shift[j]` added."""
         self.shift_output(self._sum_to_outputs(self.weight * self._along_inputs(shift)))
+
+    def _of_rows(self, rows: Array) -> Array:
+        """What `rows` are, in the order of the weight."""
+        raise NotImplementedError
 
     def _along_outputs(self, vector: Array) -> Array:
         raise NotImplementedError
@@ -118,6 +122,9 @@ class _Convolution(WeightLayer):
     @property
     def rows(self) -> Array:
         return self.weight.reshape(self.outputs, -1)
+
+    def _of_rows(self, rows: Array) -> Array:
+        return rows.reshape(self.weight.shape)
 
     @property
     def takes_input_shift(self) -> bool:
@@ -157,6 +164,11 @@ class _ConvTranspose(_Convolution):
         grouped = self.weight.reshape(self.groups, -1, *self.weight.shape[1:])
         return np.moveaxis(grouped, 1, 2).reshape(self.outputs, -1)
 
+    def _of_rows(self, rows: Array) -> Array:
+        kernel = self.weight.shape[2:]
+        grouped = rows.reshape(self.groups, self.weight.shape[1], -1, *kernel)
+        return np.moveaxis(grouped, 1, 2).reshape(self.weight.shape)
+
     _along_outputs = _Convolution._second
     _along_inputs = _Convolution._first
 
@@ -173,6 +185,9 @@ class _Gemm(WeightLayer):
     @property
     def rows(self) -> Array:
         return self.weight if self.transposed else self.weight.T
+
+    def _of_rows(self, rows: Array) -> Array:
+        return rows if self.transposed else rows.T
 
     def input_axis(self, axes: int) -> int:
         return axes - 1

@@ -84,14 +84,7 @@ def outputs_of(layer: WeightLayer, rows: Floats) -> Floats:
 
 def change_weights(layer: WeightLayer, change: Floats) -> None:
     """Add to the weights what is in the order of rows, [groups, inputs, outputs / groups]."""
-    if layer.node.op == "ConvTranspose":
-        each = change.reshape(layer.groups, -1, *layer.weight.shape[2:], change.shape[2])
-        layer.change_weight(np.moveaxis(each, -1, 2).reshape(layer.weight.shape))
-    elif layer.node.op == "Conv":
-        layer.change_weight(change.swapaxes(1, 2).reshape(layer.weight.shape))
-    else:
-        transposed = bool(layer.node.attrs.get("transB", 0))
-        layer.change_weight(change[0].T if transposed else change[0])
+    layer.change_rows(change.swapaxes(1, 2).reshape(layer.outputs, -1))
 
 
 def _windows(layer: WeightLayer, values: Array) -> Array:
@@ -129,11 +122,15 @@ def _apart(values: Array, strides: list[int]) -> Array:
 def _around(layer: WeightLayer) -> list[tuple[int, int]]:
     """Zeros around what a ConvTranspose reads, before and behind each axis of space."""
     extents = _extents(layer)
-    pads = layer.node.attrs.get("pads", [0] * 2 * len(extents))
     more = layer.node.attrs.get("output_padding", [0] * len(extents))
-    first, last = pads[: len(extents)], pads[len(extents) :]
-    reach = [extent - 1 for extent in extents]
-    return [(r - p, r - q + m) for r, p, q, m in zip(reach, first, last, more, strict=True)]
+    sides = zip(extents, _pads(layer, len(extents)), more, strict=True)
+    return [(e - 1 - first, e - 1 - last + m) for e, (first, last), m in sides]
+
+
+def _pads(layer: WeightLayer, axes: int) -> list[tuple[int, int]]:
+    """The paddings that a layer is given, before and behind each axis of space."""
+    pads = layer.node.attrs.get("pads", [0] * 2 * axes)
+    return list(zip(pads[:axes], pads[axes:], strict=True))
 
 
 def _padding(layer: WeightLayer, sizes: tuple[int, ...]) -> list[tuple[int, int]]:
@@ -141,8 +138,7 @@ def _padding(layer: WeightLayer, sizes: tuple[int, ...]) -> list[tuple[int, int]
     axes = len(sizes)
     kind = layer.node.attrs.get("auto_pad", "NOTSET")
     if kind == "NOTSET":
-        pads = layer.node.attrs.get("pads", [0] * 2 * axes)
-        return list(zip(pads[:axes], pads[axes:], strict=True))
+        return _pads(layer, axes)
     if kind == "VALID":
         return [(0, 0)] * axes
     return same_paddings(layer.node, layer.weight.shape[2:], sizes)

@@ -37,7 +37,8 @@ def export_command(snn: Path, output: Path | None, allow_loss: bool, **asked: bo
     (kind,) = kinds
     if kind in _LOSSLESS and allow_loss:
         raise UsageError(f"--{kind} loses nothing; leave out --allow-loss")
-    output = output or Path(snn.name.removesuffix(".onnx").removesuffix(".snn") + _SUFFIXES[kind])
+    suffix = f".{kind}.onnx" if kind in _LOSSLESS else f".{kind}"
+    output = output or Path(snn.name.removesuffix(".onnx").removesuffix(".snn") + suffix)
     check_output(output)
     network = SpikingModel.load(snn)
     display.warn([f"lost: {loss}" for loss in _write(kind, network, output, allow_loss)])
@@ -54,7 +55,6 @@ def _write(kind: str, snn: SpikingModel, output: Path, allow_loss: bool) -> list
 
 _LOSSLESS = {"loop": export_loop, "step": export_step}
 _LOSSY: dict[str, Callable[..., list[str]]] = {"nir": export_nir, "npz": export_npz}
-_SUFFIXES = {"loop": ".loop.onnx", "step": ".step.onnx", "nir": ".nir", "npz": ".npz"}
 _NOTES = {
     "loop": ("its input timesteps is an int64 scalar",),
     "step": ("its states are zeros before the first step, then the outputs NAME.next",),

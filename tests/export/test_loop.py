@@ -5,59 +5,20 @@ import json
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from onnxsnn import Runner, SpikingModel, convert, inspect, load_source
 from onnxsnn.demo import demo_data, demo_source
 from onnxsnn.errors import ModelError
 from onnxsnn.export import export_loop, loop_model
-from onnxsnn.neurons import RECTIFYING_NEURONS
 from onnxsnn.session import make_session
-from tests.export.equal import assert_equal
+from tests.export.forms import assert_equal, looped
 from tests.export.javascript import LOOP, PACKAGES, run_script
 from tests.models import Builder, dataset, uniform
 from tests.networks import (
-    STRUCTURES,
     IntegerBuilder,
     eighths,
-    integer_networks,
     residual_network,
 )
-
-
-def looped(snn, x, timesteps):
-    """The outputs of the loop graph in stock ONNX Runtime."""
-    feeds = {"x": x, "timesteps": np.array(timesteps, np.int64)}
-    values = make_session(loop_model(snn)).run(None, feeds)
-    return dict(zip(snn.outputs, values, strict=True))
-
-
-@given(
-    b=integer_networks(),
-    neuron=st.sampled_from([*RECTIFYING_NEURONS.values()]),
-    timesteps=st.integers(1, 9),
-    samples=st.integers(1, 3),
-    delay=st.integers(0, 3),
-)
-def test_outputs_are_the_runner_s_to_the_last_bit(
-    tmp_path_factory, b, neuron, timesteps, samples, delay
-):
-    path = b.save(tmp_path_factory.mktemp("loop") / "m.onnx")
-    snn = convert(path, threshold="trained", timesteps=4, neuron=neuron(), delay=delay).snn
-    x = eighths(samples, 2, 6, 6, seed=timesteps)
-    assert_equal(looped(snn, x, timesteps), Runner(snn).run(x, timesteps).outputs)
-
-
-@pytest.mark.parametrize("structure", STRUCTURES)
-def test_every_structure_loops(structure, tmp_path):
-    """Compensated operators, encoders, joins and read-outs among them."""
-    b = STRUCTURES[structure]()
-    sizes = [d.dim_value for d in b.inputs[0].type.tensor_type.shape.dim[1:]]
-    x = uniform(3, *sizes)
-    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x), timesteps=4).snn
-    for timesteps in (1, 5):
-        assert_equal(looped(snn, x, timesteps), Runner(snn).run(x, timesteps).outputs, 1e-4)
 
 
 def test_nothing_stands_for_the_timesteps_that_the_thresholds_are_for(snn):
