@@ -45,7 +45,7 @@ from onnxsnn.calibration.patches import (
     patches,
 )
 from onnxsnn.graph import Graph, Node, Tensor, nodes_before, sole_consumer
-from onnxsnn.ratenorm import RECTIFYING, limits_of, rate_norms
+from onnxsnn.ratenorm import is_rate_norm, limits_of, rate_norms
 from onnxsnn.weights import WeightLayer
 
 __all__ = ["fitted_tensor", "reconstruct_weights"]
@@ -224,16 +224,16 @@ def _regression(
 
 
 def _limits(bench: Bench, layer: WeightLayer, target: Tensor) -> _Limits | None:
-    """What the rectifier behind the target clips in the ANN; None where something else reads it."""
+    """What the layer behind the target clips in the ANN; None where nothing does."""
     reader = sole_consumer(bench.graph, target)
-    if reader is None or reader.op != RECTIFYING:
+    if reader is None or not is_rate_norm(reader):
         return None
     (original,) = (node for node in rate_norms(bench.reference) if node.name == reader.name)
     low, high = (
         limit if limit.size == 1 else limit.reshape(layer.groups, 1, -1)
         for limit in limits_of(original)
     )
-    return low, high
+    return (low, high) if np.any(low > -np.inf) else None
 
 
 def fitted_tensor(graph: Graph, node: Node, waiting: Collection[int]) -> Tensor:

@@ -11,9 +11,11 @@ becomes a neuron that can fire negative spikes.
    channels are known.
 4. In front of a Reshape that merges the axis of the samples with others, what comes before it is
    encoded too, once the axes that become the last one are merged: a state has samples on an axis.
-5. The first layer reads the input as a constant current, and is left alone; so is every
+5. Of a Clip from -c to c (HardTanh), what it reads is encoded, also where an average is taken in
+   between: a signed Rate Norm Layer of threshold c, which was trained, is that Clip.
+6. The first layer reads the input as a constant current, and is left alone; so is every
    layer that reads a linear function of the input.
-6. What is of a size that the values decide has no place for a potential, and stays analog.
+7. What is of a size that the values decide has no place for a potential, and stays analog.
 """
 
 from __future__ import annotations
@@ -21,19 +23,22 @@ from __future__ import annotations
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxsnn.arrays import Array
 from onnxsnn.graph import (
     Graph,
     Node,
     Tensor,
     channel_axis,
+    data_input,
     insert,
     is_static_shape,
     rank,
     unique_name,
 )
+from onnxsnn.operators import clipped_between
 from onnxsnn.passes.name_batch import batch_names, name_batch
 from onnxsnn.passes.report import Report
-from onnxsnn.ratenorm import SIGNED, place
+from onnxsnn.ratenorm import SIGNED, UNSET_THRESHOLD, place
 from onnxsnn.signals import Signal, Signals, weighted_input
 from onnxsnn.value_sizes import sized_by_values
 
@@ -56,7 +61,7 @@ def encode(graph: Graph) -> Report:
         source = node.inputs[position]
         if encoder.signals[source] is Signal.ANALOG:
             node.inputs[position] = encoder.encoded(source, node)
-    graph.toposort()
+    graph.cleanup().toposort()
     return encoder.report
 
 
@@ -83,8 +88,8 @@ class _Encoder:
             maker = tensor.inputs[0]
             if maker.op == "Concat" and any(self._is_spikes(source) for source in maker.inputs):
                 self._encoded[key] = self._before_concat(maker, axis)
-            elif _flattens(maker):
-                self._encoded[key] = self._before_flatten(maker)
+            elif _flattens(maker) or _averages_clipped(maker):
+                self._encoded[key] = self._before(maker)
             elif axis == len(tensor.shape) - 1 and self._merges_samples(maker):
                 self._encoded[key] = self._before_merge(maker)
             else:
@@ -101,9 +106,9 @@ class _Encoder:
         ]
         return self._copied(concat, sources)
 
-    def _before_flatten(self, flatten: Node) -> Tensor:
-        source, *shape = flatten.inputs
-        return self._copied(flatten, [self._twin(source, channel_axis(source)), *shape])
+    def _before(self, node: Node) -> Tensor:
+        source, *shape = node.inputs
+        return self._copied(node, [self._twin(source, channel_axis(source)), *shape])
 
     def _merges_samples(self, node: Node) -> bool:
         """Whether a Reshape merges the axis of the samples with others, but not with the last."""
@@ -136,13 +141,30 @@ class _Encoder:
     def _placed(self, tensor: Tensor, axis: int) -> Tensor:
         maker, output = tensor.inputs[0], self._like(tensor)
         name = unique_name(self.graph, f"{maker.name}/encoder")
-        place(self.graph, SIGNED, maker, name, tensor, output, axis)
+        limit = _symmetric_limit(maker)
+        source = tensor if limit is None else data_input(maker)
+        place(self.graph, SIGNED, maker, name, source, output, axis, limit)
         self.report.actions[f"{maker.op} encoded"] += 1
         return output
 
     def _like(self, tensor: Tensor) -> Tensor:
         name = unique_name(self.graph, f"{tensor.name}.encoded")
         return gs.Variable(name, np.float32, tensor.shape)
+
+
+def _symmetric_limit(node: Node) -> Array | None:
+    """The c of a Clip from -c to c, which a signed layer of threshold c does itself."""
+    bounds = clipped_between(node) if node.op == "Clip" else None
+    if bounds is None or bounds[1].size > 1 or not 0 < bounds[1] == -bounds[0] < UNSET_THRESHOLD:
+        return None
+    return bounds[1]
+
+
+def _averages_clipped(node: Node) -> bool:
+    """Whether a node averages what a signed layer can clip itself."""
+    makers = node.inputs[0].inputs
+    averages = node.op in ("AveragePool", "GlobalAveragePool")
+    return averages and bool(makers) and _symmetric_limit(makers[0]) is not None
 
 
 def _merged_into_last(reshape: Node) -> int:

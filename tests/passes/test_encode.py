@@ -151,3 +151,47 @@ def test_other_reshapes_are_left(target):
     (encoder,), graph = encoded(b, x)
     assert sum(node.op == "Reshape" for node in graph.nodes) == 1
     assert encoder.inputs[0].inputs[0].op == "Reshape"
+
+
+def test_clip_of_both_signs_is_the_layer_itself():
+    b = Builder((3, 6, 6))
+    b.conv(4)
+    b.op("Clip", b.last, b.constant(np.float32(-0.5)), b.constant(np.float32(0.5)))
+    b.conv(5)
+    (norm,), graph = encoded(b, X)
+    assert np.all(threshold_of(norm) == 0.5)
+    assert norm.inputs[0].inputs[0].op == "Conv"
+    assert not any(node.op == "Clip" for node in graph.nodes)
+
+
+def test_clip_of_both_signs_is_the_layer_itself_before_an_average_and_a_flattening():
+    b = Builder((3, 6, 6))
+    b.conv(4)
+    b.op("Clip", b.last, b.constant(np.float32(-0.5)), b.constant(np.float32(0.5)))
+    b.op("GlobalAveragePool")
+    b.op("Flatten")
+    b.gemm(3, inputs=4)
+    (norm,), graph = encoded(b, X)
+    assert norm.inputs[0].inputs[0].op == "Conv"
+    assert not any(node.op == "Clip" for node in graph.nodes)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-0.5, 0.4), (-0.5, None), (0.1, 0.5), (None, None)])
+def test_clip_of_other_bounds_is_encoded_as_any_operator(low, high):
+    b = Builder((3, 6, 6))
+    b.conv(4)
+    bounds = ["" if bound is None else b.constant(np.float32(bound)) for bound in (low, high)]
+    b.op("Clip", b.last, *bounds)
+    b.conv(5)
+    (norm,), _ = encoded(b, X)
+    assert threshold_of(norm) is None
+
+
+def test_clip_of_both_signs_stays_for_its_other_readers():
+    b = Builder((3, 6, 6))
+    b.conv(4)
+    x = b.op("Clip", b.last, b.constant(np.float32(-0.5)), b.constant(np.float32(0.5)))
+    b.op("Add", b.conv(4), x)
+    (norm,), graph = encoded(b, X)
+    assert norm.inputs[0].inputs[0].op == "Conv"
+    assert {reader.op for reader in graph.tensors()[x].outputs} == {"Add"}
