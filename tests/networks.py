@@ -105,6 +105,17 @@ def vgg() -> Builder:
     return b
 
 
+def hardtanh() -> Builder:
+    """Convolutions whose activations are clipped from -c to c, and their average."""
+    b = Builder((3, 8, 8))
+    for outputs in (6, 8):
+        b.conv(outputs)
+        b.batchnorm()
+        b.op("Clip", b.last, b.constant(-0.5), b.constant(0.5))
+    b.head()
+    return b
+
+
 def resnet(preactivation: bool) -> Builder:
     """Residual blocks, v1 or v2, whose shortcut is a strided Slice and padded channels."""
     b = Builder((3, 8, 8))
@@ -267,6 +278,7 @@ STRUCTURES = {
     "densenet": densenet,
     "unet": unet,
     "vgg": vgg,
+    "hardtanh": hardtanh,
     "resnet-v1": lambda: resnet(preactivation=False),
     "resnet-v2": lambda: resnet(preactivation=True),
     "transformer": encoder,

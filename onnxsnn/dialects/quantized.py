@@ -21,6 +21,7 @@ from onnxsnn.dialects.parts import constants_of
 from onnxsnn.dialects.whole_numbers import (
     MOVES,
     Dequantizer,
+    is_of_constants,
     kind_given,
     scale_and_zero,
     type_limits,
@@ -32,10 +33,8 @@ from onnxsnn.graph import (
     Node,
     Tensor,
     constant,
-    has_body,
     insert,
     is_output,
-    nodes_before,
     part_up_to,
     remove,
     to_model,
@@ -115,22 +114,13 @@ def _compute_settings(graph: Graph) -> None:
         for node in graph.nodes
         if node.op in _QUANTIZED
         for tensor in node.inputs[1:]
-        if tensor.inputs and _is_of_constants(tensor)
+        if tensor.inputs and is_of_constants(tensor)
     }
     if read:
         values = make_session(to_model(part_up_to(graph, list(read)))).run(None, {})
         for tensor, array in zip(read.values(), values, strict=True):
             tensor.to_constant(array).inputs.clear()
         graph.cleanup().toposort()
-
-
-def _is_of_constants(tensor: Tensor) -> bool:
-    """Whether nothing that a tensor is computed from is an input of the graph, or within a body."""
-    before = nodes_before([tensor])
-    sources = [source for node in before for source in node.inputs]
-    return not any(map(has_body, before)) and all(
-        source.inputs or constant(source) is not None or not source.name for source in sources
-    )
 
 
 def _follow(graph: Graph) -> None:

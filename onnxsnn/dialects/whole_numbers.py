@@ -1,7 +1,9 @@
 """Tensors of whole numbers, and the real ones that they stand for: (q - z) s, scale s and zero z.
 
-What is real is not rounded any more, and not cut off but where that rectifies: quantizers leave out
-a Relu where the least whole number stands for 0, as whatever is below becomes that.
+What is real is not rounded any more. It is cut off where that rectifies: quantizers leave out a
+Relu where the least whole number stands for 0, as whatever is below becomes that. They leave out a
+Clip from -c to c for the same reason: what layers of weights alone read is cut off there too, as
+neurons in front of them do that anyway. Anything else is not: it seldom comes near its limits.
 """
 
 from __future__ import annotations
@@ -15,11 +17,23 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from onnxsnn.arrays import Array
-from onnxsnn.graph import Graph, Node, Tensor, computed, constant, insert, is_output, unique_name
+from onnxsnn.graph import (
+    Graph,
+    Node,
+    Tensor,
+    computed,
+    constant,
+    has_body,
+    insert,
+    is_output,
+    nodes_before,
+    unique_name,
+)
 
 __all__ = [
     "MOVES",
     "Dequantizer",
+    "is_of_constants",
     "kind_given",
     "scale_and_zero",
     "type_limits",
@@ -33,6 +47,10 @@ MOVES = {
     "ReduceSum", "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose",
     "Unsqueeze",
 }  # of numbers that are not negative, they make no negative ones  # fmt: skip
+_PASSES_ON = {
+    *MOVES, "DequantizeLinear", "QLinearAveragePool", "QLinearGlobalAveragePool", "QuantizeLinear",
+}  # fmt: skip
+_WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul", "QGemm", "QLinearConv", "QLinearMatMul"}
 _NOT_NEGATIVE = {"Abs", "Exp", "HardSigmoid", "Relu", "Sigmoid", "Softmax", "Sqrt"}
 
 
@@ -169,7 +187,7 @@ class Dequantizer:
         self.clip(source, output, least, most)
 
     def clip(self, source: Tensor, output: Tensor, least: float, most: float) -> None:
-        """Let a real tensor be another, cut off as its whole numbers are, if that is at 0."""
+        """Let a real tensor be another, cut off as its whole numbers are where that matters."""
         scale, zero = self.levels[id(output)]
         limits = (most - zero.astype(np.float32)) * scale
         limit = self.number(np.max(limits))
@@ -181,12 +199,50 @@ class Dequantizer:
         if limits.size > 1 and (rectifier is not None or (rectifies and not positive)):
             rectified = self.made("Relu", source) if rectifier is None else source
             insert(self.graph, "Min", [rectified, self.number(limits)], output)
-        elif positive or not rectifies:
-            insert(self.graph, "Identity", [source], output)
-        else:
+        elif rectifies and not positive:
             insert(self.graph, "Clip", [source, self.number(0), limit], output)
+        elif not positive and (reach := self._reach(source, output, least, most)) is not None:
+            insert(self.graph, "Clip", [source, self.number(-reach), self.number(reach)], output)
+        else:
+            insert(self.graph, "Identity", [source], output)
         if positive or rectifies:
             self.not_negative.add(id(output))
+
+    def _reach(self, source: Tensor, output: Tensor, least: float, most: float) -> Array | None:
+        """How far whole numbers go on either side of 0, for layers of weights that read them.
+
+        None where one side goes further, by more than a step, where something else reads them, or
+        where they are what was within such limits already.
+        """
+        scale, zero = self.levels[id(output)]
+        if scale.size > 1 or self._was_whole(source) or not self._is_for_weights(output):
+            return None
+        middle = zero.astype(np.float32)
+        below, above = middle - least, most - middle
+        reach: Array = np.minimum(below, above) * scale
+        return reach if np.all(np.abs(below - above) <= 1) else None
+
+    def _was_whole(self, tensor: Tensor) -> bool:
+        """Whether a tensor was moved, or averaged, of one that stood for whole numbers."""
+        while tensor.inputs and tensor.inputs[0].op in MOVES:
+            tensor = tensor.inputs[0].inputs[0]
+            if id(tensor) in self.levels:
+                return True
+        return False
+
+    def _is_for_weights(self, tensor: Tensor) -> bool:
+        """Whether layers of constant weights alone read a tensor, which may be moved before."""
+        if is_output(self.graph, tensor) or not tensor.outputs:
+            return False
+        for node in tensor.outputs:
+            if node.op in _WEIGHTED:
+                others = [each for each in node.inputs if each is not tensor]
+                fits = len(others) == len(node.inputs) - 1 and all(map(is_of_constants, others))
+            else:
+                fits = node.op in _PASSES_ON and all(map(self._is_for_weights, node.outputs))
+            if not fits:
+                return False
+        return True
 
     def _rectifier_of(self, tensor: Tensor) -> Node | None:
         """The Relu, or Clip from 0, that makes a tensor which nothing reads, or no longer does."""
@@ -219,6 +275,15 @@ class Dequantizer:
         whole = self.made("Cast", cut, to=kind)
         whole.dtype = zero.dtype
         return whole
+
+
+def is_of_constants(tensor: Tensor) -> bool:
+    """Whether nothing that a tensor is computed from is an input of the graph, or within a body."""
+    before = nodes_before([tensor])
+    sources = [tensor, *(source for node in before for source in node.inputs)]
+    return not any(map(has_body, before)) and all(
+        source.inputs or constant(source) is not None or not source.name for source in sources
+    )
 
 
 def whole_levels(zero: Array) -> tuple[Array, Array]:

@@ -117,6 +117,66 @@ def test_rounding_to_either_side_of_zero_does_not(tmp_path):
     assert clips(b, tmp_path) == []
 
 
+def cut_off(b, tmp_path):
+    """Bounds of what is cut off on both sides in the graph that is converted, in order."""
+    graph, _ = clean(load_source(b.save(tmp_path / "m.onnx")).graph())
+    ends = [[float(constant(t)) for t in n.inputs[1:]] for n in graph.nodes if n.op == "Clip"]
+    assert all(low == -high for low, high in ends)
+    return [high for _, high in ends]
+
+
+def test_what_weights_alone_read_is_cut_off_on_both_sides_of_zero(tmp_path):
+    b = Builder((4,))
+    b.gemm(4, inputs=4)
+    rounded(b, b.last, 0.1, 0, np.int8)
+    b.gemm(4, inputs=4)
+    rounded(b, b.last, 0.1, 128)
+    b.gemm(4, inputs=4)
+    rounded(b, b.last, 0.25, 0, np.int8, bounds=(-7, 7))
+    b.gemm(3, inputs=4)
+    assert cut_off(b, tmp_path) == pytest.approx([12.7, 12.7, 1.75])
+
+
+def test_so_it_is_in_front_of_an_average_and_not_again_behind_it(tmp_path):
+    b = Builder((3, 8, 8))
+    b.conv(4)
+    rounded(b, b.last, 0.1, 0, np.int8)
+    b.op("GlobalAveragePool")
+    rounded(b, b.last, 0.01, 0, np.int8)
+    b.op("Flatten")
+    b.gemm(3, inputs=4)
+    assert cut_off(b, tmp_path) == pytest.approx([12.7])
+
+
+@pytest.mark.parametrize("reader", ["Add", "Relu", "output", "MatMul"])
+def test_what_anything_else_reads_is_not(tmp_path, reader):
+    b = Builder((4,))
+    first = b.gemm(4, inputs=4)
+    tensor = rounded(b, first, 0.1, 0, np.int8)
+    b.gemm(4, inputs=4)
+    match reader:
+        case "Add":
+            b.op("Add", b.last, tensor)
+        case "Relu":
+            b.op("Add", b.last, b.op("Relu", tensor))
+        case "MatMul":
+            b.op("MatMul", tensor, b.op("Transpose", b.last))
+    graph, _ = clean(
+        load_source(
+            b.save(tmp_path / "m.onnx", *([tensor] if reader == "output" else []), b.last)
+        ).graph()
+    )
+    assert not any(node.op == "Clip" for node in graph.nodes)
+
+
+def test_what_goes_further_on_one_side_is_not(tmp_path):
+    b = Builder((4,))
+    b.gemm(4, inputs=4)
+    rounded(b, b.last, 0.1, 60)
+    b.gemm(3, inputs=4)
+    assert cut_off(b, tmp_path) == []
+
+
 def test_what_comes_in_is_not_cut_off(tmp_path):
     b = Builder((4,))
     rounded(b, "x", 0.01)
