@@ -35,6 +35,7 @@ from onnxsnn.graph import (
     insert,
     is_static_shape,
     nodes_before,
+    reads_values,
     to_model,
     unique_name,
 )
@@ -104,10 +105,11 @@ def _says_open(graph: Graph) -> bool:
 def _is_of_one(graph: Graph) -> bool:
     """Whether the axis of one sample is squeezed away with others, and values go on without it.
 
-    A number that is reduced of all samples, as PyTorch's newer exporter writes a mean, had none.
+    PyTorch's newer exporter squeezes numbers too, which had no such axis: the mean of all samples,
+    and an open size of the input.
     """
     squeezed = [n.inputs[0] for n in graph.nodes if n.op == "Squeeze" and len(n.inputs) == 1]
-    return not all(map(_is_reduced, squeezed))
+    return any(reads_values(graph, t) and not _is_reduced(t) for t in squeezed)
 
 
 def _is_reduced(tensor: gs.Tensor) -> bool:

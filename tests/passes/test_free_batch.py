@@ -350,6 +350,20 @@ def test_a_number_that_is_reduced_of_all_samples_leaves_their_number_open():
     assert outputs_of(graph, x=uniform(4, 6))[b.last].shape == ()
 
 
+def test_a_size_that_is_squeezed_out_of_a_shape_leaves_the_number_of_samples_open():
+    """As PyTorch's newer exporter takes an open width, to resize to it."""
+    b = Builder((2, 4, "W"))
+    width = b.op("Squeeze", b.op("Shape", "x", start=3))
+    twice = b.op("Mul", b.op("Reshape", width, b.constant([1], np.int64)), b.constant(2, np.int64))
+    sizes = b.op("Concat", b.op("Shape", "x", end=2), b.constant([8], np.int64), twice, axis=0)
+    b.op("Resize", "x", "", "", sizes, mode="nearest")
+    graph, report = free_batch(clean(b.graph())[0])
+    assert not report.warnings
+    assert graph.inputs[0].shape == ["N", 2, 4, "W"]
+    x = uniform(3, 2, 4, 5)
+    assert_same(outputs_of(b.model(), x=x), outputs_of(graph, x=x))
+
+
 def by_number(b):
     """A mask as PyTorch's newer exporter looks it up: by the number of the sample, and a place."""
     chosen = b.op("GatherND", "x", b.constant([[[0, 2], [0, 0], [0, 2]]], np.int64))
