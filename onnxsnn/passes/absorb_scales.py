@@ -6,11 +6,12 @@ such a product may
 1. take the factor into its weights: Conv, ConvTranspose, Gemm, MatMul, if the factor is
    per input channel;
 2. let it through, unchanged or moved, if it works within channels or moves values only:
-   pooling, Pad, Transpose, Reshape, Flatten, Squeeze, Unsqueeze, Mul and Div by a
-   constant, and Concat;
-3. demand it: then the product is computed in front of the node, once for all that demand.
+   pooling, means and sums over axes, Resize, Expand, Pad, Slice, Transpose, Reshape, Flatten,
+   Squeeze, Unsqueeze, Mul and Div by a constant, and Concat;
+3. read the sizes of the product only, which are those of the rates;
+4. demand it: then the product is computed in front of the node, once for all that demand.
 
-What rates drive directly is thus 0/1 in the SNN, except where case 3 applies.
+What rates drive directly is thus 0/1 in the SNN, except where case 4 applies.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from onnxsnn.graph import (
     per_channel,
     unique_name,
 )
-from onnxsnn.operators import constant_operand
+from onnxsnn.operators import constant_operand, values_read
 from onnxsnn.passes.report import Report
 from onnxsnn.ratenorm import is_rate_norm
 from onnxsnn.weights import weight_layer
@@ -67,6 +68,9 @@ _Pending = dict[int, tuple[Tensor, Array]]
 def _visit(graph: Graph, node: Node, pending: _Pending, report: Report) -> None:
     if _absorb(graph, node, pending):
         report.actions["thresholds folded into weights"] += 1
+        return
+    if not values_read(node):
+        node.inputs = [pending[id(t)][0] if id(t) in pending else t for t in node.inputs]
         return
     carried = _carry(node, pending)
     if carried is None:
@@ -126,9 +130,9 @@ def _carry(node: Node, pending: _Pending) -> Array | None:
     factors = []
     for tensor in node.inputs:
         twin, factor = pending.get(id(tensor), (tensor, np.ones(1, np.float32)))
-        if twin.shape is None:
+        if twin.shape is None and not twin.is_empty():
             return None
-        axes = len(twin.shape)
+        axes = len(twin.shape or ())
         factors.append(factor.reshape((1,) * (axes - factor.ndim) + factor.shape))
     return rule(node, factors)
 
@@ -159,6 +163,42 @@ def _padded(node: Node, factors: list[Array]) -> Array | None:
     padded = np.any(pads.reshape(2, -1), axis=0)
     varies = np.array(factors[0].shape) > 1
     return factors[0] if padded.size == varies.size and not np.any(padded & varies) else None
+
+
+def _stretched(node: Node, factors: list[Array]) -> Array | None:
+    """Resize and Expand, along axes on which the factor does not vary."""
+    if node.attrs.get("coordinate_transformation_mode") == "tf_crop_and_resize":
+        return None  # what is outside is a value of its own
+    shape, factor = node.outputs[0].shape, factors[0]
+    spread = factor.reshape((1,) * (len(shape) - factor.ndim) + factor.shape)
+    beside = zip(spread.shape, shape, strict=True)
+    return spread if all(size in (1, whole) for size, whole in beside) else None
+
+
+def _reduced(node: Node, factors: list[Array]) -> Array | None:
+    """Means and sums over axes on which the factor does not vary."""
+    given = constant(node.inputs[1]) if len(node.inputs) > 1 else node.attrs.get("axes")
+    factor = factors[0]
+    if given is None or not np.size(given):
+        return None
+    axes = tuple(int(axis) % factor.ndim for axis in np.ravel(given))
+    if any(factor.shape[axis] > 1 for axis in axes):
+        return None
+    return factor if node.attrs.get("keepdims", 1) else np.squeeze(factor, axes)
+
+
+def _sliced(node: Node, factors: list[Array]) -> Array | None:
+    bounds = [values for values in map(constant, node.inputs[1:]) if values is not None]
+    factor = factors[0]
+    if len(bounds) < max(len(node.inputs) - 1, 2):
+        return None
+    starts, ends, *more = bounds
+    axes = more[0] if more else np.arange(len(starts))
+    steps = more[1] if len(more) > 1 else np.ones_like(starts)
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        if factor.shape[axis] > 1:
+            factor = factor.take(np.arange(factor.shape[axis])[start:end:step], axis)
+    return factor
 
 
 def _transposed(node: Node, factors: list[Array]) -> Array | None:
@@ -196,7 +236,12 @@ _RULES: dict[str, Callable[[Node, list[Array]], Array | None]] = {
     "AveragePool": _within_channels,
     "GlobalMaxPool": _within_channels,
     "GlobalAveragePool": _within_channels,
+    "ReduceMean": _reduced,
+    "ReduceSum": _reduced,
+    "Resize": _stretched,
+    "Expand": _stretched,
     "Pad": _padded,
+    "Slice": _sliced,
     "Reshape": _moved_by_shape,
     "Flatten": _moved_by_shape,
     "Squeeze": _moved_by_shape,

@@ -100,6 +100,59 @@ def test_factors_that_differ_between_pixels_stay_in_front_of_pooling():
     assert multiplications(absorbed(b, shape=(4, 2))) == 1
 
 
+def resized_to_sizes(b):
+    """As exporters write it where widths are open: to the sizes of another tensor."""
+    sizes = b.op("Concat", b.op("Shape", b.last, end=2), b.constant([12, 16], np.int64), axis=0)
+    b.op("Resize", b.nodes[0].output[0], "", "", sizes, mode="linear")
+
+
+def resized(b):
+    b.op("Resize", b.last, "", b.constant([1, 1, 2, 2]), mode="nearest")
+
+
+def averaged_and_spread(b):
+    b.op("ReduceMean", b.last, axes=[2, -1], keepdims=1)
+    b.op("Expand", b.last, b.constant([1, 1, 8, 8], np.int64))
+
+
+def sliced(b):
+    """Positions, and channels: the factors of those that are left."""
+    b.op("Slice", b.last, *(b.constant(v, np.int64) for v in ([1, 2], [8, 4], [3, 1], [2, 1])))
+    b.channels = 1
+
+
+@pytest.mark.parametrize("between", [resized_to_sizes, resized, averaged_and_spread, sliced])
+def test_what_works_within_channels_lets_the_factor_through(between):
+    b = Builder((3, 8, 8))
+    b.relu()
+    between(b)
+    b.conv(4)
+    assert not multiplications(absorbed(b))
+
+
+def test_a_mean_that_is_left_without_axes_lets_the_factor_through():
+    b = Builder((3, 8, 8))
+    b.relu()
+    b.op("ReduceMean", b.last, axes=[2, 3], keepdims=0)
+    b.gemm(4)
+    assert not multiplications(absorbed(b))
+
+
+@pytest.mark.parametrize("axes", [[1], [1, 2, 3]])
+def test_a_mean_over_channels_keeps_the_factor(axes):
+    b = Builder((3, 8, 8))
+    b.relu()
+    b.op("ReduceMean", b.last, axes=axes)
+    assert multiplications(absorbed(b)) == 1
+
+
+def test_channels_that_are_resized_keep_the_factor():
+    b = Builder((3, 8, 8))
+    b.relu()
+    b.op("Resize", b.last, "", b.constant([1, 2, 1, 1]), mode="nearest")
+    assert multiplications(absorbed(b)) == 1
+
+
 def test_flatten_lets_the_factor_through_to_gemm():
     b = Builder((3, 8, 8))
     b.relu()
