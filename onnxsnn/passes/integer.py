@@ -1,8 +1,8 @@
 """The integer step graph: weights and spikes of 8 bits.
 
 1. A tensor of spikes holds whole multiples of a unit between two bounds, its *levels*: what
-   neurons send, what shape operators make of it, means over windows (sums of spikes, the
-   division left to the weights), and what MaxPool makes of running sums.
+   neurons send, what shape operators and a Resize to the nearest make of it, means over windows
+   (sums of spikes, the division left to the weights), and what MaxPool makes of running sums.
 2. Neurons send bytes: `zero + s / unit`. Whatever reads numbers gets them by DequantizeLinear.
 3. Conv, Gemm and MatMul of constant weights that read levels get whole weights of 8 bits, one
    scale per output channel, and become QLinearConv and MatMulInteger. What QLinearConv gives
@@ -51,7 +51,10 @@ _WIDEST = 128  # between levels: two times 128 times 127 still is a number of 16
 _APART = 1 + 2.0**-17  # sums halfway between two bytes round away from 0, in any runtime
 _LAYERS = {"Conv", "Gemm", "MatMul"}
 _WINDOW = {"auto_pad", "dilations", "kernel_shape", "pads", "strides"}
-_MOVES = {"Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
+_MOVES = {
+    *("Expand", "Flatten", "Gather", "Identity", "Reshape"),
+    *("Slice", "Squeeze", "Transpose", "Unsqueeze"),
+}
 
 
 @dataclass(frozen=True)
@@ -130,15 +133,22 @@ def _levels_of(graph: Graph, neurons: Mapping[str, Neuron]) -> dict[int, Levels]
             _note(sums, node, levels.get(read))
         elif node.op == "SumIncrement":
             _note(levels, node, sums.get(read))
-        elif node.op == "MaxPool" or (node.op in _MOVES and read in sums):
+        elif node.op == "MaxPool" or (_moves(node) and read in sums):
             _note(sums, node, sums.get(read))
-        elif node.op in _MOVES:
+        elif _moves(node):
             _note(levels, node, levels.get(read))
         elif node.op == "Concat":
             _note(levels, node, _common([levels.get(id(t)) for t in node.inputs]))
         elif node.op in ("AveragePool", "GlobalAveragePool"):
             _note(levels, node, _mean_of(node, levels.get(read)))
     return levels
+
+
+def _moves(node: Node) -> bool:
+    """Whether a node gives the values that it reads, moved or repeated, and no others."""
+    cropped = node.attrs.get("coordinate_transformation_mode") == "tf_crop_and_resize"
+    nearest = node.attrs.get("mode", "nearest") == "nearest" and not cropped
+    return node.op in _MOVES or (node.op == "Resize" and nearest)
 
 
 def _note(known: dict[int, Levels], node: Node, levels: Levels | None) -> None:
@@ -229,7 +239,7 @@ class _Integer:
         """The bytes that stand for a tensor of levels; each is made once."""
         if id(tensor) not in self.bytes:
             maker, twin = tensor.inputs[0], self._like(tensor, "bytes", np.uint8)
-            if maker.op in _MOVES or maker.op == "Concat":
+            if _moves(maker) or maker.op == "Concat":
                 sources = [self._bytes_of(t) if id(t) in self.levels else t for t in maker.inputs]
                 insert(self.graph, maker.op, sources, twin, attrs=dict(maker.attrs))
             elif maker.op == "AveragePool":

@@ -96,6 +96,22 @@ def pooled_by_maximum(b):
     b.conv(4)
 
 
+def upsampled(b):
+    """Beside what was there before, as U-Nets and detectors read it."""
+    skip = b.last
+    b.op("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
+    b.op("Resize", b.last, "", b.constant([1, 1, 2, 2]), mode="nearest")
+    b.op("Concat", skip, b.last, axis=1)
+    b.channels *= 2
+    b.conv(4)
+
+
+def spread(b):
+    b.op("MaxPool", kernel_shape=[6, 6])
+    b.op("Expand", b.last, b.constant([1, 1, 3, 3], np.int64))
+    b.conv(4)
+
+
 def one_channel(b):
     b.conv(1)
     b.op("Add", b.last, b.constant([[[1.0]]]))
@@ -106,6 +122,8 @@ NETWORKS = {
     "one channel": one_channel,
     "average pooling": pooled,
     "MaxPool": pooled_by_maximum,
+    "nearest": upsampled,
+    "expanded": spread,
     "stride": lambda b: b.conv(5, strides=[2, 2]),
     "groups": lambda b: b.conv(8, group=2),
     "depthwise": lambda b: b.conv(4, group=4),
