@@ -43,6 +43,7 @@ from onnxsnn.operators import (
     Fate,
     Role,
     fate,
+    rectifier_limit,
     refuse_unsupported,
     values_read,
     varying_tensors,
@@ -134,7 +135,7 @@ class _Spiker:
         self.forms = {id(t): _Form.CURRENT for t in graph.inputs if t.name in currents}
         self.converted: dict[tuple[int, _Form], Tensor] = {}
         varying = varying_tensors(graph, currents)
-        self.fates = {id(node): fate(node, varying) for node in graph.nodes}
+        self.fates = {id(node): _fate(node, varying) for node in graph.nodes}
         self.before_neuron = before_neurons(graph)
         self.before_current = _before_currents(graph, self.fates)
         self.step: Tensor | None = None
@@ -318,6 +319,14 @@ _CONVERSIONS = {
     (_Form.SUM, _Form.DELAYED): _Spiker._delayed_mean,
     (_Form.MEAN, _Form.DELAYED): _Spiker._delayed_mean,
 }
+
+
+def _fate(node: Node, varying: Collection[int]) -> Fate:
+    """What becomes of a node; a rectifier that is no Rate Norm Layer is a gate.
+
+    In a part of a graph, what it gates may be cut off.
+    """
+    return fate(node, varying) if rectifier_limit(node) is None else Fate(Role.COMPENSATED)
 
 
 def _before_currents(graph: Graph, fates: Mapping[int, Fate]) -> set[int]:

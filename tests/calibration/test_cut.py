@@ -84,6 +84,25 @@ def test_currents_are_those_of_the_snn_and_values_those_of_the_ann(b):
     np.testing.assert_array_equal(values, outputs_of(bench.reference, x=x)[name])
 
 
+def test_a_gate_is_the_same_without_what_it_gates():
+    b = Builder((3, 6, 6))
+    b.conv(4)
+    before = b.clip(2.0)
+    source = b.conv(4)
+    gate = b.relu()
+    gated = b.op("Conv", before, b.normal(4, 4, 3, 3), pads=[1] * 4)
+    product = b.op("Mul", gate, gated)
+    bench = bench_of(b, uniform(5, 3, 6, 6), timesteps=8)
+    expected = observed(bench, product)
+    (given, rectified), _ = observed(bench, source, gate)
+    means = np.maximum(given.mean(axis=0), 0)
+    np.testing.assert_allclose(rectified.mean(axis=0), means, rtol=1e-4, atol=1e-5)
+    record(bench, bench.graph.tensors()[gate])
+    assert held(bench) == {gate}
+    for values, wanted in zip(observed(bench, product), expected, strict=True):
+        np.testing.assert_allclose(values, wanted, rtol=1e-4, atol=1e-5)
+
+
 def two_layers():
     b = Builder((3, 6, 6))
     b.conv(4)
