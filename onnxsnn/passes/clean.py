@@ -12,7 +12,8 @@
 5. Shapes are put together along axis 0, not -1.
 6. A ReLU in other words is a Relu: Where(x > 0, x, 0), LeakyRelu, ThresholdedRelu and PRelu of 0.
 7. Gemm has alpha = beta = 1 and a bias vector; a MatMul of two axes by a constant is a Gemm.
-   (The Add behind it is folded with the normalizations.) A Sum is Adds.
+   (The Add behind it is folded with the normalizations.) A Sum is Adds. An Einsum whose weights
+   sum over the last axes is a MatMul: see `passes/einsum_products.py`.
 8. A recurrent layer's first state of zeros is left out: that is what it starts with anyway,
    however large the batch.
 9. A Loop or Scan lists all that its body reads: see `passes/carry_captures.py`.
@@ -45,6 +46,7 @@ from onnxsnn.graph import (
     unique_name,
 )
 from onnxsnn.passes.carry_captures import carry_captures
+from onnxsnn.passes.einsum_products import write_einsum_products
 from onnxsnn.passes.report import Report
 from onnxsnn.passes.sizes import fix_targets, sizes_of
 from onnxsnn.passes.strides import remove_strides
@@ -71,6 +73,7 @@ def clean(graph: Graph) -> tuple[Graph, Report]:
     if len(graph.nodes) < before:
         report.actions["nodes folded into constants, or unused"] += before - len(graph.nodes)
     _canonical_sums(graph, report)
+    write_einsum_products(graph, report)
     _remove_no_ops(graph, report)
     _merge_reshapes(graph, report)
     _remove_straight_through(graph, report)
