@@ -24,6 +24,7 @@ __all__ = [
     "has_patches",
     "outputs_of",
     "patches",
+    "rows_apart",
 ]
 
 
@@ -42,6 +43,12 @@ def has_patches(layer: WeightLayer) -> bool:
 def fan_in(layer: WeightLayer) -> int:
     """Inputs of one output."""
     return layer.weight.size // layer.outputs
+
+
+def rows_apart(layer: WeightLayer) -> int:
+    """Every how many rows hold an input: the others of a ConvTranspose have zeros in between."""
+    strides = layer.node.attrs.get("strides", []) if layer.node.op == "ConvTranspose" else []
+    return int(np.prod(strides, dtype=np.int64))
 
 
 def by_position(layer: WeightLayer, values: Array) -> Array:

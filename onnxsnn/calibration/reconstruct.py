@@ -43,6 +43,7 @@ from onnxsnn.calibration.patches import (
     has_patches,
     outputs_of,
     patches,
+    rows_apart,
 )
 from onnxsnn.graph import Graph, Node, Tensor, nodes_before, sole_consumer
 from onnxsnn.ratenorm import is_rate_norm, limits_of, rate_norms
@@ -52,6 +53,7 @@ __all__ = ["fitted_tensor", "reconstruct_weights"]
 
 _LAMBDAS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 _VALUES = 2**25  # inputs of all observations together, at most
+_MOST_APART = 4  # the time for equations grows with their third power
 _FEWEST = 16  # positions: from fewer, nothing is learnt
 _PARTS = 4  # one sample of so many is held out
 _TURNS = 3  # of regression and target; measured, more gain little
@@ -70,7 +72,8 @@ def reconstruct_weights(
         layer: of the SNN's graph; its weights are changed.
         target: what is fitted, of the same shape as the layer's output: `fitted_tensor`.
         observations: positions of all samples that are looked at, about and at most;
-        equations: where an output has more inputs than these, no more positions than these.
+        equations: where an output has more inputs than these, no more positions than these; more
+            where a row holds few of its inputs.
 
     Returns:
         whether the weights changed.
@@ -78,6 +81,7 @@ def reconstruct_weights(
     if not has_patches(layer):
         return False
     inputs = fan_in(layer)
+    equations *= min(rows_apart(layer), _MOST_APART)
     most = min(observations, _VALUES // (layer.groups * inputs))
     parts = _observe(bench, layer, target, most if inputs <= equations else min(most, equations))
     change = _regression(parts, _limits(bench, layer, target), layer.takes_bias)

@@ -87,6 +87,20 @@ def test_transposed_convolution_makes_up_for_them_too(kernel, stride, group):
     assert error(graph, reference, fresh) < 0.9 * before
 
 
+def test_inputs_of_a_transposed_convolution_are_seen_as_often_as_those_of_others():
+    """Of a stride of 2, every fourth row holds an input: four times as many are looked at."""
+    b = Builder((3, 6, 6))
+    b.conv(8)
+    b.relu()
+    b.conv_transpose(6, kernel=4, stride=2)
+    x, fresh, errors = uniform(60, 3, 6, 6), uniform(50, 3, 6, 6, seed=1), []
+    for equations in (16, 32, 128):
+        graph, reference = prepared(b, [0.4])
+        fit_last(graph, reference, x, equations=equations)
+        errors.append(error(graph, reference, fresh))
+    assert errors[1] == errors[2] < 0.9 * errors[0]
+
+
 def activation_error(graph, reference, x):
     """As `error`, behind the rectifier that reads the last layer of weights."""
     *_, node = (n for n in graph.nodes if weight_layer(graph, n) is not None)
