@@ -151,6 +151,9 @@ def _moved_by_shape(node: Node, factors: list[Array]) -> Array | None:
     if math.prod(before[1:]) != math.prod(after[1:]) or factors[0].shape[0] != 1:
         return None  # the batch axis does not stay what it is
     spread: Array = np.broadcast_to(factors[0], (1, *before[1:])).reshape(1, *after[1:])
+    for axis in range(1, spread.ndim):
+        first = spread.take([0], axis)
+        spread = first if np.all(spread == first) else spread
     return spread
 
 

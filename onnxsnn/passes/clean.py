@@ -12,8 +12,9 @@
 5. Shapes are put together along axis 0, not -1.
 6. A ReLU in other words is a Relu: Where(x > 0, x, 0), LeakyRelu, ThresholdedRelu and PRelu of 0.
 7. Gemm has alpha = beta = 1 and a bias vector; a MatMul of two axes by a constant is a Gemm.
-   (The Add behind it is folded with the normalizations.) A Sum is Adds. An Einsum whose weights
-   sum over the last axes is a MatMul: see `passes/einsum_products.py`.
+   (The Add behind it is folded with the normalizations.) A Sum is Adds; a Split of
+   anything but samples, to sizes that are known, is Slices. An Einsum whose weights sum over the
+   last axes is a MatMul: see `passes/einsum_products.py`.
 8. A recurrent layer's first state of zeros is left out: that is what it starts with anyway,
    however large the batch.
 9. A Loop or Scan lists all that its body reads: see `passes/carry_captures.py`.
@@ -73,6 +74,7 @@ def clean(graph: Graph) -> tuple[Graph, Report]:
     if len(graph.nodes) < before:
         report.actions["nodes folded into constants, or unused"] += before - len(graph.nodes)
     _canonical_sums(graph, report)
+    _canonical_splits(graph, report)
     write_einsum_products(graph, report)
     _remove_no_ops(graph, report)
     _merge_reshapes(graph, report)
@@ -264,6 +266,26 @@ def _canonical_sums(graph: Graph, report: Report) -> None:
             total = partial
         node.op, node.inputs = ("Add", [total, others[-1]]) if others else ("Identity", [total])
         report.actions["Sum written as Add"] += 1
+
+
+def _canonical_splits(graph: Graph, report: Report) -> None:
+    """A Slice for every part of a Split, the first of them by its name."""
+    for node in [node for node in graph.nodes if node.op == "Split"]:
+        (source, *_), parts = node.inputs, list(node.outputs)
+        axis = node.attrs.get("axis", 0) % len(source.shape) if source.shape else 0
+        known = [part.shape[axis] for part in parts if part.shape]
+        sizes = [size for size in known if isinstance(size, int)]
+        if axis == 0 or len(sizes) < len(parts):
+            continue
+        remove(graph, node)
+        end = 0
+        for number, (part, size) in enumerate(zip(parts, sizes, strict=True)):
+            name = unique_name(graph, f"{node.name}.{number}") if number else node.name
+            start, end = end, end + size
+            bounds = {"start": start, "end": end, "axis": axis}
+            held = [gs.Constant(f"{name}.{role}", np.array([at])) for role, at in bounds.items()]
+            insert(graph, "Slice", [source, *held], part).name = name
+        report.actions["Split written as Slice"] += 1
 
 
 def _canonical_rectifiers(graph: Graph, report: Report) -> None:

@@ -121,7 +121,23 @@ def sliced(b):
     b.channels = 1
 
 
-@pytest.mark.parametrize("between", [resized_to_sizes, resized, averaged_and_spread, sliced])
+def parted(b):
+    b.op("Split", count=3, axis=1)
+    b.channels = 1
+
+
+def shuffled(b):
+    """Channels change places, and are still all that factors vary along: pooling lets them by."""
+    b.op("Reshape", b.last, b.constant([0, 3, 1, 8, 8], np.int64))
+    b.op("Transpose", perm=[0, 2, 1, 3, 4])
+    b.op("Reshape", b.last, b.constant([0, 3, 8, 8], np.int64))
+    b.op("MaxPool", kernel_shape=[2, 2])
+
+
+BETWEEN = [resized_to_sizes, resized, averaged_and_spread, sliced, parted, shuffled]
+
+
+@pytest.mark.parametrize("between", BETWEEN)
 def test_what_works_within_channels_lets_the_factor_through(between):
     b = Builder((3, 8, 8))
     b.relu()

@@ -128,6 +128,29 @@ def test_a_sum_becomes_adds_from_the_left(terms):
         assert np.array_equal(values, outputs_of(graph, x=x)[name])
 
 
+@pytest.mark.parametrize("axis", [1, -1])
+def test_a_split_becomes_slices(axis):
+    b = Builder((6, 6))
+    sizes = b.constant([1, 2, 3], np.int64)
+    first = b.op("Split", "x", sizes, count=3, axis=axis)
+    parts = [first, f"{first}_1", f"{first}_2"]
+    graph, report = clean(b.graph(*parts))
+    assert operators(graph) == ["Slice"] * 3
+    assert graph.nodes[0].name == "split0"
+    assert report.actions["Split written as Slice"] == 1
+    x = uniform(2, 6, 6)
+    assert_same(outputs_of(b.model(*parts), x=x), outputs_of(graph, x=x))
+
+
+def test_a_split_of_samples_or_to_open_sizes_stays():
+    b = Builder((6, "L"))
+    b.op("Split", count=2, axis=2)
+    assert operators(clean(b.graph())[0]) == ["Split"]
+    b = Builder((6,))
+    b.op("Split", "x", b.constant([1, 1], np.int64), count=2, axis=0)
+    assert operators(clean(b.graph())[0]) == ["Split"]
+
+
 def chosen(comparison, *, swapped=False, then="x", other="0", bound=0.0, zeros=()):
     def write(b):
         x, zero = b.last, b.constant(np.zeros(zeros))
