@@ -12,7 +12,9 @@ back the activation.
 3. A clipped rectifier whose output is rounded to L levels by Floor(L * r + c) / L, as QCFS
    does with c = 1/2 (Bu et al., ICLR 2022), or by Round: as 2, and the rounding goes, since a
    neuron that starts at c * theta rounds so itself. The fraction c is reported.
-4. A rectifier that is only a gate (see `operators.rectifier_limit`) stays.
+4. A rectifier of what was rectified before it was pooled, moved or put together goes, unless it
+   clips lower: neurons there would but round again.
+5. A rectifier that is only a gate (see `operators.rectifier_limit`) stays.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from onnxsnn.graph import (
 )
 from onnxsnn.operators import clipped_between, constant_operand, rectifier_limit
 from onnxsnn.passes.report import Report
-from onnxsnn.ratenorm import RECTIFYING, place, rate_norms, threshold_of
+from onnxsnn.ratenorm import RECTIFYING, UNSET_THRESHOLD, limits_of, place, rate_norms, threshold_of
 
 __all__ = ["RectifierReport", "relu_to_ratenorm"]
 
@@ -64,8 +66,14 @@ def relu_to_ratenorm(graph: Graph) -> RectifierReport:
         limit = rectifier_limit(node)
         if limit is None:
             continue
-        _rewrite(graph, node, limit)
-        report.actions[f"{node.op} written as RateNorm"] += 1
+        if _is_rectified(data_input(node), limit):
+            source, output = data_input(node), node.outputs[0]
+            remove(graph, node)
+            replace_everywhere(graph, output, source)
+            report.actions[f"{node.op} of what is rectified left out"] += 1
+        else:
+            _rewrite(graph, node, limit)
+            report.actions[f"{node.op} written as RateNorm"] += 1
     for norm in rate_norms(graph):
         potential = _drop_rounding(graph, norm)
         if potential is not None:
@@ -74,6 +82,33 @@ def relu_to_ratenorm(graph: Graph) -> RectifierReport:
             report.preserves_values = False
     graph.cleanup()
     return report
+
+
+_KEEPS_BOUNDS = {
+    "AveragePool", "Concat", "Flatten", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "Reshape",
+    "Slice", "Squeeze", "Transpose", "Unsqueeze",
+}  # fmt: skip
+
+
+def _is_rectified(tensor: Tensor, limit: Array) -> bool:
+    """Whether all that a tensor holds comes from Rate Norm Layers that clip no higher than this."""
+    todo, seen = [tensor], set()
+    while todo:
+        maker = _producer(todo.pop())
+        if maker is None:
+            return False
+        if id(maker) in seen:
+            continue
+        seen.add(id(maker))
+        if maker.op in _KEEPS_BOUNDS:
+            todo += maker.inputs if maker.op == "Concat" else maker.inputs[:1]
+            continue
+        norm = _producer(maker.inputs[0]) if maker.op == "Mul" else None
+        if norm is None or norm.op != RECTIFYING:
+            return False
+        if np.min(limit) < UNSET_THRESHOLD and np.min(limit) < np.max(limits_of(norm)[1]):
+            return False
+    return True
 
 
 def _rewrite(graph: Graph, node: Node, limit: Array) -> None:

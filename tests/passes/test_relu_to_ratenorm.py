@@ -388,3 +388,68 @@ def test_a_bound_that_repeats_what_it_bounds_keeps_doing_so(operator, value):
     b.op("MaxPool", kernel_shape=[2, 2])
     graph, _ = check(b, (1, 6, 6))
     assert operator in [node.op for node in graph.nodes]
+
+
+def pooled_by_maximum(b):
+    b.op("MaxPool", kernel_shape=[2, 2])
+
+
+def averaged_and_flat(b):
+    b.op("GlobalAveragePool")
+    b.op("Flatten")
+
+
+def put_together(b):
+    first, b.last = b.last, "x"
+    b.op("Concat", first, b.relu(), axis=1)
+
+
+@pytest.mark.parametrize("between", [pooled_by_maximum, averaged_and_flat, put_together])
+def test_what_is_rectified_is_not_again(between):
+    b = Builder((3, 6, 6))
+    b.relu()
+    between(b)
+    rectifiers = sum(node.op_type == "Relu" for node in b.nodes)
+    b.relu()
+    graph, report = check(b)
+    assert len(rate_norms(graph)) == rectifiers
+    assert report.actions["Relu of what is rectified left out"] == 1
+
+
+def added_to_itself(b):
+    b.op("Add", b.last, b.last)
+
+
+def put_beside_the_input(b):
+    b.op("Concat", b.last, "x", axis=1)
+
+
+def squashed(b):
+    b.op("Sigmoid", "x")
+
+
+@pytest.mark.parametrize("between", [added_to_itself, put_beside_the_input, squashed])
+def test_anything_else_is(between):
+    b = Builder((3, 6, 6))
+    first = b.relu()
+    between(b)
+    second = b.relu()
+    graph, _ = rewritten(b, first, second)
+    assert len(rate_norms(graph)) == 2
+
+
+@pytest.mark.parametrize(("first", "second", "layers"), [(1.0, 2.0, 1), (2.0, 1.0, 2)])
+def test_what_is_clipped_is_clipped_again_if_lower(first, second, layers):
+    b = Builder((3, 6, 6))
+    b.clip(first)
+    b.op("MaxPool", kernel_shape=[2, 2])
+    b.clip(second)
+    assert len(rate_norms(check(b)[0])) == layers
+
+
+def test_a_clip_of_what_has_no_limit_stays():
+    b = Builder((3, 6, 6))
+    b.relu()
+    b.op("MaxPool", kernel_shape=[2, 2])
+    b.clip(1.0)
+    assert len(rate_norms(check(b)[0])) == 2
