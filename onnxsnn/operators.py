@@ -31,6 +31,7 @@ from onnxsnn.graph import Graph, Node, Tensor, constant, data_input, describe, i
 from onnxsnn.ratenorm import UNSET_THRESHOLD
 
 __all__ = [
+    "DRAWS",
     "QUANTIZED",
     "RECTIFIER",
     "TABLE",
@@ -52,7 +53,7 @@ QUANTIZED = (
     "ConvInteger DequantizeLinear DynamicQuantizeLinear MatMulInteger QLinearConv QLinearMatMul "
     "QuantizeLinear"
 )
-_DRAWS = "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike"
+DRAWS = "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike"
 RECTIFIER = "it rectifies, and becomes a neuron"
 
 
@@ -147,7 +148,7 @@ TABLE: dict[str, Row] = {
         Row(Role.COMPENSATED),
     ),
     **_rows(
-        f"{_DRAWS} Dropout",
+        f"{DRAWS} Dropout",
         Row(Role.REFUSED, reason="it draws random numbers; export the model for inference"),
     ),
     **_rows(
@@ -209,7 +210,7 @@ def refuse_unsupported(graph: Graph) -> None:
         if what.role is Role.REFUSED:
             raise UnsupportedError(f"{describe(node)} cannot be converted: {what.reason}")
         for inner in (inner for body in node.subgraphs(recursive=True) for inner in body.nodes):
-            if inner.op in _DRAWS.split():
+            if inner.op in DRAWS.split():
                 reason = TABLE[inner.op].reason
                 raise UnsupportedError(f"{describe(inner)} in {describe(node)}: {reason}")
 

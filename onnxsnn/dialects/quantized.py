@@ -40,6 +40,7 @@ from onnxsnn.graph import (
     to_model,
 )
 from onnxsnn.session import make_session
+from onnxsnn.twins import merge_twins
 
 __all__ = ["dequantize", "fewest_levels", "is_quantized"]
 
@@ -103,6 +104,7 @@ def dequantize(graph: Graph) -> None:
             node.outputs[0].to_constant(values.values).inputs.clear()
     graph.cleanup().toposort()
     _compute_settings(graph)
+    merge_twins(graph)  # a limit is that of all who read it
     _follow(graph)
     graph.cleanup().toposort()
 

@@ -6,19 +6,20 @@
    an initializer are constants from the import on); so does the shape of a static tensor,
    and a computed shape, as far as `passes/sizes.py` knows it. An If of a constant condition
    becomes its branch.
-3. x + (f(x) - x), as straight-through estimators write it, becomes f(x).
-4. Identity, and Dropout, Cast, Transpose and Gather where they change nothing, go; so does a
+3. Nodes that compute the same are one: see `twins.py`.
+4. x + (f(x) - x), as straight-through estimators write it, becomes f(x).
+5. Identity, and Dropout, Cast, Transpose and Gather where they change nothing, go; so does a
    Reshape whose values only a Reshape reads, to a shape that takes no size from it.
-5. Shapes are put together along axis 0, not -1.
-6. A ReLU in other words is a Relu: Where(x > 0, x, 0), LeakyRelu, ThresholdedRelu and PRelu of 0.
-7. Gemm has alpha = beta = 1 and a bias vector; a MatMul of two axes by a constant is a Gemm.
+6. Shapes are put together along axis 0, not -1.
+7. A ReLU in other words is a Relu: Where(x > 0, x, 0), LeakyRelu, ThresholdedRelu and PRelu of 0.
+8. Gemm has alpha = beta = 1 and a bias vector; a MatMul of two axes by a constant is a Gemm.
    (The Add behind it is folded with the normalizations.) A Sum is Adds; a Split of
    anything but samples, to sizes that are known, is Slices. An Einsum whose weights sum over the
    last axes is a MatMul: see `passes/einsum_products.py`.
-8. A recurrent layer's first state of zeros is left out: that is what it starts with anyway,
+9. A recurrent layer's first state of zeros is left out: that is what it starts with anyway,
    however large the batch.
-9. A Loop or Scan lists all that its body reads: see `passes/carry_captures.py`.
-10. What no output needs goes.
+10. A Loop or Scan lists all that its body reads: see `passes/carry_captures.py`.
+11. What no output needs goes.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ from onnxsnn.passes.sizes import fix_targets, sizes_of
 from onnxsnn.passes.strides import remove_strides
 from onnxsnn.session import quiet_onnxruntime
 from onnxsnn.signals import weighted_input
+from onnxsnn.twins import merge_twins
 
 __all__ = ["clean", "name_nodes"]
 
@@ -73,6 +75,8 @@ def clean(graph: Graph) -> tuple[Graph, Report]:
         graph = infer_shapes(graph)
     if len(graph.nodes) < before:
         report.actions["nodes folded into constants, or unused"] += before - len(graph.nodes)
+    for operator, twins in merge_twins(graph).items():
+        report.actions[f"{operator} merged with its twin"] += twins
     _canonical_sums(graph, report)
     _canonical_splits(graph, report)
     write_einsum_products(graph, report)

@@ -204,6 +204,19 @@ def test_so_does_one_in_front_of_whole_numbers_of_both_signs(tmp_path):
     assert clips(b, tmp_path) == pytest.approx([127 * 0.02])
 
 
+def test_limits_that_every_reader_has_of_its_own_are_one(tmp_path):
+    b = Builder((4,))
+    b.gemm(4, inputs=4)
+    rectified, ends = b.relu(), []
+    for _ in range(2):
+        rounded(b, rectified, 0.5, bounds=(0, 15))
+        ends.append(b.gemm(4, inputs=4))
+    b.op("Add", *ends)
+    graph, _ = clean(load_source(b.save(tmp_path / "m.onnx")).graph())
+    (clip,) = (node for node in graph.nodes if node.op in ("Clip", "Relu"))
+    assert constant(clip.inputs[2]) == 7.5
+
+
 def test_a_rectifier_that_others_read_takes_no_limit(tmp_path):
     b = Builder((4,))
     b.gemm(4, inputs=4)
