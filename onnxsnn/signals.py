@@ -24,6 +24,7 @@ __all__ = [
     "Signals",
     "analog_nodes",
     "before_neurons",
+    "holds_weights",
     "refuse_analog",
     "weighted_input",
 ]
@@ -71,7 +72,7 @@ class Signals:
             return Signal.ANALOG if reads > Signal.CURRENT else Signal.CURRENT
         if self.is_linear(node) or (node.op in _KEEPS_SPIKES and reads is Signal.SPIKES):
             return reads
-        before_weights = reads is Signal.INPUT and not _holds_weights(node)
+        before_weights = reads is Signal.INPUT and not holds_weights(node)
         return Signal.INPUT if before_weights else Signal.ANALOG
 
 
@@ -80,7 +81,7 @@ _RECURRENT = {"GRU", "LSTM", "RNN"}
 _WEIGHTED = {"Conv", "ConvTranspose", "DeformConv", "Einsum", "Gemm", "MatMul"}
 
 
-def _holds_weights(node: Node) -> bool:
+def holds_weights(node: Node) -> bool:
     """Whether a node that is no layer of weights holds some all the same."""
     inner = (inner for body in node.subgraphs(recursive=True) for inner in body.nodes)
     return node.op in _RECURRENT or any(one.op in _RECURRENT | _WEIGHTED for one in inner)

@@ -10,6 +10,8 @@
     Mean            axes, keepdims
     Add, Subtract   of two tensors or more
     Scale, Shift    times, or plus, an array that broadcasts to a sample
+    Rectify         what is below 0 becomes 0
+    Limit           what is above an array that broadcasts becomes that
     Concat          axis
     Pad             with zeros; pads
     Reshape         to the shape of what it gives
@@ -213,7 +215,15 @@ _BY_ARRAY: dict[str, tuple[str, Callable[[Array], Array]]] = {
     "Sub": ("Shift", np.negative),
     "Mul": ("Scale", np.array),
     "Div": ("Scale", np.reciprocal),
+    "Min": ("Limit", np.array),
 }
+
+
+def _rectifier(node: Node, context: Context) -> Form | None:  # noqa: ARG001
+    return None if node.attrs.get("alpha", _SLOPE) else Form("Rectify", node.inputs)
+
+
+_SLOPE = 0.01  # of a LeakyRelu that says none
 
 
 def _concat(node: Node, context: Context) -> Form | None:  # noqa: ARG001
@@ -259,7 +269,8 @@ RULES: dict[str, Callable[[Node, Context], Form | None]] = {
     "MaxPool": _pool,
     "GlobalAveragePool": _mean,
     "ReduceMean": _mean,
-    **dict.fromkeys(["Add", "Sub", "Mul", "Div"], _arithmetic),
+    **dict.fromkeys(["Add", "Sub", "Mul", "Div", "Min"], _arithmetic),
+    "LeakyRelu": _rectifier,
     "Concat": _concat,
     "Pad": _pad,
     **dict.fromkeys(["Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"], _reshape),

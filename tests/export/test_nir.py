@@ -271,7 +271,6 @@ def test_outputs_that_nir_has_nothing_for_are_left_out_beside_others(tmp_path):
     scores = b.head(3)
     label = b.op("ArgMax", axis=1)
     b.op("Conv", features, b.normal(4, 4, 3, 3))
-    b.clip(2.0)
     found = b.op("MaxPool", kernel_shape=[2, 2])
     path = b.save(tmp_path / "m.onnx", label, scores, found)
     snn = convert(path, threshold="trained", neuron=IntegrateAndFire(0.0)).snn

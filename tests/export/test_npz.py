@@ -68,6 +68,10 @@ class Simulator:
                 return x * arrays["scale"]
             case "Shift":
                 return x + arrays["shift"]
+            case "Rectify":
+                return np.maximum(x, 0)
+            case "Limit":
+                return np.minimum(x, arrays["limit"])
             case "Concat":
                 return np.concatenate(read, settings["axis"] + 1)
             case "Pad":
@@ -277,7 +281,7 @@ def test_readme_has_words_for_every_operator(tmp_path):
     text = np.load(tmp_path / "m.npz")["README"].decode()
     renamed = {
         "Gemm": "Linear", "MatMul": "Linear", "GlobalAveragePool": "Mean", "ReduceMean": "Mean",
-        "Sub": "Subtract", "Mul": "Scale", "Div": "Scale",
+        "Sub": "Subtract", "Mul": "Scale", "Div": "Scale", "LeakyRelu": "Rectify", "Min": "Limit",
         "Flatten": "Reshape", "Squeeze": "Reshape", "Unsqueeze": "Reshape",
         "Identity": "Reshape",
     }  # fmt: skip

@@ -139,7 +139,7 @@ def test_a_branch_may_hold_the_next(tmp_path):
     expected = outputs_of(source.model, x=x)["y"]
     found = Runner(conversion.snn).run(x, 64).outputs["y"]
     assert np.linalg.norm(found - expected) < 0.05 * np.linalg.norm(expected)
-    assert len(analyse(conversion.snn, dataset(x=x), source).layers) == 2
+    assert len(analyse(conversion.snn, dataset(x=x), source).layers) == 1
 
 
 def test_a_fixed_number_of_samples_may_decide():

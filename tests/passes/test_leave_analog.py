@@ -1,5 +1,6 @@
 """leave_analog: behind as much as the values decide, nothing is taken for a neuron."""
 
+import numpy as np
 import onnx
 import onnx.utils
 import pytest
@@ -8,7 +9,7 @@ from onnxsnn import Runner, convert
 from onnxsnn.errors import UnsupportedError
 from onnxsnn.operators import rectifier_limit
 from onnxsnn.passes.leave_analog import leave_analog
-from tests.models import assert_same, dataset, outputs_of, uniform
+from tests.models import Builder, assert_same, dataset, outputs_of, uniform
 from tests.networks import detector, residual_network
 
 X = uniform(24, 3, 8, 8)
@@ -37,6 +38,47 @@ def test_rectifiers_there_keep_their_values_and_are_none(rectifier):
     model = d.builder.model(d.boxes, d.builder.last)
     assert_same(outputs_of(model, x=X), outputs_of(graph, x=X))
     assert not leave_analog(graph).changed
+
+
+def ending(rectifier, *behind):
+    """A network whose last layer of weights a rectifier is behind, and more."""
+    b = Builder((3, 8, 8))
+    b.conv(6)
+    b.relu()
+    b.conv(4)
+    b.clip(0.5) if rectifier == "Clip" else b.relu()
+    for operator in behind:
+        b.op(operator)
+    return b
+
+
+@pytest.mark.parametrize("rectifier", ["Relu", "Clip"])
+def test_the_read_out_is_rectified_on_its_running_mean(tmp_path, rectifier):
+    b = ending(rectifier)
+    before, rectified = b.nodes[2].output[0], b.last
+    path = b.save(tmp_path / "m.onnx", before, rectified)
+    snn = convert(path, dataset(x=X), timesteps=3).snn
+    assert [layer.name for layer in snn.layers] == ["relu1"]
+    outputs = Runner(snn).run(X).outputs
+    limit = 0.5 if rectifier == "Clip" else np.inf
+    assert_same({rectified: np.clip(outputs[before], 0, limit)}, {rectified: outputs[rectified]})
+
+
+def test_so_it_is_whatever_else_it_ends_with(tmp_path):
+    b = ending("Relu", "GlobalAveragePool", "Flatten", "Softmax")
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=X), timesteps=3).snn
+    assert [layer.name for layer in snn.layers] == ["relu1"]
+
+
+def test_so_no_rectifier_is_that_weights_are_behind_or_no_spikes_before():
+    b = ending("Relu")
+    b.conv(3)
+    assert not leave_analog(b.graph()).changed
+    b = Builder((3, 8, 8))
+    b.conv(6)
+    b.relu()
+    b.op("GlobalAveragePool")
+    assert not leave_analog(b.graph()).changed
 
 
 def test_nothing_is_to_do_elsewhere():

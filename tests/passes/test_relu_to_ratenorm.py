@@ -400,7 +400,8 @@ def averaged_and_flat(b):
 
 
 def put_together(b):
-    first, b.last = b.last, "x"
+    first = b.last
+    b.op("Neg", "x")
     b.op("Concat", first, b.relu(), axis=1)
 
 

@@ -75,6 +75,7 @@ def test_max_pooling_of_spikes_gives_spikes():
     b = Builder((2, 4, 4))
     b.relu()
     b.op("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
+    b.conv(2)
     b.relu()
     graph, report = spiking(b)
     assert "SumIncrement" in operators(graph)

@@ -38,6 +38,7 @@ def test_currents_that_are_made_of_bytes_step_by_step_are_not_held():
     for channels in (1, 16, 16, 1):
         b.conv(channels)
         b.clip(2.0)
+    b.head(1)
     snn = convert(Source(b.model(), "", []), timesteps=4, integer=True).snn
     graph, states = snn.graph(), {state.output for state in snn.states}
     graph.toposort()
