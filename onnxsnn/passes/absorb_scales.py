@@ -158,14 +158,16 @@ def _moved_by_shape(node: Node, factors: list[Array]) -> Array | None:
 
 
 def _padded(node: Node, factors: list[Array]) -> Array | None:
-    """Pad with zeros, or with what is there, along axes on which the factor does not vary."""
-    pads = constant(node.inputs[1]) if len(node.inputs) > 1 else None
-    value = constant(node.inputs[2]) if len(node.inputs) > 2 else np.zeros(1)
-    if pads is None or value is None or np.any(value) or len(node.inputs) > 3:
+    """Pad with zeros, whose factor is any, or with what is there, along other axes."""
+    pads = constant(node.inputs[1])
+    if pads is None or len(node.inputs) > 2:
         return None
-    padded = np.any(pads.reshape(2, -1), axis=0)
     varies = np.array(factors[0].shape) > 1
-    return factors[0] if padded.size == varies.size and not np.any(padded & varies) else None
+    around = pads.reshape(2, -1) * varies
+    if np.any(around < 0) or (np.any(around) and node.attrs.get("mode", "constant") != "constant"):
+        return None
+    padded: Array = np.pad(factors[0], around.T, constant_values=1)
+    return padded
 
 
 def _stretched(node: Node, factors: list[Array]) -> Array | None:

@@ -16,10 +16,12 @@
    (The Add behind it is folded with the normalizations.) A Sum is Adds; a Split of
    anything but samples, to sizes that are known, is Slices. An Einsum whose weights sum over the
    last axes is a MatMul: see `passes/einsum_products.py`.
-9. A recurrent layer's first state of zeros is left out: that is what it starts with anyway,
+9. A Pad says what it adds to every axis, and no value where that is 0. A convolution adds the zeros
+   itself that a Pad would add in front of it along the axes of space.
+10. A recurrent layer's first state of zeros is left out: that is what it starts with anyway,
    however large the batch.
-10. A Loop or Scan lists all that its body reads: see `passes/carry_captures.py`.
-11. What no output needs goes.
+11. A Loop or Scan lists all that its body reads: see `passes/carry_captures.py`.
+12. What no output needs goes.
 """
 
 from __future__ import annotations
@@ -87,6 +89,8 @@ def clean(graph: Graph) -> tuple[Graph, Report]:
     graph = infer_shapes(graph)
     _canonical_rectifiers(graph, report)
     _canonical_products(graph, report)
+    _canonical_pads(graph)
+    _pad_in_convolutions(graph, report)
     _canonical_states(graph)
     carry_captures(graph, report)
     graph.cleanup()
@@ -374,6 +378,51 @@ def _add_rows(graph: Graph, node: Node, rows: Array) -> None:
     product = gs.Variable(unique_name(graph, f"{node.name}.product"), output.dtype, output.shape)
     node.inputs, node.outputs = node.inputs[:2], [product]
     insert(graph, "Add", [product, _new_constant(graph, node, "rows", rows)], output)
+
+
+def _canonical_pads(graph: Graph) -> None:
+    """Pads of all axes, and a value only where it is not 0."""
+    for node in [node for node in graph.nodes if node.op == "Pad"]:
+        shape = node.inputs[0].shape
+        given = {
+            at: tensor for at, tensor in enumerate(node.inputs) if at and not tensor.is_empty()
+        }
+        if shape is None or any(constant(tensor) is None for tensor in given.values()):
+            continue
+        axes = given[3].values if 3 in given else np.arange(len(shape))
+        whole = np.zeros((2, len(shape)), np.int64)
+        whole[:, axes] = given[1].values.reshape(2, -1)
+        value = [given[2]] if 2 in given and np.any(given[2].values) else []
+        node.inputs = [node.inputs[0], _new_constant(graph, node, "pads", whole.ravel()), *value]
+
+
+def _pad_in_convolutions(graph: Graph, report: Report) -> None:
+    """Let a convolution add the zeros that a Pad adds in front of it."""
+    for node in list(graph.nodes):
+        added = _zeros_around(node.inputs[0].inputs[0]) if _may_pad(node) else None
+        if added is not None:
+            own = np.reshape(node.attrs.get("pads", np.zeros_like(added)), added.shape)
+            node.attrs |= {"auto_pad": "NOTSET", "pads": (own + added).ravel().tolist()}
+            node.inputs[0] = node.inputs[0].inputs[0].inputs[0]
+            report.actions["Pad put into a convolution"] += 1
+
+
+def _may_pad(node: Node) -> bool:
+    """Whether a node is a convolution whose padding is known, behind another node."""
+    known = node.attrs.get("auto_pad", "NOTSET") in ("NOTSET", "VALID")
+    return node.op == "Conv" and known and bool(node.inputs[0].inputs)
+
+
+def _zeros_around(node: Node) -> Array | None:
+    """The zeros that a Pad adds before and behind each axis of space, [2, axes].
+
+    None where it adds anything else, takes some away, or is not known; and of any other node.
+    """
+    pads = constant(node.inputs[1]) if node.op == "Pad" else None
+    if pads is None or len(node.inputs) > 2 or node.attrs.get("mode", "constant") != "constant":
+        return None
+    around = pads.reshape(2, -1)
+    return None if np.any(around < 0) or np.any(around[:, :2]) else around[:, 2:]
 
 
 def _canonical_states(graph: Graph) -> None:

@@ -1,8 +1,9 @@
 """The integer step graph: weights and spikes of 8 bits.
 
 1. A tensor of spikes holds whole multiples of a unit between two bounds, its *levels*: what
-   neurons send, what shape operators and a Resize to the nearest make of it, means over windows
-   (sums of spikes, the division left to the weights), and what MaxPool makes of running sums.
+   neurons send, what shape operators, a Pad with zeros and a Resize to the nearest make of it,
+   means over windows (sums of spikes, the division left to the weights), and what MaxPool makes
+   of running sums.
 2. Neurons send bytes: `zero + s / unit`. Whatever reads numbers gets them by DequantizeLinear.
 3. Conv, Gemm and MatMul of constant weights that read levels get whole weights of 8 bits, one
    scale per output channel, and become QLinearConv and MatMulInteger. What QLinearConv gives
@@ -148,7 +149,11 @@ def _moves(node: Node) -> bool:
     """Whether a node gives the values that it reads, moved or repeated, and no others."""
     cropped = node.attrs.get("coordinate_transformation_mode") == "tf_crop_and_resize"
     nearest = node.attrs.get("mode", "nearest") == "nearest" and not cropped
-    return node.op in _MOVES or (node.op == "Resize" and nearest)
+    return (
+        node.op in _MOVES
+        or (node.op == "Resize" and nearest)
+        or (node.op == "Pad" and len(node.inputs) == 2)  # with zeros, or with what is there
+    )
 
 
 def _note(known: dict[int, Levels], node: Node, levels: Levels | None) -> None:
@@ -241,6 +246,9 @@ class _Integer:
             maker, twin = tensor.inputs[0], self._like(tensor, "bytes", np.uint8)
             if _moves(maker) or maker.op == "Concat":
                 sources = [self._bytes_of(t) if id(t) in self.levels else t for t in maker.inputs]
+                if maker.op == "Pad":
+                    zero = self.levels[id(tensor)].zero
+                    sources.append(self._constant(f"{twin.name}.zero", zero, np.uint8))
                 insert(self.graph, maker.op, sources, twin, attrs=dict(maker.attrs))
             elif maker.op == "AveragePool":
                 self._add_up(maker, twin)

@@ -92,6 +92,8 @@ class _Unrounder:
         units = [self.units[id(tensor)] for tensor in node.inputs if id(tensor) in self.units]
         if units and node.outputs[0].dtype == np.uint8:
             self._numbers(node.outputs[0], units[0])
+            if node.op == "Pad":
+                node.inputs = list(node.inputs)[:2]  # the byte that stands for 0
 
     def _neurons(self, node: Node) -> None:
         self._numbers(node.outputs[0], float(_values(node, -2)))

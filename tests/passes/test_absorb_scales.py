@@ -204,13 +204,17 @@ def test_padding_with_zeros_lets_the_factor_through_and_with_ones_does_not():
         assert multiplications(absorbed(b)) == expected
 
 
-def test_padding_of_channels_keeps_the_factor():
+@pytest.mark.parametrize(
+    ("before", "behind", "mode", "kept"),
+    [(1, 2, "constant", 0), (1, 2, "reflect", 1), (-1, 2, "constant", 1)],
+)
+def test_zeros_beside_channels_let_the_factor_through(before, behind, mode, kept):
     b = Builder((3, 8, 8))
     b.relu()
-    b.op("Pad", b.last, b.constant([0, 1, 0, 0, 0, 2, 0, 0], np.int64))
-    b.channels = 6
+    b.op("Pad", b.last, b.constant([0, before, 0, 0, 0, behind, 0, 0], np.int64), mode=mode)
+    b.channels += before + behind
     b.conv(4)
-    assert multiplications(absorbed(b)) == 1
+    assert multiplications(absorbed(b)) == kept
 
 
 def test_concat_lets_different_factors_through():

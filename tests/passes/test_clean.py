@@ -51,6 +51,60 @@ def test_identity_between_input_and_output_stays():
     assert_same(outputs_of(b.model(first, second), x=x), outputs_of(graph, x=x))
 
 
+PADS = [0, 0, 1, 0, 0, 0, 2, 1]
+
+
+@pytest.mark.parametrize("auto_pad", ["NOTSET", "VALID"])
+@pytest.mark.parametrize("way", ["pads", "value", "left out", "axes"])
+def test_a_convolution_adds_the_zeros_of_a_pad(way, auto_pad):
+    """PyTorch's older exporter names a value and leaves it out; TensorFlow pads for its strides."""
+    b = Builder((3, 6, 6), opset=18)
+    more = {
+        "pads": [b.constant(PADS, np.int64)],
+        "value": [b.constant(PADS, np.int64), b.constant(0.0)],
+        "left out": [b.constant(PADS, np.int64), ""],
+        "axes": [b.constant([0, 1, 1, 2], np.int64), "", b.constant([-1, 2], np.int64)],
+    }
+    b.op("Pad", "x", *more[way], mode="constant")
+    b.conv(4, strides=[2, 2], auto_pad=auto_pad, pads=None if auto_pad == "VALID" else [1] * 4)
+    graph, report = clean(b.graph())
+    assert operators(graph) == ["Conv"]
+    assert report.actions["Pad put into a convolution"] == 1
+    x = uniform(2, 3, 6, 6)
+    assert_same(outputs_of(b.model(), x=x), outputs_of(graph, x=x))
+
+
+@pytest.mark.parametrize(
+    ("pads", "more", "mode"),
+    [
+        (PADS, [1.0], "constant"),
+        (PADS, [], "reflect"),
+        ([0, 1, 1, 1, 0, 0, 1, 1], [], "constant"),
+        ([0, 0, -1, 0, 0, 0, 0, 1], [], "constant"),
+    ],
+)
+def test_other_pads_stay(pads, more, mode):
+    b = Builder((3, 6, 6))
+    b.op("Pad", "x", b.constant(pads, np.int64), *map(b.constant, more), mode=mode)
+    b.channels += pads[1]
+    b.conv(4)
+    graph, _ = clean(b.graph())
+    assert operators(graph) == ["Pad", "Conv"]
+    x = uniform(2, 3, 6, 6)
+    assert_same(outputs_of(b.model(), x=x), outputs_of(graph, x=x))
+
+
+def test_a_pad_that_something_else_reads_too_stays_for_that():
+    b = Builder((3, 6, 6))
+    padded = b.op("Pad", "x", b.constant(PADS, np.int64))
+    first = b.conv(4)
+    other = b.op("MaxPool", padded, kernel_shape=[2, 2])
+    graph, _ = clean(b.graph(first, other))
+    assert sorted(operators(graph)) == ["Conv", "MaxPool", "Pad"]
+    x = uniform(2, 3, 6, 6)
+    assert_same(outputs_of(b.model(first, other), x=x), outputs_of(graph, x=x))
+
+
 def test_dropout_whose_mask_is_read_stays():
     b = Builder((3,))
     out = b.op("Dropout", count=2)

@@ -106,6 +106,24 @@ def upsampled(b):
     b.conv(4)
 
 
+def padded(b):
+    """As Keras pads in front of a MaxPool."""
+    b.op("Pad", b.last, b.constant([0, 0, 1, 1, 0, 0, 1, 1], np.int64), "")
+    b.op("MaxPool", kernel_shape=[3, 3], strides=[2, 2])
+    b.conv(4)
+
+
+def reflected(b):
+    b.op("Pad", b.last, b.constant([0, 0, 1, 1, 0, 0, 1, 1], np.int64), mode="reflect")
+    b.conv(4, pads=[0] * 4)
+
+
+def more_channels(b):
+    b.op("Pad", b.last, b.constant([0, 1, 0, 0, 0, 2, 0, 0], np.int64), b.constant(0.0))
+    b.channels += 3
+    b.conv(4)
+
+
 def spread(b):
     b.op("MaxPool", kernel_shape=[6, 6])
     b.op("Expand", b.last, b.constant([1, 1, 3, 3], np.int64))
@@ -124,6 +142,9 @@ NETWORKS = {
     "MaxPool": pooled_by_maximum,
     "nearest": upsampled,
     "expanded": spread,
+    "zeros around": padded,
+    "reflected": reflected,
+    "channels of zeros": more_channels,
     "stride": lambda b: b.conv(5, strides=[2, 2]),
     "groups": lambda b: b.conv(8, group=2),
     "depthwise": lambda b: b.conv(4, group=4),
