@@ -43,6 +43,7 @@ __all__ = [
     "constant_operand",
     "fate",
     "rectifier_limit",
+    "reduced_axes",
     "refuse_unsupported",
     "values_read",
     "varying_tensors",
@@ -197,6 +198,15 @@ def values_read(node: Node) -> list[Tensor]:
     if node.op in ("EyeLike", "Shape", "Size"):
         return []
     return list(node.inputs[:1] if node.op == "CastLike" else node.inputs)
+
+
+def reduced_axes(node: Node) -> list[int] | None:
+    """The axes that a reduction takes together, from the front; None where none are known."""
+    given = constant(node.inputs[1]) if len(node.inputs) > 1 else node.attrs.get("axes")
+    shape = node.inputs[0].shape
+    if given is None or shape is None or not np.size(given):
+        return None
+    return [int(axis) % len(shape) for axis in np.ravel(given)]
 
 
 def refuse_unsupported(graph: Graph) -> None:

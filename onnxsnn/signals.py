@@ -16,8 +16,8 @@ from enum import IntEnum
 
 from onnxsnn import functions
 from onnxsnn.errors import UnsupportedError
-from onnxsnn.graph import Graph, Node, Tensor, constant, describe
-from onnxsnn.operators import Role, fate, values_read
+from onnxsnn.graph import Graph, Node, Tensor, channel_axis, constant, describe
+from onnxsnn.operators import Role, fate, reduced_axes, values_read
 
 __all__ = [
     "Signal",
@@ -70,13 +70,20 @@ class Signals:
             return Signal.CONSTANT
         if weighted_input(node) is not None:
             return Signal.ANALOG if reads > Signal.CURRENT else Signal.CURRENT
-        if self.is_linear(node) or (node.op in _KEEPS_SPIKES and reads is Signal.SPIKES):
+        if self.is_linear(node) or (reads is Signal.SPIKES and _keeps_spikes(node)):
             return reads
         before_weights = reads is Signal.INPUT and not holds_weights(node)
         return Signal.INPUT if before_weights else Signal.ANALOG
 
 
-_KEEPS_SPIKES = {"MaxPool", "GlobalMaxPool"}  # of running sums of spikes they make spikes again
+def _keeps_spikes(node: Node) -> bool:
+    """Whether a node is a maximum within channels: of running sums of spikes it makes spikes."""
+    if node.op != "ReduceMax":
+        return node.op in ("MaxPool", "GlobalMaxPool")
+    axes = reduced_axes(node)
+    return axes is not None and not {0, channel_axis(node.inputs[0])} & {*axes}
+
+
 _RECURRENT = {"GRU", "LSTM", "RNN"}
 _WEIGHTED = {"Conv", "ConvTranspose", "DeformConv", "Einsum", "Gemm", "MatMul"}
 

@@ -62,6 +62,16 @@ def test_max_pooling_keeps_spikes_and_a_sum_with_spikes_is_spikes():
     assert signals_of(b, pooled, b.op("Add", pooled, current)) == [Signal.SPIKES] * 2
 
 
+@pytest.mark.parametrize(
+    ("axes", "expected"), [([2, 3], Signal.SPIKES), ([-1], Signal.SPIKES), ([1], Signal.ANALOG)]
+)
+def test_a_maximum_over_axes_keeps_spikes_unless_it_joins_channels(axes, expected):
+    b = Builder((3, 6, 6))
+    b.conv(4)
+    b.relu()
+    assert signals_of(b, b.op("ReduceMax", axes=axes)) == [expected]
+
+
 def test_product_of_spikes_by_another_tensor_is_analog():
     b = Builder((3, 6, 6))
     b.conv(4)

@@ -36,7 +36,10 @@ from onnxsnn.signals import before_neurons, weighted_input
 __all__ = ["Instrumented", "instrument"]
 
 _ROLE = "events"
-_KEEPS_SIZES = {"Flatten", "GlobalMaxPool", "Identity", "MaxPool", "Reshape", "RunningSum"}
+_KEEPS_SIZES = {
+    *("Flatten", "GlobalMaxPool", "Identity", "MaxPool"),
+    *("ReduceMax", "Reshape", "RunningSum"),
+}
 
 
 @dataclass
@@ -205,7 +208,8 @@ def _maximum(events: _Events, node: Node) -> Tensor | None:
         return _moved(events, node)
     sums, current = summing.outputs[1], summing.inputs[0]
     before = events.make("Sub", [sums, current])
-    now, last = (events.make(node.op, [read], node.attrs) for read in (sums, before))
+    more = node.inputs[1:]  # axes
+    now, last = (events.make(node.op, [read, *more], node.attrs) for read in (sums, before))
     return _spikes_in(events, events.make("Sub", [now, last]), current)
 
 
@@ -322,7 +326,7 @@ _RULES: dict[str, Callable[[_Events, Node], Tensor | None]] = {
     **dict.fromkeys(["RunningSum", "RunningMean", "DelayedMean"], _same),
     **dict.fromkeys(["Neg", "Cast", "Identity"], _same),
     "SumIncrement": _increment,
-    **dict.fromkeys(["GlobalMaxPool", "MaxPool"], _maximum),
+    **dict.fromkeys(["GlobalMaxPool", "MaxPool", "ReduceMax"], _maximum),
     **dict.fromkeys(["DepthToSpace", "Expand", "Flatten", "Gather", "Reshape"], _moved),
     **dict.fromkeys(["Resize", "Slice", "SpaceToDepth"], _moved),
     **dict.fromkeys(["Squeeze", "Tile", "Transpose", "Unsqueeze"], _moved),

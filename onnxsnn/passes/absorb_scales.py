@@ -6,8 +6,8 @@ such a product may
 1. take the factor into its weights: Conv, ConvTranspose, Gemm, MatMul, if the factor is
    per input channel;
 2. let it through, unchanged or moved, if it works within channels or moves values only:
-   pooling, means and sums over axes, Resize, Expand, Pad, Slice, Transpose, Reshape, Flatten,
-   Squeeze, Unsqueeze, Mul and Div by a constant, and Concat;
+   pooling, means, sums and maxima over axes, Resize, Expand, Pad, Slice, Transpose, Reshape,
+   Flatten, Squeeze, Unsqueeze, Mul and Div by a constant, and Concat;
 3. read the sizes of the product only, which are those of the rates;
 4. demand it: then the product is computed in front of the node, once for all that demand.
 
@@ -35,7 +35,7 @@ from onnxsnn.graph import (
     per_channel,
     unique_name,
 )
-from onnxsnn.operators import constant_operand, values_read
+from onnxsnn.operators import constant_operand, reduced_axes, values_read
 from onnxsnn.passes.report import Report
 from onnxsnn.ratenorm import is_rate_norm
 from onnxsnn.weights import weight_layer
@@ -181,15 +181,11 @@ def _stretched(node: Node, factors: list[Array]) -> Array | None:
 
 
 def _reduced(node: Node, factors: list[Array]) -> Array | None:
-    """Means and sums over axes on which the factor does not vary."""
-    given = constant(node.inputs[1]) if len(node.inputs) > 1 else node.attrs.get("axes")
-    factor = factors[0]
-    if given is None or not np.size(given):
+    """Means, sums and maxima over axes on which the factor does not vary."""
+    axes, factor = reduced_axes(node), factors[0]
+    if axes is None or any(factor.shape[axis] > 1 for axis in axes):
         return None
-    axes = tuple(int(axis) % factor.ndim for axis in np.ravel(given))
-    if any(factor.shape[axis] > 1 for axis in axes):
-        return None
-    return factor if node.attrs.get("keepdims", 1) else np.squeeze(factor, axes)
+    return factor if node.attrs.get("keepdims", 1) else np.squeeze(factor, tuple(axes))
 
 
 def _sliced(node: Node, factors: list[Array]) -> Array | None:
@@ -241,6 +237,7 @@ _RULES: dict[str, Callable[[Node, list[Array]], Array | None]] = {
     "AveragePool": _within_channels,
     "GlobalMaxPool": _within_channels,
     "GlobalAveragePool": _within_channels,
+    "ReduceMax": _reduced,
     "ReduceMean": _reduced,
     "ReduceSum": _reduced,
     "Resize": _stretched,

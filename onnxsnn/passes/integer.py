@@ -2,7 +2,7 @@
 
 1. A tensor of spikes holds whole multiples of a unit between two bounds, its *levels*: what
    neurons send, what shape operators, a Pad with zeros and a Resize to the nearest make of it,
-   means over windows (sums of spikes, the division left to the weights), and what MaxPool makes
+   means over windows (sums of spikes, the division left to the weights), and what maxima are
    of running sums.
 2. Neurons send bytes: `zero + s / unit`. Whatever reads numbers gets them by DequantizeLinear.
 3. Conv, Gemm and MatMul of constant weights that read levels get whole weights of 8 bits, one
@@ -52,6 +52,7 @@ _WIDEST = 128  # between levels: two times 128 times 127 still is a number of 16
 _APART = 1 + 2.0**-17  # sums halfway between two bytes round away from 0, in any runtime
 _LAYERS = {"Conv", "Gemm", "MatMul"}
 _WINDOW = {"auto_pad", "dilations", "kernel_shape", "pads", "strides"}
+_MAXIMA = {"GlobalMaxPool", "MaxPool", "ReduceMax"}
 _MOVES = {
     *("Expand", "Flatten", "Gather", "Identity", "Reshape"),
     *("Slice", "Squeeze", "Transpose", "Unsqueeze"),
@@ -134,7 +135,7 @@ def _levels_of(graph: Graph, neurons: Mapping[str, Neuron]) -> dict[int, Levels]
             _note(sums, node, levels.get(read))
         elif node.op == "SumIncrement":
             _note(levels, node, sums.get(read))
-        elif node.op == "MaxPool" or (_moves(node) and read in sums):
+        elif node.op in _MAXIMA or (_moves(node) and read in sums):
             _note(sums, node, sums.get(read))
         elif _moves(node):
             _note(levels, node, levels.get(read))

@@ -184,6 +184,29 @@ def test_max_pooling_passes_its_own_spikes(tmp_path, neuron):
 
 
 @neurons
+@pytest.mark.parametrize("operator", ["GlobalMaxPool", "ReduceMax"])
+@pytest.mark.parametrize("reads_means", [False, True])
+def test_a_maximum_of_all_passes_its_own_spikes(tmp_path, neuron, operator, reads_means):
+    b = Builder((3, 8, 8), opset=18)
+    b.conv(4)
+    b.relu()
+    b.op(operator, b.last, *([b.constant([2, 3], "int64")] if operator == "ReduceMax" else []))
+    b.op("Flatten")
+    b.gemm(5)
+    if not reads_means:
+        b.relu()
+        b.gemm(3)
+    snn = snn_of(b, tmp_path, X, neuron=neuron)
+    tap = next(iter(snn.spikes.values()))
+    spikes = [outputs[tap] for outputs in Runner(snn, taps=[tap]).steps(X, T)]
+    maxima = np.cumsum(spikes, axis=0).max(axis=(3, 4))  # [T, N, C]
+    arrived = np.ceil(np.abs(np.diff(maxima, axis=0, prepend=0))).sum()
+    row = next(row for name, row in operations(snn, X).items() if "gemm" in name)
+    assert row.driven == "spikes"
+    assert row.operations == pytest.approx(5 * arrived / len(X), rel=1e-5)
+
+
+@neurons
 @pytest.mark.parametrize("delay", [0, 1])
 def test_max_pooling_in_front_of_the_read_out_passes_its_own_spikes(tmp_path, neuron, delay):
     b = Builder((3, 8, 8))

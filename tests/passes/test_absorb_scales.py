@@ -70,6 +70,7 @@ def test_weights_take_the_factor(layer):
         ("AveragePool", {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}),
         ("GlobalAveragePool", {}),
         ("GlobalMaxPool", {}),
+        ("ReduceMax", {"axes": [2, -1]}),
     ],
 )
 def test_pooling_lets_the_factor_through(between):

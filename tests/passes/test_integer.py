@@ -106,6 +106,20 @@ def upsampled(b):
     b.conv(4)
 
 
+def of_all_points(b):
+    """As PointNets see the whole beside each point."""
+    points = b.last
+    most = b.op("ReduceMax", axes=[2, 3])
+    b.op("Concat", points, b.op("Expand", most, b.constant([1, 1, 6, 6], np.int64)), axis=1)
+    b.channels *= 2
+    b.conv(4)
+
+
+def pooled_by_one_maximum(b):
+    b.op("GlobalMaxPool")
+    b.conv(4)
+
+
 def padded(b):
     """As Keras pads in front of a MaxPool."""
     b.op("Pad", b.last, b.constant([0, 0, 1, 1, 0, 0, 1, 1], np.int64), "")
@@ -140,6 +154,8 @@ NETWORKS = {
     "one channel": one_channel,
     "average pooling": pooled,
     "MaxPool": pooled_by_maximum,
+    "GlobalMaxPool": pooled_by_one_maximum,
+    "ReduceMax": of_all_points,
     "nearest": upsampled,
     "expanded": spread,
     "zeros around": padded,
