@@ -6,8 +6,8 @@ such a product may
 1. take the factor into its weights: Conv, ConvTranspose, Gemm, MatMul, if the factor is
    per input channel;
 2. let it through, unchanged or moved, if it works within channels or moves values only:
-   pooling, means, sums and maxima over axes, Resize, Expand, Pad, Slice, Transpose, Reshape,
-   Flatten, Squeeze, Unsqueeze, Mul and Div by a constant, and Concat;
+   pooling, means, sums and maxima over axes, Resize, Expand, Tile, Pad, Slice, Gather,
+   Transpose, Reshape, Flatten, Squeeze, Unsqueeze, Mul and Div by a constant, and Concat;
 3. read the sizes of the product only, which are those of the rates;
 4. demand it: then the product is computed in front of the node, once for all that demand.
 
@@ -202,6 +202,26 @@ def _sliced(node: Node, factors: list[Array]) -> Array | None:
     return factor
 
 
+def _gathered(node: Node, factors: list[Array]) -> Array | None:
+    """What is chosen along an axis, by indices that are known if the factor varies there."""
+    factor, chosen = factors[0], node.inputs[1]
+    axis, indices = node.attrs.get("axis", 0) % factor.ndim, constant(chosen)
+    if factor.shape[axis] == 1 and chosen.shape is not None:
+        indices = np.zeros((1,) * len(chosen.shape), np.int64)
+    return None if indices is None else np.take(factor, indices, axis)
+
+
+def _repeated(node: Node, factors: list[Array]) -> Array | None:
+    """Tile, as often as its sizes say along axes on which the factor varies."""
+    factor, times = factors[0], []
+    sizes = zip(factor.shape, node.inputs[0].shape, node.outputs[0].shape, strict=True)
+    for own, before, after in sizes:
+        if own > 1 and not (isinstance(after, int) and before):
+            return None
+        times.append(after // before if own > 1 else 1)
+    return np.tile(factor, times)
+
+
 def _transposed(node: Node, factors: list[Array]) -> Array | None:
     return np.transpose(factors[0], node.attrs.get("perm"))
 
@@ -242,6 +262,8 @@ _RULES: dict[str, Callable[[Node, list[Array]], Array | None]] = {
     "ReduceSum": _reduced,
     "Resize": _stretched,
     "Expand": _stretched,
+    "Gather": _gathered,
+    "Tile": _repeated,
     "Pad": _padded,
     "Slice": _sliced,
     "Reshape": _moved_by_shape,

@@ -55,7 +55,7 @@ _WINDOW = {"auto_pad", "dilations", "kernel_shape", "pads", "strides"}
 _MAXIMA = {"GlobalMaxPool", "MaxPool", "ReduceMax"}
 _MOVES = {
     *("Expand", "Flatten", "Gather", "Identity", "Reshape"),
-    *("Slice", "Squeeze", "Transpose", "Unsqueeze"),
+    *("Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
 }
 
 

@@ -205,6 +205,39 @@ def test_padding_with_zeros_lets_the_factor_through_and_with_ones_does_not():
         assert multiplications(absorbed(b)) == expected
 
 
+@pytest.mark.parametrize("indices", [[2, 0, 0, 1], [[1], [-1]], 1])
+@pytest.mark.parametrize("axis", [1, -1])
+def test_what_is_chosen_brings_its_factor(indices, axis):
+    b = Builder((3, 8, 8))
+    b.relu()
+    b.op("Gather", b.last, b.constant(indices, np.int64), axis=axis)
+    b.op("Flatten")
+    chosen = np.size(indices)
+    b.gemm(4, inputs=chosen * 64 if axis == 1 else chosen * 24)
+    assert multiplications(absorbed(b)) == 0
+
+
+def test_indices_that_are_computed_choose_where_the_factor_does_not_vary():
+    for axis, kept in ((2, 0), (1, 1)):
+        b = Builder((3, 8, 8))
+        place = b.op("ArgMax", b.op("ReduceMax", "x", axes=[0, 1, 3], keepdims=0), keepdims=1)
+        place = b.op("Clip", place, b.constant(0, np.int64), b.constant(2, np.int64))
+        b.op("Gather", b.op("Relu", "x"), place, axis=axis)
+        b.op("Flatten")
+        b.gemm(4, inputs=24 if axis == 2 else 64)
+        assert multiplications(absorbed(b)) == kept
+
+
+@pytest.mark.parametrize("repeats", [[1, 2, 1, 1], [1, 1, 2, 3], [1, 3, 1, 2]])
+def test_repeated_channels_repeat_the_factor(repeats):
+    b = Builder((3, 8, 8))
+    b.relu()
+    b.op("Tile", b.last, b.constant(repeats, np.int64))
+    b.channels *= repeats[1]
+    b.conv(4)
+    assert multiplications(absorbed(b)) == 0
+
+
 @pytest.mark.parametrize(
     ("before", "behind", "mode", "kept"),
     [(1, 2, "constant", 0), (1, 2, "reflect", 1), (-1, 2, "constant", 1)],

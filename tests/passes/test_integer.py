@@ -115,6 +115,13 @@ def of_all_points(b):
     b.conv(4)
 
 
+def shuffled_and_repeated(b):
+    b.op("Gather", b.last, b.constant([2, 0, 3, 1], np.int64), axis=1)
+    b.op("Tile", b.last, b.constant([1, 2, 1, 1], np.int64))
+    b.channels *= 2
+    b.conv(4)
+
+
 def pooled_by_one_maximum(b):
     b.op("GlobalMaxPool")
     b.conv(4)
@@ -156,6 +163,7 @@ NETWORKS = {
     "MaxPool": pooled_by_maximum,
     "GlobalMaxPool": pooled_by_one_maximum,
     "ReduceMax": of_all_points,
+    "repeated": shuffled_and_repeated,
     "nearest": upsampled,
     "expanded": spread,
     "zeros around": padded,
