@@ -2,8 +2,9 @@
 
 1. A tensor of spikes holds whole multiples of a unit between two bounds, its *levels*: what
    neurons send, what shape operators, a Pad with zeros and a Resize to the nearest make of it,
-   means over windows (sums of spikes, the division left to the weights), and what maxima are
-   of running sums.
+   means over windows (sums of spikes, the division left to the weights), what a linear Resize
+   finds between them, and what maxima are of running sums. Beside each other, they are in the
+   least unit of all.
 2. Neurons send bytes: `zero + s / unit`. Whatever reads numbers gets them by DequantizeLinear.
 3. Conv, Gemm and MatMul of constant weights that read levels get whole weights of 8 bits, one
    scale per output channel, and become QLinearConv and MatMulInteger. What QLinearConv gives
@@ -37,6 +38,7 @@ from onnxsnn.graph import (
     Graph,
     Node,
     Tensor,
+    constant,
     insert,
     is_static_shape,
     remove,
@@ -143,6 +145,8 @@ def _levels_of(graph: Graph, neurons: Mapping[str, Neuron]) -> dict[int, Levels]
             _note(levels, node, _common([levels.get(id(t)) for t in node.inputs]))
         elif node.op in ("AveragePool", "GlobalAveragePool"):
             _note(levels, node, _mean_of(node, levels.get(read)))
+        elif node.op == "Resize":
+            _note(levels, node, _between(node, levels.get(read)))
     return levels
 
 
@@ -168,7 +172,18 @@ def _spikes_of(neuron: Neuron) -> Levels:
 
 
 def _common(levels: list[Levels | None]) -> Levels | None:
-    return levels[0] if all(other == levels[0] for other in levels) else None
+    """Levels that hold those of all, where the least unit divides every other."""
+    known = [one for one in levels if one is not None]
+    unit = min((one.unit for one in known), default=1.0)
+    times = [one.unit / unit for one in known]
+    if len(known) < len(levels) or not np.allclose(times, np.round(times), rtol=0, atol=1e-6):
+        return None
+    bounds = [
+        round(count) * bound
+        for count, one in zip(times, known, strict=True)
+        for bound in (one.least, one.most)
+    ]
+    return Levels(unit, min(bounds), max(bounds))
 
 
 def _mean_of(node: Node, levels: Levels | None) -> Levels | None:
@@ -185,6 +200,51 @@ def _mean_of(node: Node, levels: Levels | None) -> Levels | None:
             return None
         count = math.prod(attrs["kernel_shape"])
     return Levels(levels.unit / count, levels.least * count, levels.most * count)
+
+
+def _between(node: Node, levels: Levels | None) -> Levels | None:
+    """The levels of what a linear Resize makes of levels: it divides gaps into equal parts."""
+    before, after = node.inputs[0].shape, node.outputs[0].shape
+    if levels is None or not before or not after or not _is_linear(node):
+        return None
+    parts, scales = 1, _scales(node)
+    for axis, (least, most) in enumerate(zip(before, after, strict=True)):
+        if least in (1, most):
+            continue
+        if not isinstance(least, int) or not isinstance(most, int) or most % least:
+            return None
+        if scales is not None and (not scales.size or scales[axis] != most // least):
+            return None
+        parts *= _parts(node, least, most)
+    return Levels(levels.unit / parts, levels.least * parts, levels.most * parts)
+
+
+def _is_linear(node: Node) -> bool:
+    """Whether a Resize is linear between what is there, by the sizes of all axes."""
+    special = {"antialias": 0, "keep_aspect_ratio_policy": "stretch", "axes": None}
+    cropped = node.attrs.get("coordinate_transformation_mode") == "tf_crop_and_resize"
+    usual = all(node.attrs.get(name, value) == value for name, value in special.items())
+    return node.attrs.get("mode") == "linear" and usual and not cropped
+
+
+def _scales(node: Node) -> Array | None:
+    """By how much a Resize is told to stretch each axis, empty if unknown; None if by sizes."""
+    if len(node.inputs) > 3 and not node.inputs[3].is_empty():
+        return None
+    known = constant(node.inputs[2])
+    return np.zeros(0) if known is None else known
+
+
+def _parts(node: Node, least: int, most: int) -> int:
+    """Into how many parts a linear Resize of an axis divides the gap between two values."""
+    times = most // least
+    match node.attrs.get("coordinate_transformation_mode", "half_pixel"):
+        case "asymmetric":
+            return times
+        case "align_corners":
+            return (most - 1) // math.gcd(most - 1, least - 1)
+        case _:  # from the middle of a pixel
+            return times if times % 2 else 2 * times
 
 
 class _Integer:
@@ -245,7 +305,11 @@ class _Integer:
         """The bytes that stand for a tensor of levels; each is made once."""
         if id(tensor) not in self.bytes:
             maker, twin = tensor.inputs[0], self._like(tensor, "bytes", np.uint8)
-            if _moves(maker) or maker.op == "Concat":
+            if maker.op == "Concat":
+                levels = self.levels[id(tensor)]
+                sources = [self._bytes_in(levels, source) for source in maker.inputs]
+                insert(self.graph, maker.op, sources, twin, attrs=dict(maker.attrs))
+            elif _moves(maker):
                 sources = [self._bytes_of(t) if id(t) in self.levels else t for t in maker.inputs]
                 if maker.op == "Pad":
                     zero = self.levels[id(tensor)].zero
@@ -254,12 +318,23 @@ class _Integer:
             elif maker.op == "AveragePool":
                 self._add_up(maker, twin)
             else:
-                levels = self.levels[id(tensor)]
-                unit = self._constant(f"{twin.name}.unit", levels.unit)
-                zero = self._constant(f"{twin.name}.zero", levels.zero, np.uint8)
-                insert(self.graph, "QuantizeLinear", [tensor, unit, zero], twin)
+                twin = self._quantized(tensor, self.levels[id(tensor)])
             self.bytes[id(tensor)] = twin
         return self.bytes[id(tensor)]
+
+    def _bytes_in(self, levels: Levels, tensor: Tensor) -> Tensor:
+        """The bytes that stand for a tensor among levels that hold its own."""
+        if self.levels[id(tensor)] == levels:
+            return self._bytes_of(tensor)
+        return self._quantized(tensor, levels)
+
+    def _quantized(self, tensor: Tensor, levels: Levels) -> Tensor:
+        """A tensor of numbers as bytes."""
+        twin = self._like(tensor, "bytes", np.uint8)
+        unit = self._constant(f"{twin.name}.unit", levels.unit)
+        zero = self._constant(f"{twin.name}.zero", levels.zero, np.uint8)
+        insert(self.graph, "QuantizeLinear", [tensor, unit, zero], twin)
+        return twin
 
     def _add_up(self, pool: Node, sums: Tensor) -> None:
         """The sums over the windows of a pooling: a convolution of ones, channel by channel."""

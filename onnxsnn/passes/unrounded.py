@@ -61,8 +61,7 @@ class _Unrounder:
             if node.op.startswith(INTEGER):
                 self._neurons(node)
             elif node.op == "QuantizeLinear":
-                self.units[id(node.inputs[0])] = float(_values(node, 1))
-                self._skip(node)
+                self._quantized(node)
             elif node.op == "DequantizeLinear":
                 self._skip(node)
             elif node.op == "QLinearConv" and len(node.inputs) < 9:
@@ -108,6 +107,15 @@ class _Unrounder:
         assert taken
         node.inputs[1] = floats(self.graph, f"{node.name}.theta", theta * worth)
         self.defaults[potential] = (self.defaults[potential] * worth).astype(np.float32)
+
+    def _quantized(self, node: Node) -> None:
+        """Numbers that were made bytes, perhaps more than once: in several units."""
+        source, unit = node.inputs[0], float(_values(node, 1))
+        if self.units.setdefault(id(source), unit) == unit:
+            self._skip(node)
+        else:
+            node.op, node.inputs = "Identity", [source]
+            self._numbers(node.outputs[0], unit)
 
     def _mean(self, node: Node) -> None:
         """A convolution of ones is the mean over windows that it stands for."""

@@ -122,6 +122,31 @@ def shuffled_and_repeated(b):
     b.conv(4)
 
 
+def between(mode):
+    """A U-Net's bilinear upsampling, beside what was there before."""
+
+    def step(b):
+        skip = b.last
+        b.op("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
+        sizes = {"mode": "linear", "coordinate_transformation_mode": mode}
+        b.op("Resize", b.last, "", b.constant([1, 1, 2, 2]), **sizes)
+        b.op("Concat", skip, b.last, axis=1)
+        b.channels *= 2
+        b.conv(2, kernel=1, pads=[0] * 4)
+
+    return step
+
+
+def spread_by_lines(b):
+    """The whole image beside each place, as in DeepLab's pyramids."""
+    skip = b.last
+    b.op("GlobalMaxPool")
+    b.op("Resize", b.last, "", b.constant([1, 1, 6, 6]), mode="linear")
+    b.op("Concat", skip, b.last, axis=1)
+    b.channels *= 2
+    b.conv(4)
+
+
 def pooled_by_one_maximum(b):
     b.op("GlobalMaxPool")
     b.conv(4)
@@ -164,6 +189,9 @@ NETWORKS = {
     "GlobalMaxPool": pooled_by_one_maximum,
     "ReduceMax": of_all_points,
     "repeated": shuffled_and_repeated,
+    "linear": between("half_pixel"),
+    "linear from corners": between("asymmetric"),
+    "linear from one": spread_by_lines,
     "nearest": upsampled,
     "expanded": spread,
     "zeros around": padded,
@@ -310,8 +338,38 @@ def test_what_stays_in_float32_is_told():
     assert actions["Conv left in float32"] == actions["Gemm left in float32"] == 1
 
 
+def test_fifths_between_corners_are_whole_numbers():
+    """Of two runtimes, whose float32 sums of fifths differ, neurons at their threshold may too."""
+    plain, rounded = both(layers(between("align_corners")), IntegrateAndFire())
+    assert operators(rounded).count("QLinearConv") == 1
+    (_, spikes), (_, others) = (run(snn, eighths(3, 2, 6, 6, seed=1)) for snn in (plain, rounded))
+    for layer, counts in spikes.items():
+        np.testing.assert_allclose(others[layer], counts, atol=2)
+
+
+@pytest.mark.parametrize(
+    ("scales", "attrs"),
+    [
+        ([1, 1, 1.5, 1.5], {}),
+        ([1, 1, 2.1, 2], {}),
+        ([1, 1, 16, 16], {}),
+        ([1, 1, 2, 2], {"coordinate_transformation_mode": "tf_crop_and_resize"}),
+        ([1, 1, 2, 2], {"mode": "cubic"}),
+    ],
+)
+def test_what_a_resize_makes_of_spikes_may_be_no_few_whole_numbers(scales, attrs):
+    def resized(b):
+        b.op("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
+        region = b.constant([0, 0, 0, 0, 1, 1, 1, 1])
+        b.op("Resize", b.last, region, b.constant(scales), **{"mode": "linear"} | attrs)
+        b.conv(4)
+
+    _, rounded = both(layers(resized), IntegrateAndFire())
+    assert "QLinearConv" not in operators(rounded)
+
+
 def test_spikes_beside_means_of_some_give_the_same_spikes():
-    """They are multiples of other units, and what reads them stays in float32."""
+    """They are multiples of another unit, which divides that of the spikes."""
 
     def beside(b):
         spikes = b.last
@@ -323,7 +381,7 @@ def test_spikes_beside_means_of_some_give_the_same_spikes():
         b.conv(4)
 
     plain, rounded = both(layers(beside), IntegrateAndFire())
-    assert operators(rounded).count("QLinearConv") == 1
+    assert operators(rounded).count("QLinearConv") == 3  # a sum over windows among them
     assert_same_spikes(plain, rounded, eighths(3, 2, 6, 6, seed=1))
 
 
