@@ -7,7 +7,8 @@ such a product may
    per input channel;
 2. let it through, unchanged or moved, if it works within channels or moves values only:
    pooling, means, sums and maxima over axes, Resize, Expand, Tile, Pad, Slice, Gather,
-   Transpose, Reshape, Flatten, Squeeze, Unsqueeze, Mul and Div by a constant, and Concat;
+   SpaceToDepth, Transpose, Reshape, Flatten, Squeeze, Unsqueeze, Mul and Div by a constant, and
+   Concat; or if it is a MatMul whose weights sum over another axis;
 3. read the sizes of the product only, which are those of the rates;
 4. demand it: then the product is computed in front of the node, once for all that demand.
 
@@ -103,7 +104,8 @@ def _let_through(graph: Graph, node: Node, factor: Array, pending: _Pending) -> 
         twin = next(t for t in inputs if constant(t) is None)
     else:
         twin = gs.Variable(unique_name(graph, f"{output.name}.rate"), output.dtype, output.shape)
-        insert(graph, node.op, inputs, twin, attrs=dict(node.attrs))
+        new = insert(graph, node.op, inputs, twin, attrs=dict(node.attrs))
+        new.name, node.name = node.name, new.name  # nothing will read what `node` gives
     pending[id(output)] = (twin, factor)
     if is_output(graph, output):
         _materialise(graph, output, pending)
@@ -222,6 +224,21 @@ def _repeated(node: Node, factors: list[Array]) -> Array | None:
     return np.tile(factor, times)
 
 
+def _multiplied(node: Node, factors: list[Array]) -> Array | None:
+    """A product by constants, which sums over another axis than the factor's: it is behind, too."""
+    moving = [position for position, t in enumerate(node.inputs) if constant(t) is None]
+    if len(moving) > 1 or len(node.inputs[moving[0]].shape) != len(node.outputs[0].shape):
+        return None
+    factor = factors[moving[0]]
+    return factor if factor.shape[-1 if moving[0] == 0 else -2] == 1 else None
+
+
+def _in_depth(node: Node, factors: list[Array]) -> Array | None:
+    """Each place of a block has channels of its own, in the order of what is read."""
+    factor = _within_channels(node, factors)
+    return None if factor is None else np.tile(factor, (1, node.attrs["blocksize"] ** 2, 1, 1))
+
+
 def _transposed(node: Node, factors: list[Array]) -> Array | None:
     return np.transpose(factors[0], node.attrs.get("perm"))
 
@@ -262,6 +279,8 @@ _RULES: dict[str, Callable[[Node, list[Array]], Array | None]] = {
     "ReduceSum": _reduced,
     "Resize": _stretched,
     "Expand": _stretched,
+    "MatMul": _multiplied,
+    "SpaceToDepth": _in_depth,
     "Gather": _gathered,
     "Tile": _repeated,
     "Pad": _padded,

@@ -57,7 +57,7 @@ _WINDOW = {"auto_pad", "dilations", "kernel_shape", "pads", "strides"}
 _MAXIMA = {"GlobalMaxPool", "MaxPool", "ReduceMax"}
 _MOVES = {
     *("Expand", "Flatten", "Gather", "Identity", "Reshape"),
-    *("Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
+    *("Slice", "SpaceToDepth", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
 }
 
 

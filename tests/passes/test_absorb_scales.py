@@ -228,6 +228,45 @@ def test_indices_that_are_computed_choose_where_the_factor_does_not_vary():
         assert multiplications(absorbed(b)) == kept
 
 
+def test_blocks_of_space_bring_the_factors_of_their_channels():
+    b = Builder((3, 8, 8))
+    b.relu()
+    b.op("SpaceToDepth", blocksize=2)
+    b.channels = 12
+    b.conv(4)
+    assert multiplications(absorbed(b)) == 0
+
+
+@pytest.mark.parametrize("weights_first", [False, True])
+def test_a_product_over_another_axis_reads_rates(weights_first):
+    """As one between the tokens of a channel: the factor is of what it gives, too."""
+    b = Builder((5, 6))
+    b.op("MatMul", "x", b.normal(6, 7))
+    b.relu()
+    if weights_first:
+        b.op("MatMul", b.normal(4, 5), b.last)
+    else:
+        b.op("Transpose", perm=[0, 2, 1])
+        b.op("MatMul", b.last, b.normal(5, 4))
+    mixed = b.nodes[-1].name
+    b.op("Add", b.last, b.normal(4, 7) if weights_first else b.normal(4))
+    graph = absorbed(b, shape=(5, 6))
+    assert multiplications(graph) == 1
+    (product,) = (node for node in graph.nodes if node.name == mixed)
+    (addition,) = (node for node in graph.nodes if node.op == "Add")
+    assert any(t.inputs and t.inputs[0].op == "Mul" for t in addition.inputs)
+    assert not any(t.inputs and t.inputs[0].op == "Mul" for t in product.inputs)
+
+
+def test_a_product_over_the_factor_s_axis_takes_it():
+    b = Builder((5, 6))
+    b.op("MatMul", b.normal(4, 5), "x")
+    b.relu()
+    b.op("Transpose", perm=[0, 2, 1])
+    b.op("MatMul", b.normal(3, 6), b.last)
+    assert multiplications(absorbed(b, shape=(5, 6))) == 1
+
+
 @pytest.mark.parametrize("repeats", [[1, 2, 1, 1], [1, 1, 2, 3], [1, 3, 1, 2]])
 def test_repeated_channels_repeat_the_factor(repeats):
     b = Builder((3, 8, 8))

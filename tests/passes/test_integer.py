@@ -115,6 +115,12 @@ def of_all_points(b):
     b.conv(4)
 
 
+def in_blocks(b):
+    b.op("SpaceToDepth", blocksize=2)
+    b.channels *= 4
+    b.conv(4)
+
+
 def shuffled_and_repeated(b):
     b.op("Gather", b.last, b.constant([2, 0, 3, 1], np.int64), axis=1)
     b.op("Tile", b.last, b.constant([1, 2, 1, 1], np.int64))
@@ -189,6 +195,7 @@ NETWORKS = {
     "GlobalMaxPool": pooled_by_one_maximum,
     "ReduceMax": of_all_points,
     "repeated": shuffled_and_repeated,
+    "blocks": in_blocks,
     "linear": between("half_pixel"),
     "linear from corners": between("asymmetric"),
     "linear from one": spread_by_lines,
