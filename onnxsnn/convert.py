@@ -182,6 +182,7 @@ def convert(
     metadata = _metadata(plan, line) | {
         "delay": delay,
         "statistics": origin,
+        "limits_left_out": list(prepared.left_out),
         "source_sha256": source.digest,
     }
     snn = SpikingModel.build(graph, spiking.states, metadata, line.layers)

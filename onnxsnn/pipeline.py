@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from onnxsnn.passes.encode import encode
 from onnxsnn.passes.fold_normalization import Moments, fold_normalization
 from onnxsnn.passes.free_batch import free_batch
 from onnxsnn.passes.leave_analog import leave_analog
+from onnxsnn.passes.leave_out_limits import leave_out_limits, needless_limits
 from onnxsnn.passes.loop_branches import loop_branches
 from onnxsnn.passes.relu_to_ratenorm import relu_to_ratenorm
 from onnxsnn.passes.report import Report
@@ -50,17 +51,31 @@ class Prepared:
         moments: by tensor name, what BatchNormalizations say of tensors.
         potentials: by layer, the initial potentials that were trained, as fractions of the
             threshold.
+        left_out: the limits of whole numbers that were left out, by the names of their nodes.
     """
 
     graph: Graph
     moments: Mapping[str, Moments]
     potentials: Mapping[str, float]
+    left_out: Sequence[str]
 
 
 def prepare(
-    source: Source, line: Pipeline, data: Dataset | None = None, verify: bool = False
+    source: Source,
+    line: Pipeline,
+    data: Dataset | None = None,
+    verify: bool = False,
+    left_out: Sequence[str] | None = None,
 ) -> Prepared:
     """The passes from the source model to Rate Norm Layers.
+
+    Args:
+        source: the trained model.
+        line: it keeps what the passes did.
+        data: samples, if any.
+        verify: whether to compare outputs around every pass.
+        left_out: the limits of whole numbers to leave out; None for those that data do not come
+            near.
 
     Raises:
         ModelError: a pass failed its verification.
@@ -78,6 +93,10 @@ def prepare(
     refuse_unsupported(graph)
     graph = line.did(*free_batch(graph))
     graph = line.did(graph, unflatten(graph))
+    if left_out is None:
+        quantized = source.levels is not None
+        left_out = needless_limits(graph, data) if quantized and data is not None else []
+    graph = _if_it_did(line, graph, leave_out_limits(graph, left_out))
     sized = data is not None or all(is_static_shape(tensor.shape) for tensor in graph.inputs)
     if verify or (source.precisions and sized):
         feeds = next(data.batches(1))[0] if data else _random_feeds(graph)
@@ -96,7 +115,7 @@ def prepare(
             "the model has no rectifier (Relu, or Clip from 0), and no weights behind another "
             "activation, so nothing in it would spike; run the ANN as it is"
         )
-    return Prepared(graph, folded.moments, rectified.potentials)
+    return Prepared(graph, folded.moments, rectified.potentials, left_out)
 
 
 def _without_branches(graph: Graph, data: Dataset, line: Pipeline) -> Graph:

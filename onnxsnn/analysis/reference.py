@@ -34,7 +34,8 @@ class Reference:
     """
 
     def __init__(self, ann: Source, snn: SpikingModel, data: Dataset | None = None) -> None:
-        graph = prepare(ann, Pipeline(None), data).graph
+        left_out = snn.metadata.get("limits_left_out", [])
+        graph = prepare(ann, Pipeline(None), data, left_out=left_out).graph
         nodes = {node.name: node for node in rate_norms(graph) if node.name in snn.spikes}
         if set(nodes) != set(snn.spikes):
             raise DataError(

@@ -1,9 +1,8 @@
 """Tensors of whole numbers, and the real ones that they stand for: (q - z) s, scale s and zero z.
 
-What is real is not rounded any more. It is cut off where that rectifies: quantizers leave out a
-Relu where the least whole number stands for 0, as whatever is below becomes that. They leave out a
-Clip from -c to c for the same reason: what layers of weights alone read is cut off there too, as
-neurons in front of them do that anyway. Anything else is not: it seldom comes near its limits.
+What is real is not rounded any more, but cut off where its whole numbers end: quantizers leave out
+a Relu or Clip that does no more than they, and where limits were learnt, they are part of what the
+network computes. `passes/leave_out_limits.py` takes away those that data do not come near.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ from onnxsnn.graph import (
     nodes_before,
     unique_name,
 )
+from onnxsnn.operators import clipped_between
 
 __all__ = [
     "MOVES",
@@ -47,10 +47,9 @@ MOVES = {
     "ReduceSum", "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose",
     "Unsqueeze",
 }  # of numbers that are not negative, they make no negative ones  # fmt: skip
-_PASSES_ON = {
-    *MOVES, "DequantizeLinear", "QLinearAveragePool", "QLinearGlobalAveragePool", "QuantizeLinear",
-}  # fmt: skip
-_WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul", "QGemm", "QLinearConv", "QLinearMatMul"}
+_WITHIN_LAYERS = {"Add", "BatchNormalization", "Clip", "Div", "Mul", "Sub"}
+_ROUNDING = {"DequantizeLinear", "Identity", "QuantizeLinear"}
+_MANY_STEPS = 15  # of 4 bits
 _NOT_NEGATIVE = {"Abs", "Exp", "HardSigmoid", "Relu", "Sigmoid", "Softmax", "Sqrt"}
 
 
@@ -177,7 +176,7 @@ class Dequantizer:
         axes: int = 0,
         axis: int = 0,
     ) -> None:
-        """Let a tensor be another that is not rounded any more, but cut off, if that is at 0.
+        """Let a tensor be another that is not rounded any more, but cut off.
 
         Of so many axes, one may have a scale each.
         """
@@ -187,7 +186,7 @@ class Dequantizer:
         self.clip(source, output, least, most)
 
     def clip(self, source: Tensor, output: Tensor, least: float, most: float) -> None:
-        """Let a real tensor be another, cut off as its whole numbers are where that matters."""
+        """Let a real tensor be another, cut off as its whole numbers are."""
         scale, zero = self.levels[id(output)]
         limits = (most - zero.astype(np.float32)) * scale
         limit = self.number(np.max(limits))
@@ -201,26 +200,50 @@ class Dequantizer:
             insert(self.graph, "Min", [rectified, self.number(limits)], output)
         elif rectifies and not positive:
             insert(self.graph, "Clip", [source, self.number(0), limit], output)
-        elif not positive and (reach := self._reach(source, output, least, most)) is not None:
-            insert(self.graph, "Clip", [source, self.number(-reach), self.number(reach)], output)
-        else:
+        elif rectifier is not None:
             insert(self.graph, "Identity", [source], output)
+        else:
+            self._cut_off(source, output, (least - zero.astype(np.float32)) * scale, limits)
         if positive or rectifies:
             self.not_negative.add(id(output))
 
-    def _reach(self, source: Tensor, output: Tensor, least: float, most: float) -> Array | None:
-        """How far whole numbers go on either side of 0, for layers of weights that read them.
+    def _cut_off(self, source: Tensor, output: Tensor, low: Array, high: Array) -> None:
+        """Let a tensor be another, cut off on both sides of 0, or above it alone.
 
-        None where one side goes further, by more than a step, where something else reads them, or
-        where they are what was within such limits already.
+        At -c and c where one step of many is all the difference: that is a neuron's own limit
+        (`passes/encode.py`).
         """
-        scale, zero = self.levels[id(output)]
-        if scale.size > 1 or self._was_whole(source) or not self._is_for_weights(output):
-            return None
-        middle = zero.astype(np.float32)
-        below, above = middle - least, most - middle
-        reach: Array = np.minimum(below, above) * scale
-        return reach if np.all(np.abs(below - above) <= 1) else None
+        scale, _ = self.levels[id(output)]
+        if self._is_within(source, output, low - scale, high + scale):
+            insert(self.graph, "Identity", [source], output)
+            return
+        if self._is_positive(source):
+            insert(self.graph, "Min", [source, self.number(high)], output)
+            return
+        steps = (high - low) / scale
+        if np.all(steps >= _MANY_STEPS) and np.all(np.abs(low + high) < 1.5 * scale):
+            high = np.minimum(-low, high)
+            low = -high
+        if scale.size > 1:
+            raised = self.made("Max", source, self.number(low))
+            insert(self.graph, "Min", [raised, self.number(high)], output)
+        else:
+            insert(self.graph, "Clip", [source, self.number(low), self.number(high)], output)
+
+    def _is_within(self, source: Tensor, output: Tensor, low: Array, high: Array) -> bool:
+        """Whether a tensor is not to be cut off there, if that does not rectify.
+
+        What comes in is in the range that it was measured to have, and what was whole numbers is
+        within their limits; a Clip cuts off itself, before or behind, and what a bias or a
+        normalization reads is not the end of a layer yet. What is not negative is mostly spikes,
+        which would not be those behind a limit; but sums of them go further than they do.
+        """
+        maker = _maker(source)
+        if maker is None or (self._is_positive(source) and maker.op != "Add"):
+            return True
+        bounds = clipped_between(maker)
+        clipped = bounds is not None and np.all(bounds[0] >= low) and np.all(bounds[1] <= high)
+        return bool(clipped) or self._was_whole(source) or self._is_within_layer(output)
 
     def _was_whole(self, tensor: Tensor) -> bool:
         """Whether a tensor was moved, or averaged, of one that stood for whole numbers."""
@@ -230,16 +253,16 @@ class Dequantizer:
                 return True
         return False
 
-    def _is_for_weights(self, tensor: Tensor) -> bool:
-        """Whether layers of constant weights alone read a tensor, which may be moved before."""
+    def _is_within_layer(self, tensor: Tensor) -> bool:
+        """Whether nothing but a Clip, or arithmetic with constants, reads a tensor."""
         if is_output(self.graph, tensor) or not tensor.outputs:
             return False
         for node in tensor.outputs:
-            if node.op in _WEIGHTED:
+            if node.op in _WITHIN_LAYERS:
                 others = [each for each in node.inputs if each is not tensor]
-                fits = len(others) == len(node.inputs) - 1 and all(map(is_of_constants, others))
+                fits = all(map(is_of_constants, others))
             else:
-                fits = node.op in _PASSES_ON and all(map(self._is_for_weights, node.outputs))
+                fits = node.op in _ROUNDING and self._is_within_layer(node.outputs[0])
             if not fits:
                 return False
         return True
@@ -320,6 +343,13 @@ _FEW_BITS = {"int2": (-2.0, 1.0), "uint2": (0.0, 3.0), "int4": (-8.0, 7.0), "uin
 def _clips_from_0(node: Node) -> bool:
     low = constant(node.inputs[1]) if node.op == "Clip" and len(node.inputs) > 1 else None
     return low is not None and bool(np.all(low == 0))
+
+
+def _maker(tensor: Tensor) -> Node | None:
+    """The node that makes a tensor, not Identity; None of an input of the graph."""
+    while tensor.inputs and tensor.inputs[0].op == "Identity":
+        tensor = tensor.inputs[0].inputs[0]
+    return tensor.inputs[0] if tensor.inputs else None
 
 
 def _lower(rectifier: Node, zero: Tensor, limit: Tensor) -> None:

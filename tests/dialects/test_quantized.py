@@ -114,18 +114,18 @@ def test_rounding_to_either_side_of_zero_does_not(tmp_path):
     b.relu()
     b.gemm(3, inputs=4)
     rounded(b, b.last, 0.1, 120)
-    assert clips(b, tmp_path) == []
+    b.gemm(2, inputs=3)
+    assert cut_off(b, tmp_path) == pytest.approx([-12.7, 12.7, -12, 13.5])
 
 
 def cut_off(b, tmp_path):
-    """Bounds of what is cut off on both sides in the graph that is converted, in order."""
+    """Bounds of what is cut off in the graph that is converted, in order."""
     graph, _ = clean(load_source(b.save(tmp_path / "m.onnx")).graph())
-    ends = [[float(constant(t)) for t in n.inputs[1:]] for n in graph.nodes if n.op == "Clip"]
-    assert all(low == -high for low, high in ends)
-    return [high for _, high in ends]
+    nodes = [node for node in graph.nodes if node.op in ("Clip", "Max", "Min")]
+    return [float(tensor.values) for node in nodes for tensor in node.inputs[1:]]
 
 
-def test_what_weights_alone_read_is_cut_off_on_both_sides_of_zero(tmp_path):
+def test_whole_numbers_of_both_signs_are_cut_off_where_they_end(tmp_path):
     b = Builder((4,))
     b.gemm(4, inputs=4)
     rounded(b, b.last, 0.1, 0, np.int8)
@@ -133,11 +133,16 @@ def test_what_weights_alone_read_is_cut_off_on_both_sides_of_zero(tmp_path):
     rounded(b, b.last, 0.1, 128)
     b.gemm(4, inputs=4)
     rounded(b, b.last, 0.25, 0, np.int8, bounds=(-7, 7))
+    b.gemm(4, inputs=4)
+    rounded(b, b.last, 0.1, 55)
+    b.gemm(4, inputs=4)
+    rounded(b, b.last, 0.5, 0, np.int8, bounds=(-2, 1))
     b.gemm(3, inputs=4)
-    assert cut_off(b, tmp_path) == pytest.approx([12.7, 12.7, 1.75])
+    expected = [-12.7, 12.7, -12.7, 12.7, -1.75, 1.75, -5.5, 20, -1, 0.5]
+    assert cut_off(b, tmp_path) == pytest.approx(expected)
 
 
-def test_so_it_is_in_front_of_an_average_and_not_again_behind_it(tmp_path):
+def test_so_they_are_in_front_of_an_average_and_not_again_behind_it(tmp_path):
     b = Builder((3, 8, 8))
     b.conv(4)
     rounded(b, b.last, 0.1, 0, np.int8)
@@ -145,14 +150,22 @@ def test_so_it_is_in_front_of_an_average_and_not_again_behind_it(tmp_path):
     rounded(b, b.last, 0.01, 0, np.int8)
     b.op("Flatten")
     b.gemm(3, inputs=4)
-    assert cut_off(b, tmp_path) == pytest.approx([12.7])
+    assert cut_off(b, tmp_path) == pytest.approx([-12.7, 12.7])
+
+
+def test_a_sum_of_rectifiers_is_cut_off_above(tmp_path):
+    b = Builder((4,))
+    first = b.op("Relu", b.gemm(4, inputs=4))
+    b.gemm(4, inputs=4)
+    rounded(b, b.op("Add", b.relu(), first), 0.5, bounds=(0, 15))
+    b.gemm(3, inputs=4)
+    assert cut_off(b, tmp_path) == [7.5]
 
 
 @pytest.mark.parametrize("reader", ["Add", "Relu", "output", "MatMul"])
-def test_what_anything_else_reads_is_not(tmp_path, reader):
+def test_so_is_what_anything_else_reads(tmp_path, reader):
     b = Builder((4,))
-    first = b.gemm(4, inputs=4)
-    tensor = rounded(b, first, 0.1, 0, np.int8)
+    tensor = rounded(b, b.gemm(4, inputs=4), 0.001, 0, np.int8)
     b.gemm(4, inputs=4)
     match reader:
         case "Add":
@@ -161,20 +174,63 @@ def test_what_anything_else_reads_is_not(tmp_path, reader):
             b.op("Add", b.last, b.op("Relu", tensor))
         case "MatMul":
             b.op("MatMul", tensor, b.op("Transpose", b.last))
-    graph, _ = clean(
-        load_source(
-            b.save(tmp_path / "m.onnx", *([tensor] if reader == "output" else []), b.last)
-        ).graph()
+    outputs = [tensor] if reader == "output" else []
+    source = load_source(b.save(tmp_path / "m.onnx", *outputs, b.last))
+    x = uniform(32, 4)
+    found, expected = (
+        Session(model).run({"x": x}) for model in (to_model(source.graph()), source.model)
     )
-    assert not any(node.op == "Clip" for node in graph.nodes)
+    for name, values in expected.items():
+        assert error(found[name], values) < 0.02
 
 
-def test_what_goes_further_on_one_side_is_not(tmp_path):
-    b = Builder((4,))
-    b.gemm(4, inputs=4)
+def test_per_channel_limits_of_both_signs_are_those_of_channels(tmp_path):
+    b = Builder((4, 5, 5))
+    b.conv(3)
+    levels = b.constant([0.001, 0.002, 0.004]), b.constant([0, 20, -40], np.int8)
+    whole = b.op("QuantizeLinear", b.last, *levels, axis=1)
+    b.op("DequantizeLinear", whole, *levels, axis=1)
+    b.conv(3)
+    source = load_source(b.save(tmp_path / "m.onnx"))
+    x = uniform(8, 4, 5, 5)
+    assert error(run(to_model(source.graph()), x), run(source.model, x)) < 0.02
+
+
+def test_what_a_normalization_or_bias_reads_is_not_the_end_of_a_layer(tmp_path):
+    b = Builder((3, 8, 8))
+    b.conv(4, bias=False)
     rounded(b, b.last, 0.1, 60)
-    b.gemm(3, inputs=4)
-    assert cut_off(b, tmp_path) == []
+    b.batchnorm()
+    rounded(b, b.last, 0.1)
+    b.conv(4, bias=False)
+    rounded(b, b.last, 0.1, 60)
+    b.op("Add", b.last, b.normal(4, 1, 1))
+    rounded(b, b.last, 0.1)
+    b.head()
+    assert cut_off(b, tmp_path) == pytest.approx([0, 25.5, 0, 25.5])
+
+
+@pytest.mark.parametrize("way", ["QDQ", "QDQ unsigned", "QOperator"])
+@pytest.mark.parametrize("low", [-0.5, -0.2])
+def test_a_clip_that_the_quantizer_left_out_stays_in_residual_networks(tmp_path, low, way):
+    b = Builder((3, 8, 8))
+    b.conv(6)
+    first = b.op("Clip", b.last, b.constant(low), b.constant(0.5))
+    b.conv(6)
+    b.op("Clip", b.last, b.constant(low), b.constant(0.5))
+    b.op("Add", b.last, first)
+    b.conv(6)
+    b.op("Clip", b.last, b.constant(low), b.constant(0.5))
+    b.head()
+    b.save(tmp_path / "m.onnx")
+    x = 4 * uniform(64, 3, 8, 8)
+    source = quantized(tmp_path / "m.onnx", x, way)
+    expected = run(source.model, x)
+    assert error(run(to_model(source.graph()), x), expected) < 0.05
+    conversion = convert(source, dataset(x=x), timesteps=64)
+    assert (
+        error(Runner(conversion.snn).run(x).outputs[source.graph().outputs[0].name], expected) < 0.1
+    )
 
 
 def test_what_comes_in_is_not_cut_off(tmp_path):
