@@ -74,8 +74,8 @@ def prepare(
         line: it keeps what the passes did.
         data: samples, if any.
         verify: whether to compare outputs around every pass.
-        left_out: the limits of whole numbers to leave out; None for those that data do not come
-            near.
+        left_out: the limits of whole numbers to leave out; None for those that data, or what
+            reads them, say are needless.
 
     Raises:
         ModelError: a pass failed its verification.
@@ -94,8 +94,7 @@ def prepare(
     graph = line.did(*free_batch(graph))
     graph = line.did(graph, unflatten(graph))
     if left_out is None:
-        quantized = source.levels is not None
-        left_out = needless_limits(graph, data) if quantized and data is not None else []
+        left_out = needless_limits(graph, data) if source.levels is not None else []
     graph = _if_it_did(line, graph, leave_out_limits(graph, left_out))
     sized = data is not None or all(is_static_shape(tensor.shape) for tensor in graph.inputs)
     if verify or (source.precisions and sized):

@@ -4,6 +4,7 @@ A quantized network cuts every tensor off where its whole numbers end. Where a q
 a Clip, or limits were learnt, that is part of what the network computes; elsewhere it is for
 outliers, and would only keep analog what is linear, in front of a residual Add above all. Only data
 tell; what they told is in the SNN's metadata, so that the ANN beside it has the same layers.
+Without data, those stay that layers of weights alone read: neurons are in front of these anyway.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from onnxsnn.graph import (
 from onnxsnn.operators import clipped_between
 from onnxsnn.passes.report import Report
 from onnxsnn.session import Session
+from onnxsnn.signals import weighted_input
 
 __all__ = ["leave_out_limits", "needless_limits"]
 
@@ -36,8 +38,11 @@ _BATCH = 8
 _SHARE = 1e-4  # of the squares of a tensor: what rounding to 8 bits takes too
 
 
-def needless_limits(graph: Graph, data: Dataset) -> list[str]:
-    """The nodes that cut off, on both sides of 0 or above it, next to nothing of the data."""
+def needless_limits(graph: Graph, data: Dataset | None) -> list[str]:
+    """The nodes that cut off, on both sides of 0 or above it, next to nothing of the data.
+
+    Without data, those that anything but layers of weights reads.
+    """
     limits = {}
     for node in graph.nodes:
         bounds = clipped_between(node)
@@ -45,6 +50,8 @@ def needless_limits(graph: Graph, data: Dataset) -> list[str]:
             continue
         if np.all(bounds[0] < 0) and np.all(bounds[1] > 0):
             limits[node.name] = node, bounds
+    if data is None:
+        return [name for name, (node, _) in limits.items() if not _is_for_weights(node)]
     if not limits:
         return []
     try:
@@ -52,6 +59,11 @@ def needless_limits(graph: Graph, data: Dataset) -> list[str]:
     except DataError:  # so it will in the calibration, which says what to do
         return []
     return [name for name, share in shares.items() if share <= _SHARE]
+
+
+def _is_for_weights(node: Node) -> bool:
+    readers = node.outputs[0].outputs
+    return bool(readers) and all(weighted_input(reader) is not None for reader in readers)
 
 
 def leave_out_limits(graph: Graph, names: Collection[str]) -> Report:

@@ -417,7 +417,7 @@ def test_spikes_of_too_many_sizes_stay_in_float32():
     assert "QLinearConv" not in operators(rounded)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [n for n in NETWORKS if n != "linear"])  # which has too many
 def test_spikes_of_eight_sizes_of_two_digits_are_bytes(name):
     """Their sums are many, and rounded where the currents' bytes hold fewer."""
     plain, rounded = both(layers(NETWORKS[name]), MultiThreshold(levels=8))

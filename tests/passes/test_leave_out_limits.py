@@ -59,6 +59,18 @@ def test_so_do_those_of_channels_that_few_come_near(tmp_path):
     assert len(needless_limits(graph, dataset(x=0.01 * X))) == 2
 
 
+def test_without_data_those_stay_that_weights_alone_read(tmp_path):
+    assert len(needless_limits(read(residual(0.004), tmp_path), None)) == 2
+    b = Builder((3, 8, 8))
+    b.conv(4)
+    levels = b.constant(0.004), b.constant(0, np.int8)
+    b.op("DequantizeLinear", b.op("QuantizeLinear", b.last, *levels), *levels)
+    b.conv(4)
+    graph = read(b, tmp_path)
+    assert needless_limits(graph, None) == []
+    assert sum(node.op == "Clip" for node in graph.nodes) == 1
+
+
 def test_rectifiers_stay():
     b = Builder((3, 8, 8))
     b.conv(4)
