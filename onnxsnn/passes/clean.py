@@ -19,7 +19,7 @@
 9. A Pad says what it adds to every axis, and no value where that is 0. A convolution adds the zeros
    itself that a Pad would add in front of it along the axes of space.
 10. A recurrent layer's first state of zeros is left out: that is what it starts with anyway,
-   however large the batch.
+    however large the batch.
 11. A Loop or Scan lists all that its body reads: see `passes/carry_captures.py`.
 12. What no output needs goes.
 """
