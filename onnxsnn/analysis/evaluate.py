@@ -304,14 +304,29 @@ def squared_error(outputs: Mapping[str, Array], expected: Mapping[str, Array]) -
     Raises:
         DataError: they have other shapes.
     """
-    for name, values in expected.items():
+    alike = {name: _laid_out_as(outputs[name], values) for name, values in expected.items()}
+    for name, values in alike.items():
         if outputs[name].shape != values.shape:
             raise DataError(
                 f"output {name!r} has shape {list(outputs[name].shape)} in the SNN, and "
                 f"{list(values.shape)} in the ANN: give the ANN that it was converted from"
             )
     with np.errstate(invalid="ignore"):  # two infinities
-        return sum(squares(outputs[n].astype(np.float64) - v) for n, v in expected.items())
+        return sum(squares(outputs[n].astype(np.float64) - v) for n, v in alike.items())
+
+
+def _laid_out_as(outputs: Array, expected: Array) -> Array:
+    """What an ANN gave of samples one by one, put together along the axis that is theirs.
+
+    It gives one of each, with samples in front of all axes; its own is that by which it comes to
+    have the shape of the SNN's outputs.
+    """
+    for axis in range(1, expected.ndim) if expected.ndim > outputs.ndim else ():
+        if expected.shape[axis] == 1:
+            together = np.moveaxis(expected.squeeze(axis), 0, axis - 1)
+            if together.shape == outputs.shape:
+                return together
+    return expected
 
 
 def squares(values: Array) -> float:

@@ -155,6 +155,17 @@ def test_ann_whose_outputs_have_another_shape_is_refused(network, tmp_path):
         evaluate(network[0], dataset(x=X), ann=other)
 
 
+@pytest.mark.parametrize("samples", [1, 2, 20])
+def test_samples_behind_another_axis_are_those_of_an_ann_that_takes_one_at_a_time(samples):
+    """It gives [20, 1, 3] of each; the SNN gives [20, samples, 3] of several."""
+    together = uniform(20, samples, 3)
+    one_by_one = np.stack([together[:, [sample]] for sample in range(samples)])
+    assert evaluation.squared_error({"y": together}, {"y": one_by_one}) == 0
+    assert evaluation.squared_error({"y": together + 1}, {"y": one_by_one}) == pytest.approx(
+        together.size, rel=1e-5
+    )
+
+
 def test_ann_of_another_batch_than_it_declares_is_refused(network, tmp_path):
     b = Builder((3, 8, 8))
     b.op("Reshape", "x", b.constant([2, -1], np.int64))
