@@ -316,11 +316,13 @@ def squared_error(outputs: Mapping[str, Array], expected: Mapping[str, Array]) -
 
 
 def _laid_out_as(outputs: Array, expected: Array) -> Array:
-    """What an ANN gave of samples one by one, put together along the axis that is theirs.
+    """What an ANN gave of samples one by one, put together as the SNN's outputs are.
 
-    It gives one of each, with samples in front of all axes; its own is that by which it comes to
-    have the shape of the SNN's outputs.
+    These may have samples in front where the ANN's rows follow each other, or along another axis
+    of size 1 where it gives one of each.
     """
+    if outputs.ndim > expected.ndim and outputs.shape[2:] == expected.shape[1:]:
+        return expected.reshape(outputs.shape) if expected.size == outputs.size else expected
     for axis in range(1, expected.ndim) if expected.ndim > outputs.ndim else ():
         if expected.shape[axis] == 1:
             together = np.moveaxis(expected.squeeze(axis), 0, axis - 1)

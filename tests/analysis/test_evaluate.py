@@ -166,6 +166,14 @@ def test_samples_behind_another_axis_are_those_of_an_ann_that_takes_one_at_a_tim
     )
 
 
+def test_rows_of_samples_are_those_of_an_snn_that_has_them_in_front():
+    """A state, say: the ANN gives [2, 1, 3] of each of four samples, and so [8, 1, 3]."""
+    together = uniform(4, 2, 1, 3)
+    assert evaluation.squared_error({"y": together}, {"y": together.reshape(8, 1, 3)}) == 0
+    with pytest.raises(DataError, match="give the ANN that it was converted from"):
+        evaluation.squared_error({"y": together}, {"y": together[:3].reshape(6, 1, 3)})
+
+
 def test_ann_of_another_batch_than_it_declares_is_refused(network, tmp_path):
     b = Builder((3, 8, 8))
     b.op("Reshape", "x", b.constant([2, -1], np.int64))
