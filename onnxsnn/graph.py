@@ -23,6 +23,7 @@ __all__ = [
     "Graph",
     "Node",
     "Tensor",
+    "bypass",
     "channel_axis",
     "computed",
     "constant",
@@ -513,6 +514,13 @@ def replace_reads(old: Tensor, new: Tensor) -> None:
         for position, tensor in enumerate(consumer.inputs):
             if tensor is old:
                 consumer.inputs[position] = new
+
+
+def bypass(graph: Graph, node: Node, source: Tensor) -> None:
+    """Take out a node of one output, and let what reads that read `source`."""
+    output = node.outputs[0]
+    remove(graph, node)
+    replace_everywhere(graph, output, source)
 
 
 def needs_copy(graph: Graph, output: Tensor, source: Tensor) -> bool:

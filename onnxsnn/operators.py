@@ -41,6 +41,7 @@ __all__ = [
     "Varying",
     "clipped_between",
     "constant_operand",
+    "crops",
     "fate",
     "rectifier_limit",
     "reduced_axes",
@@ -207,6 +208,11 @@ def reduced_axes(node: Node) -> list[int] | None:
     if given is None or shape is None or not np.size(given):
         return None
     return [int(axis) % len(shape) for axis in np.ravel(given)]
+
+
+def crops(node: Node) -> bool:
+    """Whether a Resize gives a value of its own where what it reads ends."""
+    return bool(node.attrs.get("coordinate_transformation_mode") == "tf_crop_and_resize")
 
 
 def refuse_unsupported(graph: Graph) -> None:

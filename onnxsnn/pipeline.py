@@ -95,7 +95,8 @@ def prepare(
     graph = line.did(graph, unflatten(graph))
     if left_out is None:
         left_out = needless_limits(graph, data) if source.levels is not None else []
-    graph = _if_it_did(line, graph, leave_out_limits(graph, left_out))
+    if left_out:
+        graph = line.did(graph, leave_out_limits(graph, left_out))
     sized = data is not None or all(is_static_shape(tensor.shape) for tensor in graph.inputs)
     if verify or (source.precisions and sized):
         feeds = next(data.batches(1))[0] if data else _random_feeds(graph)

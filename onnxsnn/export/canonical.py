@@ -38,6 +38,7 @@ from onnxsnn.arrays import Array
 from onnxsnn.errors import UnsupportedError
 from onnxsnn.graph import Graph, Node, Tensor, constant, describe, is_static_shape
 from onnxsnn.neurons import NEURONS
+from onnxsnn.operators import reduced_axes
 from onnxsnn.padding import same_paddings
 from onnxsnn.weights import weight_layer
 
@@ -179,14 +180,9 @@ def _window(node: Node, kernel: list[int]) -> dict[str, Any] | None:
 
 
 def _mean(node: Node, context: Context) -> Form | None:  # noqa: ARG001
-    axes = list(range(len(node.inputs[0].shape)))
-    if node.op == "GlobalAveragePool":
-        over = axes[2:]
-    else:
-        values = constant(node.inputs[1]) if len(node.inputs) > 1 else None
-        given = node.attrs.get("axes", [] if values is None else values.tolist())
-        over = sorted(axes[axis] for axis in given)
-    if not over or 0 in over or (len(node.inputs) > 1 and constant(node.inputs[1]) is None):
+    of_space = list(range(2, len(node.inputs[0].shape)))
+    over = of_space if node.op == "GlobalAveragePool" else sorted(reduced_axes(node) or [])
+    if not over or 0 in over:
         return None
     keepdims = node.op == "GlobalAveragePool" or bool(node.attrs.get("keepdims", 1))
     return Form("Mean", node.inputs[:1], {"axes": [a - 1 for a in over], "keepdims": keepdims})
@@ -220,10 +216,7 @@ _BY_ARRAY: dict[str, tuple[str, Callable[[Array], Array]]] = {
 
 
 def _rectifier(node: Node, context: Context) -> Form | None:  # noqa: ARG001
-    return None if node.attrs.get("alpha", _SLOPE) else Form("Rectify", node.inputs)
-
-
-_SLOPE = 0.01  # of a LeakyRelu that says none
+    return Form("Rectify", node.inputs) if node.attrs.get("alpha") == 0 else None
 
 
 def _concat(node: Node, context: Context) -> Form | None:  # noqa: ARG001

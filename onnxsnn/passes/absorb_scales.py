@@ -36,7 +36,7 @@ from onnxsnn.graph import (
     per_channel,
     unique_name,
 )
-from onnxsnn.operators import constant_operand, reduced_axes, values_read
+from onnxsnn.operators import constant_operand, crops, reduced_axes, values_read
 from onnxsnn.passes.report import Report
 from onnxsnn.ratenorm import is_rate_norm
 from onnxsnn.weights import weight_layer
@@ -174,8 +174,8 @@ def _padded(node: Node, factors: list[Array]) -> Array | None:
 
 def _stretched(node: Node, factors: list[Array]) -> Array | None:
     """Resize and Expand, along axes on which the factor does not vary."""
-    if node.attrs.get("coordinate_transformation_mode") == "tf_crop_and_resize":
-        return None  # what is outside is a value of its own
+    if crops(node):
+        return None
     shape, factor = node.outputs[0].shape, factors[0]
     spread = factor.reshape((1,) * (len(shape) - factor.ndim) + factor.shape)
     beside = zip(spread.shape, shape, strict=True)

@@ -37,6 +37,7 @@ from onnxsnn.errors import ModelError
 from onnxsnn.graph import (
     Graph,
     Node,
+    bypass,
     constant,
     free_name,
     infer_shapes,
@@ -44,7 +45,6 @@ from onnxsnn.graph import (
     is_float,
     needs_copy,
     remove,
-    replace_everywhere,
     sole_producer,
     taken_names,
     unique_name,
@@ -204,8 +204,7 @@ def _remove_no_ops(graph: Graph, report: Report) -> None:
         source, output = node.inputs[0], node.outputs[0]
         if needs_copy(graph, output, source):
             continue
-        remove(graph, node)
-        replace_everywhere(graph, output, source)
+        bypass(graph, node, source)
         report.actions[f"{node.op} removed"] += 1
 
 
@@ -226,9 +225,7 @@ def _remove_straight_through(graph: Graph, report: Report) -> None:
         for x, difference in permutations(node.inputs) if node.op == "Add" else ():
             sub = sole_producer(graph, difference)
             if sub is not None and sub.op == "Sub" and sub.inputs[1] is x and _same_shape(sub):
-                output, values = node.outputs[0], sub.inputs[0]
-                remove(graph, node)
-                replace_everywhere(graph, output, values)
+                bypass(graph, node, sub.inputs[0])
                 report.actions["straight-through estimators removed"] += 1
                 break
 

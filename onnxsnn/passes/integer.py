@@ -45,6 +45,7 @@ from onnxsnn.graph import (
     unique_name,
 )
 from onnxsnn.neurons import Neuron
+from onnxsnn.operators import crops
 from onnxsnn.passes.report import Report
 from onnxsnn.weights import WeightLayer, weight_layer
 
@@ -152,8 +153,7 @@ def _levels_of(graph: Graph, neurons: Mapping[str, Neuron]) -> dict[int, Levels]
 
 def _moves(node: Node) -> bool:
     """Whether a node gives the values that it reads, moved or repeated, and no others."""
-    cropped = node.attrs.get("coordinate_transformation_mode") == "tf_crop_and_resize"
-    nearest = node.attrs.get("mode", "nearest") == "nearest" and not cropped
+    nearest = node.attrs.get("mode", "nearest") == "nearest" and not crops(node)
     return (
         node.op in _MOVES
         or (node.op == "Resize" and nearest)
@@ -222,9 +222,8 @@ def _between(node: Node, levels: Levels | None) -> Levels | None:
 def _is_linear(node: Node) -> bool:
     """Whether a Resize is linear between what is there, by the sizes of all axes."""
     special = {"antialias": 0, "keep_aspect_ratio_policy": "stretch", "axes": None}
-    cropped = node.attrs.get("coordinate_transformation_mode") == "tf_crop_and_resize"
     usual = all(node.attrs.get(name, value) == value for name, value in special.items())
-    return node.attrs.get("mode") == "linear" and usual and not cropped
+    return node.attrs.get("mode") == "linear" and usual and not crops(node)
 
 
 def _scales(node: Node) -> Array | None:
@@ -304,23 +303,26 @@ class _Integer:
     def _bytes_of(self, tensor: Tensor) -> Tensor:
         """The bytes that stand for a tensor of levels; each is made once."""
         if id(tensor) not in self.bytes:
-            maker, twin = tensor.inputs[0], self._like(tensor, "bytes", np.uint8)
-            if maker.op == "Concat":
-                levels = self.levels[id(tensor)]
-                sources = [self._bytes_in(levels, source) for source in maker.inputs]
-                insert(self.graph, maker.op, sources, twin, attrs=dict(maker.attrs))
-            elif _moves(maker):
-                sources = [self._bytes_of(t) if id(t) in self.levels else t for t in maker.inputs]
-                if maker.op == "Pad":
-                    zero = self.levels[id(tensor)].zero
-                    sources.append(self._constant(f"{twin.name}.zero", zero, np.uint8))
-                insert(self.graph, maker.op, sources, twin, attrs=dict(maker.attrs))
-            elif maker.op == "AveragePool":
-                self._add_up(maker, twin)
-            else:
-                twin = self._quantized(tensor, self.levels[id(tensor)])
-            self.bytes[id(tensor)] = twin
+            self.bytes[id(tensor)] = self._made_of_bytes(tensor)
         return self.bytes[id(tensor)]
+
+    def _made_of_bytes(self, tensor: Tensor) -> Tensor:
+        """What makes a tensor of levels, of bytes; others are quantized."""
+        maker, levels = tensor.inputs[0], self.levels[id(tensor)]
+        if maker.op == "Concat":
+            sources = [self._bytes_in(levels, source) for source in maker.inputs]
+        elif _moves(maker):
+            sources = [self._bytes_of(t) if id(t) in self.levels else t for t in maker.inputs]
+        elif maker.op != "AveragePool":
+            return self._quantized(tensor, levels)
+        twin = self._like(tensor, "bytes", np.uint8)
+        if maker.op == "AveragePool":
+            self._add_up(maker, twin)
+            return twin
+        if maker.op == "Pad":
+            sources.append(self._constant(f"{twin.name}.zero", levels.zero, np.uint8))
+        insert(self.graph, maker.op, sources, twin, attrs=dict(maker.attrs))
+        return twin
 
     def _bytes_in(self, levels: Levels, tensor: Tensor) -> Tensor:
         """The bytes that stand for a tensor among levels that hold its own."""

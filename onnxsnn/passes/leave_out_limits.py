@@ -19,11 +19,10 @@ from onnxsnn.errors import DataError
 from onnxsnn.graph import (
     Graph,
     Node,
+    bypass,
     data_input,
     is_float,
     part_up_to,
-    remove,
-    replace_everywhere,
     to_model,
 )
 from onnxsnn.operators import clipped_between
@@ -70,9 +69,7 @@ def leave_out_limits(graph: Graph, names: Collection[str]) -> Report:
     """Take these nodes away."""
     report = Report("leave_out_limits")
     for node in [node for node in graph.nodes if node.name in names]:
-        source, output = data_input(node), node.outputs[0]
-        remove(graph, node)
-        replace_everywhere(graph, output, source)
+        bypass(graph, node, data_input(node))
         report.actions["limits left out"] += 1
     graph.cleanup().toposort()
     return report
@@ -82,14 +79,12 @@ def _cut_off(
     graph: Graph, limits: dict[str, tuple[Node, tuple[Array, Array]]], data: Dataset
 ) -> dict[str, float]:
     """By node, the squares of what it cuts off, relative to those of what it reads."""
-    read = {name: data_input(node).name for name, (node, _) in limits.items()}
-    session = Session(to_model(part_up_to(graph, list(dict.fromkeys(read.values())))))
+    read = [data_input(node).name for node, _ in limits.values()]
+    session = Session(to_model(part_up_to(graph, read)))
     sums = {name: np.zeros(2) for name in limits}
     for feeds, _ in data.batches(_BATCH):
         found = session.run({name: feeds[name] for name in session.inputs})
-        by_name = dict(zip(dict.fromkeys(read.values()), found.values(), strict=True))
-        for name, (_, bounds) in limits.items():
-            values = by_name[read[name]]
+        for (name, (_, bounds)), values in zip(limits.items(), found.values(), strict=True):
             cut = values - np.clip(values, *bounds)
             sums[name] += (
                 np.sum(np.square(cut), dtype=float),

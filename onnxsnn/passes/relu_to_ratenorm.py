@@ -28,6 +28,7 @@ from onnxsnn.graph import (
     Graph,
     Node,
     Tensor,
+    bypass,
     channel_axis,
     data_input,
     per_channel,
@@ -67,9 +68,7 @@ def relu_to_ratenorm(graph: Graph) -> RectifierReport:
         if limit is None:
             continue
         if _is_rectified(data_input(node), limit):
-            source, output = data_input(node), node.outputs[0]
-            remove(graph, node)
-            replace_everywhere(graph, output, source)
+            bypass(graph, node, data_input(node))
             report.actions[f"{node.op} of what is rectified left out"] += 1
         else:
             _rewrite(graph, node, limit)

@@ -14,12 +14,11 @@ from onnxsnn.graph import (
     Graph,
     Node,
     Tensor,
+    bypass,
     constant,
     is_static_shape,
     part_up_to,
     reads_values,
-    remove,
-    replace_everywhere,
     to_model,
     zeros,
 )
@@ -36,9 +35,7 @@ def remove_strides(graph: Graph, report: Report) -> None:
     for node in list(graph.nodes):
         source = _flattened(node)
         if source is not None and _in_order(graph, node.inputs[1], source):
-            output = node.outputs[0]
-            remove(graph, node)
-            replace_everywhere(graph, output, source)
+            bypass(graph, node, source)
             report.actions["Gather of all in order removed"] += 1
 
 
