@@ -22,6 +22,10 @@ Along both axes of a map, for all its tiles at once, t rows and u columns of the
 
 B of an axis is repeated for each tile along it; padding is what it does not read.
 
+Where a map is a single tile, d has few rows, and the matrices are most of what is read. From the
+left of d they are read as they lie; from the right, ONNX Runtime would put them into another order
+at each run.
+
 1. Only convolutions of 3x3, in steps of 1, without groups and dilations, whose weights are
    constant and whose maps have a known size.
 2. Only where the products saved are worth the values that are moved: see `_cost`.
@@ -39,6 +43,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -213,8 +218,9 @@ def _cost(algorithm: _Algorithm, node: Node) -> int:
     too; and d and z are written, and read, beside.
     """
     d, c = node.inputs[1].values.shape[:2]
-    read = algorithm.products**2 * (_tiles(algorithm, node) + _READ) * c * d
-    return int(read) + _MOVED * _moved(algorithm, node)
+    tiles = _tiles(algorithm, node)
+    each = tiles + (_READ_AS_THEY_LIE if tiles == 1 else _READ)
+    return algorithm.products**2 * each * int(c * d) + _MOVED * _moved(algorithm, node)
 
 
 def _tiles(algorithm: _Algorithm, node: Node) -> int:
@@ -233,6 +239,7 @@ def _direct_cost(node: Node) -> int:
 
 # Measured on a processor with AVX-512, 64 to 1024 channels on maps of 4x4 to 32x32:
 _READ = 2  # multiply-adds that take as long as to read a weight, once for 16 sample-steps
+_READ_AS_THEY_LIE = 1  # from the left, too
 _MOVED = 120  # multiply-adds that take as long as to make and to read a value of d or z
 
 
@@ -259,27 +266,35 @@ def _replace(graph: Graph, node: Node, algorithm: _Algorithm) -> None:
     (d, c), p, g = weights.shape[:2], algorithm.products, algorithm.weigh
     (height, width), (rows, columns) = source.shape[2:], output.shape[2:]
     tiles, (top, left) = _tiles(algorithm, node), node.attrs.get("pads", (0, 0))[:2]
+    from_the_left = tiles == 1
     read_rows = _read(algorithm, height, rows, top)
     read_columns = _read(algorithm, width, columns, left)
     give = algorithm.give.astype(np.float32)
-    matrices = np.einsum("qj,pi,dcij->qpcd", g, g, weights).astype(np.float32)
+    matrices = np.einsum("qj,pi,dcij->qpdc", g, g, weights).astype(np.float32)
     remove(graph, node)
     line = _Line(graph, source, output.name)
     line.reshape(-1, height * width)
-    line.transpose()
+    line.transpose(1, 0)
     line.reshape(height, width, -1)
     line.multiply(read_columns[:, None])  # [p, H, u, N C]
     line.reshape(p, height, -1)
     line.multiply(read_rows.reshape(-1, height))  # [p, p t, u N C]
     line.reshape(p * p, -1, c)
-    line.multiply_by(matrices.reshape(p * p, c, d))  # [p p, t u N, D]
+    if from_the_left:
+        line.transpose(0, 2, 1)
+        line.multiply(matrices.reshape(p * p, d, c))  # [p p, D, N]
+    else:
+        line.multiply_by(matrices.reshape(p * p, d, c).swapaxes(1, 2))  # [p p, t u N, D]
     line.reshape(p, p, -1)
     line.multiply(give)  # [p, m, t u N D]
     line.reshape(p, -1)
     line.multiply(give)  # [m, m t u N D]
+    if from_the_left:
+        line.reshape(algorithm.outputs**2, d, -1)
+        line.transpose(0, 2, 1)
     line.reshape(algorithm.outputs**2 * tiles, -1)
     line.take(_pixels(algorithm, rows, columns))
-    line.transpose()
+    line.transpose(1, 0)
     line.reshape(-1, d, rows, columns)
     if biases:
         line.add(biases[0].values.reshape(-1, 1, 1))
@@ -295,9 +310,8 @@ class _Line:
     def reshape(self, *sizes: int) -> None:
         self._add("Reshape", [self.tensor, self._constant("sizes", np.array(sizes))])
 
-    def transpose(self) -> None:
-        """Exchange the two axes."""
-        self._add("Transpose", [self.tensor])
+    def transpose(self, *axes: int) -> None:
+        self._add("Transpose", [self.tensor], {"perm": axes})
 
     def multiply(self, matrix: Array) -> None:
         """From the left."""
@@ -318,9 +332,11 @@ class _Line:
         """Let the last operator write `output`."""
         self.tensor.inputs[0].outputs = [output]
 
-    def _add(self, operator: str, inputs: list[Tensor]) -> None:
+    def _add(
+        self, operator: str, inputs: list[Tensor], attrs: dict[str, Any] | None = None
+    ) -> None:
         output = gs.Variable(unique_name(self.graph, f"{self.name}.part"), np.float32)
-        insert(self.graph, operator, inputs, output)
+        insert(self.graph, operator, inputs, output, attrs=attrs)
         self.tensor = output
 
     def _constant(self, role: str, values: Array) -> Tensor:
