@@ -894,6 +894,15 @@ def test_labels_that_are_not_read_are_refused(arguments):
     assert "labels are not read here" in fails(*arguments, "--labels", "gone.npy", code=2)
 
 
+@pytest.mark.parametrize(
+    ("command", "reads_labels"),
+    [("convert", False), ("run", False), ("fit-curve", False), ("bench", False),
+     ("evaluate", True), ("compare", True), ("report", True)],
+)  # fmt: skip
+def test_labels_are_in_the_help_where_they_are_read(command, reads_labels):
+    assert ("--labels" in call(command, "--help")) == reads_labels
+
+
 def test_one_array_is_not_samples_and_labels(snn):
     evaluate = ("evaluate", snn, "--data", "test.npz")
     assert "'x' cannot hold the samples and the labels" in fails(*evaluate, "--label-array", "x")

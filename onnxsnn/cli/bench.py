@@ -15,9 +15,9 @@ from onnxsnn.cli.options import (
     json_option,
     load_ann,
     load_optional,
-    loading_options,
     memory_option,
     print_json,
+    unlabelled_loading_options,
 )
 from onnxsnn.model import SpikingModel
 
@@ -38,7 +38,7 @@ __all__ = ["bench_command"]
 @click.option("--threads", type=click.IntRange(min=1), help="For ONNX Runtime; its choice, else.")
 @click.option("--data", type=FILE, help="What to run on; noise, else.")
 @memory_option
-@loading_options
+@unlabelled_loading_options
 @json_option
 def bench_command(
     snn: Path,

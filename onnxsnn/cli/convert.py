@@ -19,11 +19,11 @@ from onnxsnn.cli.options import (
     is_read,
     json_option,
     load_optional,
-    loading_options,
     number_or_auto,
     print_json,
     refuse_idle,
     refuse_read,
+    unlabelled_loading_options,
 )
 from onnxsnn.convert import DEFAULT_TIMESTEPS, THRESHOLDS, Conversion, convert, takes_data
 from onnxsnn.data import Dataset
@@ -102,7 +102,7 @@ __all__ = ["convert_command"]
     help="Compare the file's outputs with those of the graph as it is read, and outputs before and "
     "after every pass that should keep them.",
 )  # fmt: skip
-@loading_options
+@unlabelled_loading_options
 @json_option
 def convert_command(
     model: Path,

@@ -15,9 +15,9 @@ from onnxsnn.cli.options import (
     data_option,
     json_option,
     load_data,
-    loading_options,
     print_json,
     timesteps_option,
+    unlabelled_loading_options,
 )
 from onnxsnn.model import SpikingModel
 
@@ -28,7 +28,7 @@ __all__ = ["fit_curve_command"]
 @click.argument("snn", type=FILE)
 @data_option
 @timesteps_option
-@loading_options
+@unlabelled_loading_options
 @json_option
 def fit_curve_command(
     snn: Path, data: Path, timesteps: int | None, as_json: bool, **options: Any

@@ -44,6 +44,7 @@ __all__ = [
     "refuse_idle",
     "refuse_read",
     "timesteps_option",
+    "unlabelled_loading_options",
 ]
 
 _Command = Callable[..., Any]
@@ -139,9 +140,7 @@ def _together(*options: _Option) -> _Option:
 
 
 # How data are read and prepared:
-loading_options = _together(
-    click.option("--labels", type=FILE, help="Labels: .npy, .npz, idx(.gz), or text."),
-    click.option("--no-labels", is_flag=True, help="Leave labels out: targets are none."),
+_samples_options = _together(
     click.option("--array", help="Name of the samples' array in an .npz."),
     click.option("--label-array", help="Name of the labels' array in an .npz."),
     click.option("--scale", help="Multiply the values, e.g. 1/255."),
@@ -152,6 +151,22 @@ loading_options = _together(
         "--limit", type=click.IntRange(min=1), help="Use so many samples, spread over all."
     ),
 )
+
+
+def _labels_options(hidden: bool) -> _Option:
+    return _together(
+        click.option(
+            "--labels", type=FILE, hidden=hidden, help="Labels: .npy, .npz, idx(.gz), or text."
+        ),
+        click.option(
+            "--no-labels", is_flag=True, hidden=hidden, help="Leave labels out: targets are none."
+        ),
+    )
+
+
+loading_options = _together(_labels_options(hidden=False), _samples_options)
+# Where no labels are read, which a user who gives some is told:
+unlabelled_loading_options = _together(_labels_options(hidden=True), _samples_options)
 
 
 def loading_arguments(options: dict[str, Any]) -> list[str]:

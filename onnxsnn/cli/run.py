@@ -18,11 +18,11 @@ from onnxsnn.cli.options import (
     data_option,
     json_option,
     load_data,
-    loading_options,
     memory_option,
     print_json,
     refuse_idle,
     timesteps_option,
+    unlabelled_loading_options,
 )
 from onnxsnn.errors import UsageError
 from onnxsnn.files import write_arrays, write_bytes
@@ -45,7 +45,7 @@ __all__ = ["run_command"]
     "--backend", type=click.Choice(list(BACKENDS)), default="onnxruntime", show_default=True
 )
 @memory_option
-@loading_options
+@unlabelled_loading_options
 @json_option
 def run_command(
     snn: Path,
