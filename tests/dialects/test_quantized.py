@@ -240,6 +240,18 @@ def test_what_comes_in_is_not_cut_off(tmp_path):
     assert clips(b, tmp_path) == []
 
 
+def test_noise_says_nothing_of_how_whole_numbers_are_read(tmp_path):
+    """Unlike data: it goes beyond the numbers of the input, which are not cut off."""
+    b = Builder((4,))
+    rounded(b, "x", 0.001)
+    b.gemm(4, inputs=4)
+    b.relu()
+    b.gemm(2, inputs=4)
+    path, data = b.save(tmp_path / "m.onnx"), dataset(x=uniform(9, 4))
+    said = [convert(path, given, timesteps=4).warnings for given in (None, data)]
+    assert ["those of the file" in " ".join(lines) for lines in said] == [False, True]
+
+
 def test_a_rectifier_in_front_takes_the_limit(tmp_path):
     b = Builder((4,))
     b.gemm(4, inputs=4)
