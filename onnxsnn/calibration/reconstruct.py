@@ -234,7 +234,7 @@ def _limits(bench: Bench, layer: WeightLayer, target: Tensor) -> _Limits | None:
         return None
     (original,) = (node for node in rate_norms(bench.reference) if node.name == reader.name)
     low, high = (
-        limit if limit.size == 1 else limit.reshape(layer.groups, 1, -1)
+        limit.reshape(1 if limit.size == 1 else layer.groups, 1, -1)
         for limit in limits_of(original)
     )
     return (low, high) if np.any(low > -np.inf) else None

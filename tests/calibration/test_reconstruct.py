@@ -136,6 +136,19 @@ def test_what_is_clipped_on_either_side_is_met_by_what_is_clipped_too():
     np.testing.assert_array_equal(seen.residual(limits)[0, :, 0], [0, 1, 0, -1, 0.5])
 
 
+def test_a_single_channel_that_is_clipped_on_either_side():
+    """Its limit is an array of one value, of as many axes as a map."""
+    b = two_layers()
+    b.relu()
+    b.conv(1)
+    b.clip(0.5)
+    graph, reference = prepared(b, [0.4, 1.0, 0.5])
+    fresh = uniform(50, 3, 8, 8, seed=1)
+    before = error(graph, reference, fresh)
+    assert fit_last(graph, reference, uniform(60, 3, 8, 8))
+    assert error(graph, reference, fresh) < 0.97 * before
+
+
 def test_nothing_changes_where_the_rates_are_exact():
     """Inputs of 0 and 1 through an identity: every rate is 0 or 1."""
     b = Builder((4,))
