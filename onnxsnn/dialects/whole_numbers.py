@@ -47,6 +47,10 @@ MOVES = {
     "ReduceSum", "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose",
     "Unsqueeze",
 }  # of numbers that are not negative, they make no negative ones  # fmt: skip
+_KEEPS_ALL = {
+    "DepthToSpace", "Dropout", "Expand", "Flatten", "Identity", "Pad", "Reshape", "SpaceToDepth",
+    "Squeeze", "Tile", "Transpose", "Unsqueeze",
+}  # of the values that they move  # fmt: skip
 _WITHIN_LAYERS = {"Add", "BatchNormalization", "Clip", "Div", "Mul", "Sub"}
 _ROUNDING = {"DequantizeLinear", "Identity", "QuantizeLinear"}
 _MANY_STEPS = 15  # of 4 bits
@@ -234,23 +238,33 @@ class Dequantizer:
         """Whether a tensor is not to be cut off there, if that does not rectify.
 
         What comes in is in the range that it was measured to have, and what was whole numbers is
-        within their limits; a Clip cuts off itself, before or behind, and what a bias or a
-        normalization reads is not the end of a layer yet. What is not negative is mostly spikes,
-        which would not be those behind a limit; but sums of them go further than they do.
+        within their limits, but where the same values have narrower ones; a Clip cuts off itself,
+        before or behind, and what a bias or a normalization reads is not the end of a layer yet.
+        What is not negative is mostly spikes, which would not be those behind a limit; but sums of
+        them go further than they do.
         """
         maker = _maker(source)
         if maker is None or (self._is_positive(source) and maker.op != "Add"):
             return True
         bounds = clipped_between(maker)
         clipped = bounds is not None and np.all(bounds[0] >= low) and np.all(bounds[1] <= high)
-        return bool(clipped) or self._was_whole(source) or self._is_within_layer(output)
+        was_whole = self._was_whole(source, low.max(), high.min())
+        return bool(clipped) or was_whole or self._is_within_layer(output)
 
-    def _was_whole(self, tensor: Tensor) -> bool:
-        """Whether a tensor was moved, or averaged, of one that stood for whole numbers."""
+    def _was_whole(self, tensor: Tensor, low: float, high: float) -> bool:
+        """Whether a tensor was moved, or averaged, of one that stood for whole numbers.
+
+        All of whose values it has if those are within these limits.
+        """
+        all_of_them = True
         while tensor.inputs and tensor.inputs[0].op in MOVES:
+            all_of_them &= tensor.inputs[0].op in _KEEPS_ALL
             tensor = tensor.inputs[0].inputs[0]
             if id(tensor) in self.levels:
-                return True
+                scale, zero = self.levels[id(tensor)]
+                ends = [(end - zero.astype(np.float32)) * scale for end in type_limits(zero.dtype)]
+                within = low <= np.min(ends) and np.max(ends) <= high
+                return bool(within) or not all_of_them
         return False
 
     def _is_within_layer(self, tensor: Tensor) -> bool:

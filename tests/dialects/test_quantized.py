@@ -153,6 +153,21 @@ def test_so_they_are_in_front_of_an_average_and_not_again_behind_it(tmp_path):
     assert cut_off(b, tmp_path) == pytest.approx([-12.7, 12.7])
 
 
+@pytest.mark.parametrize(("sizes", "more"), [((-1, 2, 2), [-1, 1]), (None, [])])
+def test_narrower_limits_of_the_same_values_cut_off(tmp_path, sizes, more):
+    """A quantizer leaves out a HardTanh behind a Reshape too; those of a part may be as narrow."""
+    b = Builder((4,))
+    b.gemm(4, inputs=4)
+    rounded(b, b.last, 0.1, 0, np.int8)
+    if sizes is not None:
+        b.op("Reshape", b.last, b.constant(sizes, np.int64))
+    else:
+        b.op("Slice", b.last, *(b.constant([value], np.int64) for value in (0, 2, 1)))
+    rounded(b, b.last, 1 / 127, 0, np.int8)
+    b.op("MatMul", b.last, b.normal(2, 3))
+    assert cut_off(b, tmp_path) == pytest.approx([-12.7, 12.7, *more])
+
+
 def test_a_sum_of_rectifiers_is_cut_off_above(tmp_path):
     b = Builder((4,))
     first = b.op("Relu", b.gemm(4, inputs=4))
