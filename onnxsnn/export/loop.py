@@ -59,7 +59,8 @@ def loop_model(snn: SpikingModel) -> onnx.ModelProto:
     states = [state.input for state in snn.states]
     timesteps = free_name(graph, "timesteps")
     counting, constants = _steps_left(timesteps, snn.timesteps)
-    starts = _open(states, counting[0].output[0], parts.first)
+    unset = counting[0].output[0]
+    starts = _open(states, unset, parts.first) + _open(parts.turned, unset, parts.own)
     first = renamed(parts.stepped, prefixed([*parts.made, *states], parts.first), parts.first)
     loop = _loop(parts, _types(graph), [counting[-1].output[0], constants[-1].name])
     looped = helper.make_graph(
@@ -89,11 +90,13 @@ class _Parts:
             of the step before; None for what only the read-out needs.
         first, body, last: what names begin with in the first step, in the Loop, and in the step
             before it.
+        own: what names begin with that stand for tensors of the graph around in the Loop alone.
     """
 
     first: str
     body: str
     last: str
+    own: str
     static: list[onnx.NodeProto] = field(default_factory=list)
     stepped: list[onnx.NodeProto] = field(default_factory=list)
     readout: list[onnx.NodeProto] = field(default_factory=list)
@@ -103,6 +106,13 @@ class _Parts:
     def made(self) -> list[str]:
         """The tensors that a step makes."""
         return [name for node in self.stepped for name in node.output if name]
+
+    @property
+    def turned(self) -> list[str]:
+        """The static tensors that steps read and a Transpose gives."""
+        read = {name for node in self.stepped for name in node.input}
+        given = (node.output[0] for node in self.static if node.op_type == "Transpose")
+        return [name for name in given if name in read]
 
 
 def _split(snn: SpikingModel) -> _Parts:
@@ -117,9 +127,10 @@ def _split(snn: SpikingModel) -> _Parts:
         if needed.intersection(node.output) or states.intersection(node.input):
             needed.update(filter(None, [*node.input, *node.output]))
 
-    names = ("first/", "loop/", "last/")
-    first, body, last = (free_name(snn.model.graph, base) for base in names)
-    parts = _Parts(first, body, last, carried={state.output: state.input for state in snn.states})
+    names = ("first/", "loop/", "last/", "own/")
+    first, body, last, own = (free_name(snn.model.graph, base) for base in names)
+    carried = {state.output: state.input for state in snn.states}
+    parts = _Parts(first, body, last, own, carried=carried)
     wanted = set(snn.outputs)
     for node in nodes:
         if not moving.intersection(node.output):
@@ -153,15 +164,17 @@ def _steps_left(
     return nodes, constants
 
 
-def _open(states: Sequence[str], condition: str, prefix: str) -> list[onnx.NodeProto]:
-    """Nodes that give what states start as, which is then no constant to an optimizer.
+def _open(names: Sequence[str], condition: str, prefix: str) -> list[onnx.NodeProto]:
+    """Nodes that give what tensors hold, by names that no optimizer knows it by.
 
-    ONNX Runtime would leave out sums that add to constant zeros, and where that makes a GELU whole
-    (FastGeluFusion of 1.32) it fuses it and loses what the Loop reads of its parts.
+    ONNX Runtime would leave out sums that add to states' constant zeros, and where that makes a
+    GELU whole (FastGeluFusion of 1.32) it fuses it and loses what the Loop reads of its parts. A
+    Transpose that the first step reads it would move behind that, though the Loop reads it too
+    (TransposeOptimizer of 1.32).
     """
     return [
-        helper.make_node("Where", [condition, state, state], [f"{prefix}{state}"], f"open/{state}")
-        for state in states
+        helper.make_node("Where", [condition, name, name], [f"{prefix}{name}"], f"open/{name}")
+        for name in names
     ]
 
 
@@ -172,7 +185,7 @@ def _loop(
 
     `bounds` name the number of iterations, and the condition to begin.
     """
-    names = prefixed(parts.made, parts.body)
+    names = prefixed(parts.made, parts.body) | prefixed(parts.turned, parts.own)
     before = {
         after: f"{parts.body}{state}" if state else f"{parts.last}{after}"
         for after, state in parts.carried.items()

@@ -86,6 +86,23 @@ def test_onnxruntime_may_not_fuse_a_gelu_of_the_first_step(tmp_path):
     assert_equal(looped(snn, x, 4), Runner(snn).run(x, 4).outputs, 1e-5)
 
 
+def test_nor_move_a_transpose_that_the_loop_reads_too(tmp_path):
+    b, x = Builder((4, 8)), uniform(5, 4, 8)
+    sequence = b.op("Transpose", "x", perm=[1, 0, 2])
+    b.op("GRU", sequence, b.normal(1, 24, 8), b.normal(1, 24, 8), hidden_size=8)
+    b.op("Squeeze", b.last, b.constant([1], np.int64))
+    samples = b.op("Transpose", b.last, perm=[1, 0, 2])
+    b.op("MatMul", b.op("Transpose", samples, perm=[0, 2, 1]), b.normal(4, 6))
+    b.relu()
+    b.op("MatMul", b.last, b.normal(6, 4))
+    b.op("Add", samples, b.op("Transpose", b.last, perm=[0, 2, 1]))
+    b.op("Transpose", b.last, perm=[0, 2, 1])
+    b.op("Mul", b.last, b.normal(8, 1))
+    b.op("MatMul", b.op("Transpose", b.last, perm=[0, 2, 1]), b.normal(8, 3))
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x), timesteps=4).snn
+    assert_equal(looped(snn, x, 4), Runner(snn).run(x, 4).outputs, 1e-5)
+
+
 def test_source_that_has_an_input_named_timesteps_keeps_it(tmp_path):
     b = IntegerBuilder((4,))
     b.inputs[0].name = "timesteps"
