@@ -165,7 +165,7 @@ def _steps_left(
 
 
 def _open(names: Sequence[str], condition: str, prefix: str) -> list[onnx.NodeProto]:
-    """Nodes that give what tensors hold, by names that no optimizer knows it by.
+    """Nodes that give what tensors hold, by names that no optimizer knows them by.
 
     ONNX Runtime would leave out sums that add to states' constant zeros, and where that makes a
     GELU whole (FastGeluFusion of 1.32) it fuses it and loses what the Loop reads of its parts. A
