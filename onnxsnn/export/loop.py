@@ -129,7 +129,7 @@ def _split(snn: SpikingModel) -> _Parts:
 
     names = ("first/", "loop/", "last/", "own/")
     first, body, last, own = (free_name(snn.model.graph, base) for base in names)
-    carried = {state.output: state.input for state in snn.states}
+    carried: dict[str, str | None] = {s.output: s.input for s in snn.states}
     parts = _Parts(first, body, last, own, carried=carried)
     wanted = set(snn.outputs)
     for node in nodes:
