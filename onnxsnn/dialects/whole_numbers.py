@@ -41,16 +41,14 @@ __all__ = [
     "zero_point",
 ]
 
-MOVES = {
-    "AveragePool", "Concat", "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather",
-    "GlobalAveragePool", "GlobalMaxPool", "Identity", "MaxPool", "Pad", "ReduceMax", "ReduceMean",
-    "ReduceSum", "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose",
-    "Unsqueeze",
-}  # of numbers that are not negative, they make no negative ones  # fmt: skip
 _KEEPS_ALL = {
     "DepthToSpace", "Dropout", "Expand", "Flatten", "Identity", "Pad", "Reshape", "SpaceToDepth",
     "Squeeze", "Tile", "Transpose", "Unsqueeze",
 }  # of the values that they move  # fmt: skip
+MOVES = _KEEPS_ALL | {
+    "AveragePool", "Concat", "Gather", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "ReduceMax",
+    "ReduceMean", "ReduceSum", "Slice", "Split",
+}  # of numbers that are not negative, they make no negative ones  # fmt: skip
 _WITHIN_LAYERS = {"Add", "BatchNormalization", "Clip", "Div", "Mul", "Sub"}
 _ROUNDING = {"DequantizeLinear", "Identity", "QuantizeLinear"}
 _MANY_STEPS = 15  # of 4 bits

@@ -219,12 +219,17 @@ def _cost(algorithm: _Algorithm, node: Node) -> int:
     """
     d, c = node.inputs[1].values.shape[:2]
     tiles = _tiles(algorithm, node)
-    each = tiles + (_READ_AS_THEY_LIE if tiles == 1 else _READ)
+    each = tiles + (_READ_AS_THEY_LIE if _from_the_left(tiles) else _READ)
     return algorithm.products**2 * each * int(c * d) + _MOVED * _moved(algorithm, node)
 
 
 def _tiles(algorithm: _Algorithm, node: Node) -> int:
     return math.prod(algorithm.tiles(size) for size in node.outputs[0].shape[2:])
+
+
+def _from_the_left(tiles: int) -> bool:
+    """Whether the matrices [C, D] multiply d from the left."""
+    return tiles == 1
 
 
 def _moved(algorithm: _Algorithm, node: Node) -> int:
@@ -266,7 +271,6 @@ def _replace(graph: Graph, node: Node, algorithm: _Algorithm) -> None:
     (d, c), p, g = weights.shape[:2], algorithm.products, algorithm.weigh
     (height, width), (rows, columns) = source.shape[2:], output.shape[2:]
     tiles, (top, left) = _tiles(algorithm, node), node.attrs.get("pads", (0, 0))[:2]
-    from_the_left = tiles == 1
     read_rows = _read(algorithm, height, rows, top)
     read_columns = _read(algorithm, width, columns, left)
     give = algorithm.give.astype(np.float32)
@@ -280,7 +284,7 @@ def _replace(graph: Graph, node: Node, algorithm: _Algorithm) -> None:
     line.reshape(p, height, -1)
     line.multiply(read_rows.reshape(-1, height))  # [p, p t, u N C]
     line.reshape(p * p, -1, c)
-    if from_the_left:
+    if _from_the_left(tiles):
         line.transpose(0, 2, 1)
         line.multiply(matrices.reshape(p * p, d, c))  # [p p, D, N]
     else:
@@ -289,7 +293,7 @@ def _replace(graph: Graph, node: Node, algorithm: _Algorithm) -> None:
     line.multiply(give)  # [p, m, t u N D]
     line.reshape(p, -1)
     line.multiply(give)  # [m, m t u N D]
-    if from_the_left:
+    if _from_the_left(tiles):
         line.reshape(algorithm.outputs**2, d, -1)
         line.transpose(0, 2, 1)
     line.reshape(algorithm.outputs**2 * tiles, -1)
