@@ -257,7 +257,8 @@ class Bench:
         part.outputs = [*currents, *(tensors[state.output] for state in states)]
         drop_unused(part)
         model = stateful(part, states)
-        graph = StepGraph(model, states, [tensor.name for tensor in currents])
+        names = [tensor.name for tensor in currents]
+        graph = StepGraph(model, states, names, spinning=False)
         return _Part(graph, [spec.name for spec in input_specs(model)])
 
 

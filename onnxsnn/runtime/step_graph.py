@@ -16,7 +16,10 @@ __all__ = ["StepGraph"]
 
 
 class StepGraph(Stepping):
-    """Steps a graph by IO binding; only the outputs asked for become NumPy arrays."""
+    """Steps a graph by IO binding; only the outputs asked for become NumPy arrays.
+
+    `threads` and `spinning` are those of `make_session`.
+    """
 
     def __init__(
         self,
@@ -24,8 +27,10 @@ class StepGraph(Stepping):
         states: Sequence[State],
         outputs: Sequence[str],
         threads: int | None = None,
+        *,
+        spinning: bool = True,
     ) -> None:
-        self._session = make_session(model, threads)
+        self._session = make_session(model, threads, spinning=spinning)
         self._states = list(states)
         self._outputs = list(outputs)
 
