@@ -148,9 +148,11 @@ class Session:
         if not names:  # ONNX Runtime would give all
             return {}
         try:
-            return dict(zip(names, self._session.run(names, feeds), strict=True))
+            values = dict(zip(names, self._session.run(names, feeds), strict=True))
         except Exception as error:  # ONNX Runtime's are not of one class
             raise run_failure(feeds, error) from error
+        # of an input ONNX Runtime 1.23 gives the feed's own memory, and does not keep it alive
+        return {name: v.copy() if name in feeds else v for name, v in values.items()}
 
 
 class SampleSession(Session):

@@ -60,6 +60,7 @@ _MOVES = {
     *("Expand", "Flatten", "Gather", "Identity", "Reshape"),
     *("Slice", "SpaceToDepth", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
 }
+_OF_NUMBERS = {"SpaceToDepth"}  # ONNX Runtime 1.23 moves no bytes by it
 
 
 @dataclass(frozen=True)
@@ -311,7 +312,7 @@ class _Integer:
         maker, levels = tensor.inputs[0], self.levels[id(tensor)]
         if maker.op == "Concat":
             sources = [self._bytes_in(levels, source) for source in maker.inputs]
-        elif _moves(maker):
+        elif _moves(maker) and maker.op not in _OF_NUMBERS:
             sources = [self._bytes_of(t) if id(t) in self.levels else t for t in maker.inputs]
         elif maker.op != "AveragePool":
             return self._quantized(tensor, levels)

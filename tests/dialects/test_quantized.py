@@ -965,7 +965,12 @@ def test_packed_weights_are_of_4_bits_where_nothing_is_said(tmp_path):
     same_in_real_numbers(saved(b, tmp_path / "m.onnx"), uniform(40, 40), 1e-5)
 
 
-@pytest.mark.parametrize("what", ["weights", "groups", "order"])
+ORDER = pytest.param(
+    "order", marks=pytest.mark.skipif(OLD_RUNTIME, reason="ONNX Runtime has no packed order yet")
+)
+
+
+@pytest.mark.parametrize("what", ["weights", "groups", ORDER])
 def test_packed_weights_that_are_not_known_are_refused_by_name(tmp_path, what):
     b = Builder((40,))
     packed_product(b, 4)
@@ -987,6 +992,8 @@ TABLES = [("uint8", 2), ("uint8", 4), ("uint8", 8), ("int4", 4), ("uint4", 4)]
 @pytest.mark.parametrize("zero", [False, True])
 @pytest.mark.parametrize(("kind", "bits"), TABLES)
 def test_rows_of_a_table_in_blocks(tmp_path, kind, bits, zero):
+    if OLD_RUNTIME and zero and kind == "uint8" and bits == 4:
+        pytest.skip("ONNX Runtime reads packed zero points wrongly")
     b, many = Builder((3,)), 8 // bits if kind == "uint8" else 1
     rows = b.op("Cast", b.op("Mul", b.op("Abs"), b.constant(9)), to=TensorProto.INT64)
     least, most = {"int4": (-8, 8), "uint4": (0, 16), "uint8": (0, 256)}[kind]
