@@ -22,13 +22,14 @@ Along both axes of a map, for all its tiles at once, t rows and u columns of the
 
 B of an axis is repeated for each tile along it; padding is what it does not read.
 
-Where a map is a single tile, d has few rows, and the matrices are most of what is read. From the
-left of d they are read as they lie; from the right, ONNX Runtime would put them into another order
-at each run.
+Where d has few rows, of maps of few tiles or of few samples, the matrices are most of what is read.
+From the left of d they are read as they lie; from the right, ONNX Runtime would put them into
+another order at each run.
 
 1. Only convolutions of 3x3, in steps of 1, without groups and dilations, whose weights are
    constant and whose maps have a known size.
-2. Only where the products saved are worth the values that are moved: see `_cost`.
+2. Only where the products saved are worth the values that are moved, and the weights that are read:
+   see `_cost`.
 3. Of the two algorithms, the one that costs less; of whole weights, and of such times a power of
    two, the two that are exact.
 
@@ -61,7 +62,7 @@ from onnxsnn.graph import (
 )
 from onnxsnn.passes.report import Report
 
-__all__ = ["WinogradReport", "saves_by_winograd", "winograd"]
+__all__ = ["held_by_products", "winograd"]
 
 
 @dataclass(frozen=True)
@@ -146,41 +147,38 @@ _ALGORITHMS = (_F2, _F4)
 _EXACT = (_F2, _EXACT_F4)
 
 
-@dataclass
-class WinogradReport(Report):
-    """The report of the pass.
+def winograd(graph: Graph, batch: int) -> Report:
+    """Replace every convolution by Winograd's products where that is less work.
 
-    Attributes:
-        held: bytes that d and z of one sample take at once, of the convolution where they are most.
+    Args:
+        graph: it is changed.
+        batch: N, about, of a run: the fewer rows read a weight, the fewer they should become.
     """
-
-    held: int = 0
-
-
-def winograd(graph: Graph) -> WinogradReport:
-    """Replace every convolution by Winograd's products where that is less work."""
-    report = WinogradReport("winograd")
+    report = Report("winograd")
     for node in list(graph.nodes):
-        algorithm = _saving(node)
+        algorithm = _saving(node, batch)
         if algorithm is not None:
-            report.held = max(report.held, 4 * _moved(algorithm, node))
             report.actions["Conv turned into Winograd's products"] += 1
-            _replace(graph, node, algorithm)
+            _replace(graph, node, algorithm, batch)
     return report
 
 
-def saves_by_winograd(graph: Graph) -> bool:
-    """Whether any convolution would be replaced."""
-    return any(_saving(node) is not None for node in graph.nodes)
+def held_by_products(graph: Graph, batch: int) -> int:
+    """Bytes that d and z of one sample would take at once, of the convolution where they are most.
+
+    0 where none would be replaced.
+    """
+    chosen = ((_saving(node, batch), node) for node in graph.nodes)
+    return max((4 * _moved(one, node) for one, node in chosen if one is not None), default=0)
 
 
-def _saving(node: Node) -> _Algorithm | None:
+def _saving(node: Node, batch: int) -> _Algorithm | None:
     """The algorithm by which a node is less work; None where there is none."""
     if node.op != "Conv" or not _fits(node):
         return None
     algorithms = _EXACT if _is_whole(node) else _ALGORITHMS
-    algorithm = min(algorithms, key=lambda one: _cost(one, node))
-    return algorithm if _cost(algorithm, node) < _direct_cost(node) else None
+    algorithm = min(algorithms, key=lambda one: _cost(one, node, batch))
+    return algorithm if _cost(algorithm, node, batch) < _direct_cost(node, batch) else None
 
 
 def _fits(node: Node) -> bool:
@@ -211,7 +209,7 @@ def _biases(node: Node) -> list[Tensor]:
     return [tensor for tensor in node.inputs[2:] if not tensor.is_empty()]
 
 
-def _cost(algorithm: _Algorithm, node: Node) -> int:
+def _cost(algorithm: _Algorithm, node: Node, batch: int) -> float:
     """What a sample costs in one step, in multiply-adds.
 
     Each pair of products multiplies a row of C for each tile by a matrix [C, D], which is read
@@ -219,17 +217,18 @@ def _cost(algorithm: _Algorithm, node: Node) -> int:
     """
     d, c = node.inputs[1].values.shape[:2]
     tiles = _tiles(algorithm, node)
-    each = tiles + (_READ_AS_THEY_LIE if _from_the_left(tiles) else _READ)
-    return algorithm.products**2 * each * int(c * d) + _MOVED * _moved(algorithm, node)
+    read = _READ_AS_THEY_LIE if _from_the_left(tiles * batch) else _READ
+    each = algorithm.products**2 * (tiles + read / batch)
+    return each * int(c * d) + _MOVED * _moved(algorithm, node)
 
 
 def _tiles(algorithm: _Algorithm, node: Node) -> int:
     return math.prod(algorithm.tiles(size) for size in node.outputs[0].shape[2:])
 
 
-def _from_the_left(tiles: int) -> bool:
-    """Whether the matrices [C, D] multiply d from the left."""
-    return tiles == 1
+def _from_the_left(rows: int) -> bool:
+    """Whether the matrices [C, D] multiply d, of so many rows, from the left."""
+    return rows <= _NARROW
 
 
 def _moved(algorithm: _Algorithm, node: Node) -> int:
@@ -238,13 +237,16 @@ def _moved(algorithm: _Algorithm, node: Node) -> int:
     return algorithm.products**2 * _tiles(algorithm, node) * int(c + d)
 
 
-def _direct_cost(node: Node) -> int:
-    return math.prod([*node.inputs[1].shape, *node.outputs[0].shape[2:]])
+def _direct_cost(node: Node, batch: int) -> float:
+    """The same of the convolution itself."""
+    pixels = math.prod(node.outputs[0].shape[2:])
+    return math.prod(node.inputs[1].shape) * (pixels + _READ_AS_THEY_LIE / batch)
 
 
 # Measured on a processor with AVX-512, 64 to 1024 channels on maps of 4x4 to 32x32:
-_READ = 2  # multiply-adds that take as long as to read a weight, once for 16 sample-steps
-_READ_AS_THEY_LIE = 1  # from the left, too
+_NARROW = 64  # rows of d, at most, that the matrices multiply from the left
+_READ = 32  # multiply-adds that take as long as to read a weight from the right,
+_READ_AS_THEY_LIE = 16  # and from the left
 _MOVED = 120  # multiply-adds that take as long as to make and to read a value of d or z
 
 
@@ -265,12 +267,13 @@ def _pixels(algorithm: _Algorithm, rows: int, columns: int) -> Array:
     return np.ravel_multi_index((x % m, y % m, y // m, x // m), shape).reshape(-1)
 
 
-def _replace(graph: Graph, node: Node, algorithm: _Algorithm) -> None:
+def _replace(graph: Graph, node: Node, algorithm: _Algorithm, batch: int) -> None:
     source, output, biases = node.inputs[0], node.outputs[0], _biases(node)
     weights = node.inputs[1].values.astype(np.float64)
     (d, c), p, g = weights.shape[:2], algorithm.products, algorithm.weigh
     (height, width), (rows, columns) = source.shape[2:], output.shape[2:]
     tiles, (top, left) = _tiles(algorithm, node), node.attrs.get("pads", (0, 0))[:2]
+    from_the_left = _from_the_left(tiles * batch)
     read_rows = _read(algorithm, height, rows, top)
     read_columns = _read(algorithm, width, columns, left)
     give = algorithm.give.astype(np.float32)
@@ -284,7 +287,7 @@ def _replace(graph: Graph, node: Node, algorithm: _Algorithm) -> None:
     line.reshape(p, height, -1)
     line.multiply(read_rows.reshape(-1, height))  # [p, p t, u N C]
     line.reshape(p * p, -1, c)
-    if _from_the_left(tiles):
+    if from_the_left:
         line.transpose(0, 2, 1)
         line.multiply(matrices.reshape(p * p, d, c))  # [p p, D, N]
     else:
@@ -293,7 +296,7 @@ def _replace(graph: Graph, node: Node, algorithm: _Algorithm) -> None:
     line.multiply(give)  # [p, m, t u N D]
     line.reshape(p, -1)
     line.multiply(give)  # [m, m t u N D]
-    if _from_the_left(tiles):
+    if from_the_left:
         line.reshape(algorithm.outputs**2, d, -1)
         line.transpose(0, 2, 1)
     line.reshape(algorithm.outputs**2 * tiles, -1)

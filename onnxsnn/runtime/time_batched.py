@@ -17,14 +17,14 @@ from onnx import numpy_helper
 
 from onnxsnn.arrays import Array
 from onnxsnn.errors import OnnxSnnError
-from onnxsnn.graph import Graph, drop_unused, sized_for, to_model
+from onnxsnn.graph import drop_unused, sized_for, to_model
 from onnxsnn.model import step_graph
 from onnxsnn.passes.dense_convolutions import dense_convolutions
 from onnxsnn.passes.spike import State
 from onnxsnn.passes.time_batch import TIME, TimeBatched, time_batch
 from onnxsnn.passes.unit_neurons import has_unit, unit_neurons
 from onnxsnn.passes.unit_thresholds import unit_thresholds
-from onnxsnn.passes.winograd import saves_by_winograd, winograd
+from onnxsnn.passes.winograd import held_by_products, winograd
 from onnxsnn.runtime.backend import Tile
 from onnxsnn.runtime.ort_values import Values, from_arrays, run_bound
 from onnxsnn.runtime.step_graph import StepGraph
@@ -33,7 +33,7 @@ from onnxsnn.session import make_session
 
 __all__ = ["TimeBatchedGraph", "treats_samples_alone", "two_samples"]
 
-_FEW = 6  # sample-steps; measured: for fewer, to read more weights takes longer
+_BATCHES = {3: 4, 9: 16}  # by the fewest sample-steps, those that products are chosen for; measured
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class TimeBatchedGraph:
     ) -> None:
         self._states, self._outputs = list(states), list(outputs)
         self._counted, self._threads, self._memory = counted, threads, memory
-        self._chunks: dict[tuple[bool, bool], _Chunk] = {}
+        self._chunks: dict[tuple[bool, int], _Chunk] = {}
         self._statics: list[ort.InferenceSession] = []
         self._axes: dict[str, int | None] = {}
         self._bytes: dict[tuple[tuple[str, tuple[int, ...]], ...], int] = {}
@@ -85,45 +85,44 @@ class TimeBatchedGraph:
         self._plain = step_graph(model, self._states)
         dense_convolutions(self._plain)
         unit_neurons(self._plain)
-        self._graph, self._few = self._plain, 0
+        self._batches: dict[int, int] = {}
         self._held = 0
-        self._chunks[True, False] = self._loaded(self._load_statics())
+        self._chunks[True, 0] = self._loaded(self._load_statics())
 
     def use_winograd(self) -> None:
-        """Let many sample-steps take fewer multiplications, by more weights, where that pays.
+        """Let sample-steps take fewer multiplications, by more weights, where that pays.
 
         As sums are rounded otherwise there, currents may come in units of thresholds too, so that
         a step of a neuron takes fewer operators.
         """
         plain = self._plain
-        if not saves_by_winograd(plain):
+        self._held = max(held_by_products(plain, batch) for batch in _BATCHES.values())
+        if not self._held:
             return
         defaults = {tensor.name: numpy_helper.to_array(tensor) for tensor in self._defaults}
         unit_thresholds(plain, {node.name for node in plain.nodes if has_unit(node)}, defaults)
         unit_neurons(plain)
         self._defaults = [numpy_helper.from_array(array, name) for name, array in defaults.items()]
-        self._graph, self._few = plain.copy(), _FEW
-        self._held = winograd(self._graph).held
+        self._batches = _BATCHES
         self._bytes.clear()
         self._statics.clear()
         self._chunks.clear()
         self._load_statics()
 
-    def _chunk(self, every_step: bool, few: bool) -> _Chunk:
-        """The session for outputs of every step, or of the last; each is made when asked for.
+    def _chunk(self, every_step: bool, batch: int) -> _Chunk:
+        """The session for outputs of every step, or of the last, of so many sample-steps.
 
-        Few sample-steps go without Winograd's convolutions.
+        Each is made when asked for.
         """
-        key = every_step, few
+        least = max((least for least in self._batches if least <= batch), default=0)
+        key = every_step, least
         if key not in self._chunks:
+            graph = self._plain.copy()
+            if least:
+                winograd(graph, self._batches[least])
             kept = None if every_step else self._counted
-            graph = self._plain if few else self._graph
-            self._chunks[key] = self._loaded(self._folded(graph, kept))
+            self._chunks[key] = self._loaded(time_batch(graph, self._states, kept))
         return self._chunks[key]
-
-    def _folded(self, graph: Graph, kept: Collection[str] | None) -> TimeBatched:
-        """Many steps of a graph."""
-        return time_batch(graph.copy(), self._states, kept)
 
     def _load_statics(self) -> TimeBatched:
         """Load what is computed before the steps, for every step's outputs and for the last's.
@@ -133,7 +132,9 @@ class TimeBatchedGraph:
         Returns:
             the fold for every step's outputs.
         """
-        every, last = (self._folded(self._plain, kept) for kept in (None, self._counted))
+        every, last = (
+            time_batch(self._plain.copy(), self._states, kept) for kept in (None, self._counted)
+        )
         self._axes |= every.constant_inputs | last.constant_inputs
         given: set[str] = set()
         for static in filter(None, (every.static, last.static)):
@@ -184,7 +185,7 @@ class TimeBatchedGraph:
     ) -> tuple[dict[str, Array], Values]:
         """One run of the chunk."""
         samples = next(iter(inputs.values())).shape()[0]
-        chunk = self._chunk(every_step, few=samples * timesteps < self._few)
+        chunk = self._chunk(every_step, samples * timesteps)
         time = from_arrays({TIME: np.arange(1, timesteps + 1, dtype=np.float32)})
         feeds = {name: inputs[name] for name in chunk.constants} | state | time
         names = [*self._outputs, *(s.output for s in self._states)]

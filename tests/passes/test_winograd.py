@@ -1,21 +1,22 @@
 """winograd: a convolution of 3x3 becomes products over tiles, and values stay the same."""
 
 import numpy as np
+import onnx_graphsurgeon as gs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxsnn.passes import winograd as module
-from onnxsnn.passes.winograd import _EXACT_F4, _F2, _F4, winograd
+from onnxsnn.passes.winograd import _EXACT_F4, _F2, _F4, held_by_products, winograd
 from tests.models import Builder, assert_same, outputs_of, uniform
 
 EXACT, IDS = [_F2, _EXACT_F4], ["F(2, 3)", "F(4, 3)"]
 
 
-def turned(b, *outputs):
+def turned(b, *outputs, batch=16):
     """The graph after the pass, and how many convolutions it turned into products."""
     graph = b.graph(*outputs)
-    report = winograd(graph)
+    report = winograd(graph, batch)
     return graph, sum(report.actions.values())
 
 
@@ -50,7 +51,10 @@ def test_fewer_products_give_it_but_for_rounding():
 
 @st.composite
 def convolutions(draw):
-    """A convolution of 3x3 of whole weights and any padding, and an input of whole numbers."""
+    """A convolution of 3x3 of whole weights and any padding, an input of whole numbers, and N.
+
+    Where that is small, matrices multiply from the left.
+    """
     pads = draw(st.lists(st.integers(0, 3), min_size=4, max_size=4))
     least = [max(1, 3 - before - after) for before, after in zip(pads[:2], pads[2:], strict=True)]
     space = [draw(st.integers(size, 11)) for size in least]
@@ -59,15 +63,15 @@ def convolutions(draw):
     shapes = [(outputs, b.channels, 3, 3), (outputs,)][: 1 + biased]
     constants = [b.constant(b.random.integers(-9, 10, shape)) for shape in shapes]
     b.op("Conv", "x", *constants, pads=pads)
-    samples = draw(st.integers(1, 3))
-    return b, b.random.integers(-9, 10, (samples, b.channels, *space)).astype(np.float32)
+    samples, batch = draw(st.integers(1, 3)), draw(st.sampled_from([4, 100]))
+    return b, b.random.integers(-9, 10, (samples, b.channels, *space)).astype(np.float32), batch
 
 
 def replaced(algorithm, case):
     """What an algorithm gives in the place of a convolution, and what that gives."""
-    b, x = case
+    b, x, batch = case
     graph = b.graph()
-    module._replace(graph, graph.nodes[0], algorithm)
+    module._replace(graph, graph.nodes[0], algorithm, batch)
     assert "Conv" not in operators(graph)
     (expected,), (found,) = (outputs_of(m, x=x).values() for m in (b.model(), graph))
     return found, expected
@@ -86,13 +90,14 @@ def test_values_of_fewer_products_stay_but_for_rounding(case):
     np.testing.assert_allclose(*replaced(_F4, case), rtol=1e-5, atol=5e-3)  # of up to 9 * 27 * 9
 
 
+@pytest.mark.parametrize("batch", [4, 16])
 @pytest.mark.parametrize(
     "b",
     [one((256, 8, 8)), one((512, 6, 9), 512), one((256, 8, 8), bias=False), one((512, 4, 4), 512)],
     ids=["square", "odd", "without bias", "small map"],
 )
-def test_many_channels_are_turned(b):
-    graph, count = turned(b)
+def test_many_channels_are_turned(b, batch):
+    graph, count = turned(b, batch=batch)
     assert count == 1
     assert "Conv" not in operators(graph)
     shape = graph.inputs[0].shape[1:]
@@ -115,8 +120,15 @@ def test_whole_weights_and_spikes_give_the_same_numbers(size, most, unit):
 
 def test_what_is_held_is_the_values_of_the_products():
     """36 pairs of products for each of 2 x 3 tiles of 4x4 pixels, of 256 and 128 channels."""
-    report = winograd(one((256, 8, 12), 128).graph())
-    assert report.held == 4 * 36 * 6 * (256 + 128)
+    assert held_by_products(one((256, 8, 12), 128).graph(), 16) == 4 * 36 * 6 * (256 + 128)
+
+
+@pytest.mark.parametrize(("batch", "values"), [(2, 9), (4, 16), (16, 36)])
+def test_the_fewer_rows_read_the_weights_the_fewer_they_become(batch, values):
+    """By no products, by those of 2x2 pixels, and of 4x4."""
+    graph, _ = turned(one((512, 4, 4), 512), batch=batch)
+    constants = [t.values for t in graph.tensors().values() if isinstance(t, gs.Constant)]
+    assert max(constant.size for constant in constants) == values * 512 * 512
 
 
 def test_several_in_a_row_keep_the_names_of_their_tensors():
@@ -174,3 +186,4 @@ def test_what_is_no_less_work_or_not_known_is_left_alone(name):
     graph, count = turned(LEFT[name])
     assert count == 0
     assert operators(graph) == before
+    assert held_by_products(graph, 16) == 0

@@ -7,6 +7,7 @@ from onnx import numpy_helper
 
 from onnxsnn import Runner, convert
 from onnxsnn.neurons import MultiThreshold
+from onnxsnn.passes.winograd import winograd
 from onnxsnn.runtime import onnxruntime_backend
 from onnxsnn.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from onnxsnn.runtime.runner import _instrument
@@ -223,19 +224,21 @@ def test_many_channels_give_the_spikes_of_stepping_by_fewer_operations(tmp_path)
     runner = Runner(snn)
     history = [o[snn.outputs[0]] for o in runner.steps(x, T)]
     assert folds(runner)
-    operators = [node.op for node in runner._backend._graph._graph.nodes]
-    assert operators.count("Conv") == 1  # of the image; winograd turned the others
+    batched = runner._backend._graph
+    assert (True, 9) in batched._chunks
+    assert winograd(batched._plain.copy(), 16).actions.total() == 2  # all but that of the image
+    operators = [node.op for node in batched._plain.nodes]
     assert operators.count("UnitIntegrateAndFire") == len(snn.spikes) == 3
     np.testing.assert_array_equal(expected, history)
 
 
-def test_a_few_steps_do_without_and_go_on_with_the_same_states(tmp_path):
+def test_runs_of_few_steps_have_other_products_and_go_on_with_the_same_states(tmp_path):
     snn, x = wide(tmp_path / "m.onnx"), uniform(1, 3, 8, 8)
     expected = stepped(snn, {"x": x}, T + 2)[snn.outputs[0]]
     runner = Runner(snn)
     runner.run(x, T)
     found = [runner.step(x)[snn.outputs[0]] for _ in range(2)]
-    assert {few for _, few in runner._backend._graph._chunks} == {False, True}
+    assert {least for _, least in runner._backend._graph._chunks} == {0, 3}
     np.testing.assert_array_equal(expected[T:], found)
 
 
