@@ -2,8 +2,7 @@
 
 VGG-16 and PreActResNet-18 of CIFAR's shape, with random weights. Their BatchNorms have seen
 noise, and thresholds are calibrated on it, so that rates are like those of trained networks;
-they are printed. Each row is the median of rounds in which all ways take turns, and all batches and
-timesteps of a network do: what slows the machine for minutes is in one round of each:
+they are printed. Each row is the median of rounds in which all ways take turns:
 
     T steps / T passes    the SNN's time over the ANN's in ONNX Runtime, at the same batch
     SpikingJelly / ours   its faster mode's time over ours, where it is installed: its own
@@ -133,16 +132,11 @@ def speed(label: str, chosen: argparse.Namespace, folder: Path, table: Table) ->
     runners = {name: Runner(snn) for name, snn in snns.items()}
     others = {} if peers is None else peers.modes(model, images(CALIBRATION))
     session = Session(onnx.load(path))
-    rows = [(batch, timesteps) for batch in chosen.batches for timesteps in chosen.timesteps]
-    turns = {
-        (row, name): way
-        for row in rows
-        for name, way in ways(session, runners, others, images(row[0]), row[1]).items()
-    }
-    found = interleaved(turns, chosen.repeats)
-    for row in rows:
-        seconds = {name: found[of, name] for of, name in found if of == row}
-        add_rows(table, label, seconds, runners, *row)
+    for batch in chosen.batches:
+        for timesteps in chosen.timesteps:
+            turns = ways(session, runners, others, images(batch), timesteps)
+            seconds = interleaved(turns, chosen.repeats)
+            add_rows(table, label, seconds, runners, batch, timesteps)
 
 
 def memory(path: Path) -> None:

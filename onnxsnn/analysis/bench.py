@@ -12,12 +12,11 @@ import signal
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -40,8 +39,6 @@ __all__ = [
     "peak_memory",
     "peak_of_process",
 ]
-
-Way = TypeVar("Way", bound=Hashable)
 
 _REPEATS = 5
 _PASSES = 8  # of the ANN in a row, at most
@@ -150,15 +147,15 @@ def _row(
 
 
 def interleaved(
-    ways: Mapping[Way, tuple[Callable[[], object], int]], repeats: int = _REPEATS
-) -> dict[Way, list[float]]:
+    ways: Mapping[str, tuple[Callable[[], object], int]], repeats: int = _REPEATS
+) -> dict[str, list[float]]:
     """By way, seconds per step of each repetition; the ways take turns.
 
     Args:
         ways: by name, what to run, and how many steps that is.
         repeats: how often, after one round that is not counted.
     """
-    seconds: dict[Way, list[float]] = {name: [] for name in ways}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
     for repeat in range(repeats + 1):
         for name, (run, steps) in ways.items():
             time.sleep(_PAUSE)
