@@ -257,8 +257,7 @@ class Bench:
         part.outputs = [*currents, *(tensors[state.output] for state in states)]
         drop_unused(part)
         model = stateful(part, states)
-        names = [tensor.name for tensor in currents]
-        graph = StepGraph(model, states, names, spinning=False)
+        graph = StepGraph(model, states, [tensor.name for tensor in currents], spinning=False)
         return _Part(graph, [spec.name for spec in input_specs(model)])
 
 

@@ -277,7 +277,8 @@ def _replace(graph: Graph, node: Node, algorithm: _Algorithm, batch: int) -> Non
     read_rows = _read(algorithm, height, rows, top)
     read_columns = _read(algorithm, width, columns, left)
     give = algorithm.give.astype(np.float32)
-    matrices = np.einsum("qj,pi,dcij->qpdc", g, g, weights).astype(np.float32)
+    matrices = np.kron(g, g) @ weights.swapaxes(2, 3).reshape(-1, 9).T  # columns first
+    matrices = matrices.astype(np.float32).reshape(p * p, d, c)
     remove(graph, node)
     line = _Line(graph, source, output.name)
     line.reshape(-1, height * width)
@@ -289,9 +290,9 @@ def _replace(graph: Graph, node: Node, algorithm: _Algorithm, batch: int) -> Non
     line.reshape(p * p, -1, c)
     if from_the_left:
         line.transpose(0, 2, 1)
-        line.multiply(matrices.reshape(p * p, d, c))  # [p p, D, N]
+        line.multiply(matrices)  # [p p, D, t u N]
     else:
-        line.multiply_by(matrices.reshape(p * p, d, c).swapaxes(1, 2))  # [p p, t u N, D]
+        line.multiply_by(matrices.swapaxes(1, 2))  # [p p, t u N, D]
     line.reshape(p, p, -1)
     line.multiply(give)  # [p, m, t u N D]
     line.reshape(p, -1)

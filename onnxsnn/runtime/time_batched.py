@@ -82,9 +82,9 @@ class TimeBatchedGraph:
         self._bytes: dict[tuple[tuple[str, tuple[int, ...]], ...], int] = {}
         starts = {state.input for state in states}
         self._defaults = [tensor for tensor in model.graph.initializer if tensor.name in starts]
-        self._plain = step_graph(model, self._states)
-        dense_convolutions(self._plain)
-        unit_neurons(self._plain)
+        self._graph = step_graph(model, self._states)
+        dense_convolutions(self._graph)
+        unit_neurons(self._graph)
         self._batches: dict[int, int] = {}
         self._held = 0
         self._chunks[True, 0] = self._loaded(self._load_statics())
@@ -95,13 +95,13 @@ class TimeBatchedGraph:
         As sums are rounded otherwise there, currents may come in units of thresholds too, so that
         a step of a neuron takes fewer operators.
         """
-        plain = self._plain
-        self._held = max(held_by_products(plain, batch) for batch in _BATCHES.values())
-        if not self._held:
+        graph = self._graph
+        if not any(held_by_products(graph, batch) for batch in _BATCHES.values()):
             return
         defaults = {tensor.name: numpy_helper.to_array(tensor) for tensor in self._defaults}
-        unit_thresholds(plain, {node.name for node in plain.nodes if has_unit(node)}, defaults)
-        unit_neurons(plain)
+        unit_thresholds(graph, {node.name for node in graph.nodes if has_unit(node)}, defaults)
+        unit_neurons(graph)
+        self._held = max(held_by_products(graph, batch) for batch in _BATCHES.values())
         self._defaults = [numpy_helper.from_array(array, name) for name, array in defaults.items()]
         self._batches = _BATCHES
         self._bytes.clear()
@@ -117,7 +117,7 @@ class TimeBatchedGraph:
         least = max((least for least in self._batches if least <= batch), default=0)
         key = every_step, least
         if key not in self._chunks:
-            graph = self._plain.copy()
+            graph = self._graph.copy()
             if least:
                 winograd(graph, self._batches[least])
             kept = None if every_step else self._counted
@@ -133,7 +133,7 @@ class TimeBatchedGraph:
             the fold for every step's outputs.
         """
         every, last = (
-            time_batch(self._plain.copy(), self._states, kept) for kept in (None, self._counted)
+            time_batch(self._graph.copy(), self._states, kept) for kept in (None, self._counted)
         )
         self._axes |= every.constant_inputs | last.constant_inputs
         given: set[str] = set()
@@ -165,7 +165,7 @@ class TimeBatchedGraph:
         """Bytes that one of these samples holds in one step."""
         sizes = tuple((name, values.shape[1:]) for name, values in feeds.items())
         if sizes not in self._bytes:
-            sized = sized_for(self._plain, feeds)
+            sized = sized_for(self._graph, feeds)
             live = live_bytes(sized, {state.output for state in self._states})
             self._bytes[sizes] = max(live, self._held)
         return self._bytes[sizes]

@@ -226,8 +226,8 @@ def test_many_channels_give_the_spikes_of_stepping_by_fewer_operations(tmp_path)
     assert folds(runner)
     batched = runner._backend._graph
     assert (True, 9) in batched._chunks
-    assert winograd(batched._plain.copy(), 16).actions.total() == 2  # all but that of the image
-    operators = [node.op for node in batched._plain.nodes]
+    assert winograd(batched._graph.copy(), 16).actions.total() == 2  # all but that of the image
+    operators = [node.op for node in batched._graph.nodes]
     assert operators.count("UnitIntegrateAndFire") == len(snn.spikes) == 3
     np.testing.assert_array_equal(expected, history)
 
