@@ -74,6 +74,7 @@ def classic(name: str) -> Callable[[], Path]:
     def fetch() -> Path:
         path = CACHE / f"{name}.onnx"
         if not path.exists():
+            CACHE.mkdir(exist_ok=True)
             folder = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
             onnx.save(_randomized(onnx.load(folder / f"light_{name}.onnx")), path)
         return path

@@ -139,12 +139,12 @@ def speed(label: str, chosen: argparse.Namespace, folder: Path, table: Table) ->
             add_rows(table, label, seconds, runners, batch, timesteps)
 
 
-def memory(path: Path) -> None:
+def memory(label: str, path: Path) -> None:
     snn = convert(path, Dataset({"image": images(CALIBRATION)}), timesteps=16, correct=False).snn
     few, many = (peak_memory(snn, {"image": images(64)}, steps) for steps in (16, 256))
     if few and many:
         print(
-            f"memory at batch 64: {few / 2**20:,.0f} MiB at T = 16, "
+            f"{label}: memory at batch 64: {few / 2**20:,.0f} MiB at T = 16, "
             f"{many / 2**20:,.0f} MiB at T = 256, {many / few:.2f} times that"
         )
 
@@ -178,9 +178,9 @@ def main() -> None:
             speed(label, chosen, folder, table)
             print(f"{label}: measured in {time.perf_counter() - start:.0f} s", flush=True)
         Console(width=120).print(table)
-        path = folder / f"{chosen.networks[0]}.onnx"
-        memory(path)
-        conversion(path)
+        for label in chosen.networks:
+            memory(label, folder / f"{label}.onnx")
+        conversion(folder / f"{chosen.networks[0]}.onnx")
 
 
 if __name__ == "__main__":
