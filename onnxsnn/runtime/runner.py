@@ -274,10 +274,13 @@ class Runner:
         All steps are computed at once, and told one by one.
         """
         before = self._state or [self._backend.initial_state() for _ in prepared]
-        results = [
-            self._backend.advance(inputs, state, timesteps, every_step)
-            for inputs, state in zip(prepared, before, strict=True)
-        ]
+        if not every_step:  # nobody returns to what was before
+            self._state = []
+        results = []
+        for piece, inputs in enumerate(prepared):
+            results.append(self._backend.advance(inputs, before[piece], timesteps, every_step))
+            if not every_step:
+                before[piece] = None  # the next one wants its memory
         self._state = [state for _, state in results]
         count = len(self._rows)
         pieces = [with_samples(values, self._lacking, axis=1) for values, _ in results]

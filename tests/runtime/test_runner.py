@@ -1,5 +1,7 @@
 """The Runner: steps, resets, batches, rates, taps, backends."""
 
+import weakref
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
@@ -328,6 +330,32 @@ def test_what_numpy_makes_no_array_of_is_refused(snn):
 
     with pytest.raises(DataError, match="'x' is no array: it takes part in training"):
         Runner(snn).run(Trained())
+
+
+class _State(dict):
+    """A state that may be watched."""
+
+
+@pytest.mark.parametrize(("every_step", "kept"), [(False, 6), (True, 11)])
+def test_states_that_nobody_returns_to_are_let_go_one_by_one(snn, every_step, kept):
+    """Six samples of which each is a piece, in two chunks of a step."""
+    x = uniform(6, 3, 8, 8)
+    runner = Runner(snn, memory=1)
+    states, alive = [], []
+    advance = runner._backend.advance
+
+    def watched(*args):
+        alive.append(sum(state() is not None for state in states))
+        outputs, after = advance(*args)
+        state = _State(after)
+        states.append(weakref.ref(state))
+        return outputs, state
+
+    runner._backend.advance = watched
+    runner.run(x, 2, every_step=every_step)
+    assert len(alive) == 12
+    assert alive[-1] == kept
+    assert_same(runner.step(x), Runner(snn).run(x, 3).outputs)
 
 
 def test_another_batch_in_mid_run_is_refused(snn):
