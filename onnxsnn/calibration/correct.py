@@ -149,25 +149,33 @@ def correct_network(
         DataError: the data do not fit the model.
     """
     effort = replace(_QUICK if quick else _WHOLE, thresholds=thresholds, anytime=anytime)
-    few = _few(sized_for(graph, data.inputs), timesteps) if quick else len(data)
-    samples = data.spread(few) if quick else data
-    bench = Bench(graph.copy(), reference, samples, neuron, timesteps, dict(potentials))
-    return bench.graph, _correct(bench, statistics, effort, progress)
+    enough: dict[str, int] = {}
+    if quick:
+        sized = sized_for(graph, data.inputs)
+        enough = _enough(sized)
+        data = data.spread(_few(sized, timesteps, enough))
+    bench = Bench(graph.copy(), reference, data, neuron, timesteps, dict(potentials))
+    return bench.graph, _correct(bench, statistics, effort, enough, progress)
 
 
 def _correct(
-    bench: Bench, statistics: Statistics, effort: _Effort, progress: Callable[[int, int], None]
+    bench: Bench,
+    statistics: Statistics,
+    effort: _Effort,
+    enough: Mapping[str, int],
+    progress: Callable[[int, int], None],
 ) -> CorrectionReport:
-    """Correct the graph of a bench, front to back."""
+    """Correct the graph of a bench, front to back; with as many samples as are enough, by name."""
     report = CorrectionReport("correct", preserves_values=False)
     graph, samples = bench.graph, bench.samples
     stages = _stages(graph)
     originals = {node.name: node for node in rate_norms(bench.reference)}
     for done, node in enumerate(stages, start=1):
-        layer = weight_layer(graph, node)
+        layer, few = weight_layer(graph, node), enough.get(node.name, bench.samples)
         if layer is None:
             bench.record(node.inputs[0], stages[done - 1 :], spare=_SPARE)
-            fit = _fitted(bench, node, originals[node.name], statistics[node.name], effort)
+            seen = statistics[node.name]
+            fit = _fitted(bench.some(few), node, originals[node.name], seen, effort)
             if fit is not None:
                 report.biases[node.name] = fit.bias
                 bench.potentials[node.name] = _apply(bench, node, fit)
@@ -179,7 +187,8 @@ def _correct(
         else:
             waiting = {id(later) for later in stages[done:] if not is_rate_norm(later)}
             result = fitted_tensor(graph, node, waiting)
-            if reconstruct_weights(bench, layer, result, effort.observations, effort.equations):
+            room = effort.observations, effort.equations
+            if reconstruct_weights(bench.some(few), layer, result, *room):
                 report.actions["layers of weights fitted to their spikes"] += 1
         bench.record(result, stages[done:], spare=None if layer is None else _SPARE)
         bench.record_settled(stages[done:])
@@ -190,24 +199,35 @@ def _correct(
     return report
 
 
-def _few(graph: Graph, timesteps: int) -> int:
-    """Samples for a quick correction.
+def _few(graph: Graph, timesteps: int, enough: Mapping[str, int]) -> int:
+    """Samples for a quick correction: no more than are enough for each layer of neurons.
 
-    A sample of a wide map shows much, and takes long. Where each layer finds the values that it is
-    fitted to in fewer samples, no more are taken than the widest has room for. Where all steps of
-    more take little time, more are taken.
+    Where all steps of more take little time, more are taken.
     """
-    layers = rate_norms(graph)
     least, most = _QUICK_SAMPLES
     cheap = _PRODUCTS // max(_products(graph) * timesteps, 1)
     usual = max(min(max(_STEPS // timesteps, least), most), min(cheap, _CHEAP_SAMPLES))
-    widest, fewest = 1, _QUICK.samples
-    for layer in layers:
-        values = values_per_sample(layer.outputs[0])
-        widest = max(widest, values)
-        fewest = min(fewest, values // layer.inputs[1].values.size)
-    enough = -(-_QUICK.samples // max(fewest, 1))
-    return min(usual, max(enough, _WIDE_VALUES // widest, _WIDE_SAMPLES))
+    return min(usual, max(enough[layer.name] for layer in rate_norms(graph)))
+
+
+def _enough(graph: Graph) -> dict[str, int]:
+    """Samples in which what is fitted finds the values that it takes, by name.
+
+    A sample of a wide map shows much, and takes long: as many as the widest has room for will do.
+    """
+    widest = max(values_per_sample(layer.outputs[0]) for layer in rate_norms(graph))
+    least = max(_WIDE_VALUES // max(widest, 1), _WIDE_SAMPLES)
+    return {
+        node.name: max(-(-_QUICK.samples // max(_positions(graph, node), 1)), least)
+        for node in _stages(graph)
+    }
+
+
+def _positions(graph: Graph, node: Node) -> int:
+    """Values of each channel that a stage gives of a sample."""
+    layer = weight_layer(graph, node)
+    channels = node.inputs[1].values.size if layer is None else layer.outputs
+    return values_per_sample(node.outputs[0]) // channels
 
 
 def _products(graph: Graph) -> int:

@@ -8,7 +8,8 @@ left out.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,23 +29,26 @@ from onnxsnn.graph import (
     nodes_before,
     nodes_behind,
     part_up_to,
+    sized_for,
     to_model,
     unique_name,
+    values_per_sample,
 )
-from onnxsnn.model import SpikingModel, input_specs, stateful
+from onnxsnn.model import input_specs, stateful
 from onnxsnn.neurons import Neuron
 from onnxsnn.passes.spike import spike
-from onnxsnn.ratenorm import RECTIFYING, is_rate_norm
-from onnxsnn.runtime.dataset import batch_size
+from onnxsnn.ratenorm import RECTIFYING, is_rate_norm, rate_norms
+from onnxsnn.runtime.dataset import BATCH
 from onnxsnn.runtime.ort_values import Values
 from onnxsnn.runtime.step_graph import StepGraph
-from onnxsnn.session import Session
+from onnxsnn.session import Session, fixed_batch
 
 __all__ = ["Bench", "Steps", "mean_currents"]
 
 _RECORDED = 2**31  # bytes that records may take
 _SPARE = 0.25  # of what is free, for a sum; the layers on its way take about as much each
-_FEWEST = 4  # samples that are left, at least
+_FEWEST = 4  # samples that are left, or run at once, at least
+_VALUES = 2**22  # of a layer, of the samples that are run at once
 _SLACK = 0.9  # of the room: batches differ
 
 Steps = Iterator[list[Array]]
@@ -53,10 +57,11 @@ Steps = Iterator[list[Array]]
 
 def mean_currents(steps: Steps) -> list[Array]:
     """The means over time of some tensors' currents."""
-    totals = next(steps)
+    totals = [current.copy() for current in next(steps)]
     count = 1
     for currents in steps:
-        totals = [total + current for total, current in zip(totals, currents, strict=True)]
+        for total, current in zip(totals, currents, strict=True):
+            total += current
         count += 1
     return [total / np.float32(count) for total in totals]
 
@@ -92,18 +97,22 @@ class Bench:
         """Of all batches together."""
         return sum(map(len, self.batches))
 
+    def some(self, samples: int) -> Bench:
+        """A bench of the same networks, and of about so many samples, spread evenly."""
+        count = -(-len(self.batches) * samples // self.samples)
+        few = copy(self)
+        few._keep(_spread(len(self.batches), min(count, len(self.batches))))
+        return few
+
     def _batches(self) -> list[Array]:
         """The numbers of the samples of each batch.
 
         Where the batch is fixed, samples that do not fill one are left out, or fill the only one
         in turns.
         """
-        whole = self.graph.copy()
-        states = spike(whole, self.neuron, self.potentials).states
-        snn = SpikingModel(stateful(whole, states), states, {}, [])
-        fixed, count = snn.batch, len(self.data)
+        fixed, count = fixed_batch([t.shape for t in self.graph.inputs]), len(self.data)
         if fixed is None:
-            size = batch_size(snn, self.data)
+            size = _batch_size(self.graph, self.data)
             return [np.arange(i, min(i + size, count)) for i in range(0, count, size)]
         return [np.arange(i, i + fixed) % count for i in range(0, max(count - fixed, 0) + 1, fixed)]
 
@@ -122,13 +131,29 @@ class Bench:
             names: of the SNN's tensors.
             wanted: of the ANN's; None for the same.
         """
-        wanted = names if wanted is None else wanted
-        snn = None if self._records.keys() >= set(names) else self._spiking(names)
+        snn = self._spiking(names)
+        for batch, feeds, values in self._fed(snn, names if wanted is None else wanted):
+            yield self._steps(snn, names, batch, feeds), values
+
+    def observe_means(
+        self, names: Sequence[str], wanted: Sequence[str]
+    ) -> Iterator[tuple[list[Array], list[Array]]]:
+        """The same of the SNN's means over time.
+
+        Where no state comes between them and what is recorded, they are computed from means.
+        """
+        snn = self._spiking(names)
+        for batch, feeds, values in self._fed(snn, wanted):
+            yield self._means(snn, names, batch, feeds), values
+
+    def _fed(
+        self, snn: _Part | None, wanted: Sequence[str]
+    ) -> Iterator[tuple[int, dict[str, Array], list[Array]]]:
+        """Batch by batch, what the networks are fed, and the ANN's tensors."""
         ann = None if self._records.keys() >= set(wanted) else self._analog(wanted)
         for batch in range(len(self.batches)):
             feeds = self._feeds(batch) if snn or ann else {}
-            steps = self._steps(snn, batch, feeds) if snn else self._recorded_steps(names, batch)
-            yield steps, self._values(ann, wanted, batch, feeds)
+            yield batch, feeds, self._values(ann, wanted, batch, feeds)
 
     def _recorded_steps(self, names: Sequence[str], batch: int) -> Steps:
         """The currents of tensors that are recorded, in every step."""
@@ -201,15 +226,16 @@ class Bench:
 
     def _leave_out(self, share: float) -> bool:
         """Keep no more than a share of the batches, if that is enough to go on with."""
-        count = int(len(self.batches) * share * _SLACK)
-        kept = np.linspace(0, len(self.batches) - 1, count).round().astype(int).tolist()
-        batches = [self.batches[batch] for batch in kept]
-        if sum(map(len, batches)) < _FEWEST:
+        kept = _spread(len(self.batches), int(len(self.batches) * share * _SLACK))
+        if sum(len(self.batches[batch]) for batch in kept) < _FEWEST:
             return False
-        self.batches = batches
-        for record in self._records.values():
-            record.keep(kept)
+        self._keep(kept)
         return True
+
+    def _keep(self, batches: Sequence[int]) -> None:
+        """Forget all batches but these."""
+        self.batches = [self.batches[batch] for batch in batches]
+        self._records = {name: record.of(batches) for name, record in self._records.items()}
 
     def shift(self, name: str, bias: Array) -> None:
         """Add a current to the record of the SNN's tensor, which now has it."""
@@ -226,26 +252,42 @@ class Bench:
         """Those of the tensors that are recorded."""
         return {name: self._records[name] for name in names if name in self._records}
 
-    def _steps(self, snn: _Part, batch: int, feeds: dict[str, Array]) -> Steps:
-        """The currents of a part's outputs in every step."""
+    def _means(
+        self, snn: _Part | None, names: Sequence[str], batch: int, feeds: dict[str, Array]
+    ) -> list[Array]:
+        """The means over time of the currents of tensors."""
+        if snn is None or not snn.is_linear:
+            return mean_currents(self._steps(snn, names, batch, feeds))
+        known = list(self._known(snn.inputs))
+        means = mean_currents(self._recorded_steps(known, batch)) if known else []
+        return snn.run(feeds | dict(zip(known, means, strict=True)), {})[0]
+
+    def _steps(
+        self, snn: _Part | None, names: Sequence[str], batch: int, feeds: dict[str, Array]
+    ) -> Steps:
+        """The currents of tensors in every step: of a part's outputs, or what is recorded."""
+        if snn is None:
+            yield from self._recorded_steps(names, batch)
+            return
         state: Values = {}
         known = self._known(snn.inputs)
         for step in range(self.timesteps):
             currents = {n: record.currents[batch][step].full() for n, record in known.items()}
-            inputs = {name: (feeds | currents)[name] for name in snn.inputs}
-            outputs, state = snn.graph.step(snn.graph.prepare(inputs), state)
-            yield list(outputs.values())
+            outputs, state = snn.run(feeds | currents, state)
+            yield outputs
 
     def _analog(self, names: Sequence[str]) -> Session:
         """The ANN up to these tensors."""
         part = part_up_to(self.reference, names, self._records)
         return Session(to_model(part), spinning=False)
 
-    def _spiking(self, names: Sequence[str]) -> _Part:
-        """The SNN up to these tensors, as the currents of each step.
+    def _spiking(self, names: Sequence[str]) -> _Part | None:
+        """The SNN up to these tensors, as the currents of each step; None where all are recorded.
 
         A neuron behind each asks for its current, and is taken away again.
         """
+        if self._records.keys() >= set(names):
+            return None
         part = part_up_to(self.graph, names, self._records)
         probes = [_probe(part, tensor) for tensor in part.outputs]
         part.outputs = []
@@ -258,15 +300,41 @@ class Bench:
         drop_unused(part)
         model = stateful(part, states)
         graph = StepGraph(model, states, [tensor.name for tensor in currents], spinning=False)
-        return _Part(graph, [spec.name for spec in input_specs(model)])
+        return _Part(graph, [spec.name for spec in input_specs(model)], not states)
 
 
 @dataclass(frozen=True)
 class _Part:
-    """A part of the SNN, and the names of what it is fed in every step."""
+    """A part of the SNN.
+
+    Attributes:
+        graph: its step graph.
+        inputs: the names of what it is fed in every step.
+        is_linear: whether it has no states, and so gives of means the means of what it gives.
+    """
 
     graph: StepGraph
     inputs: list[str]
+    is_linear: bool
+
+    def run(self, values: Mapping[str, Array], state: Values) -> tuple[list[Array], Values]:
+        """The currents of a step, of values that it is fed among others, and the state after it."""
+        fed = self.graph.prepare({name: values[name] for name in self.inputs})
+        outputs, state = self.graph.step(fed, state)
+        return list(outputs.values()), state
+
+
+def _batch_size(graph: Graph, data: Dataset) -> int:
+    """How many samples to run at once: a part that is run holds few layers."""
+    layers = rate_norms(sized_for(graph, data.inputs))
+    widest = max(values_per_sample(layer.outputs[0]) for layer in layers)
+    return int(np.clip(_VALUES // max(widest, 1), _FEWEST, BATCH))
+
+
+def _spread(batches: int, count: int) -> list[int]:
+    """The numbers of so many of the batches, spread evenly."""
+    numbers: list[int] = np.linspace(0, batches - 1, count).round().astype(int).tolist()
+    return numbers
 
 
 def _probe(graph: Graph, tensor: Tensor) -> Node:

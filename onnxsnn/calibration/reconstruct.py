@@ -34,7 +34,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from onnxsnn.arrays import Array, Floats
-from onnxsnn.calibration.cut import Bench, mean_currents
+from onnxsnn.calibration.cut import Bench
 from onnxsnn.calibration.patches import (
     by_group,
     by_position,
@@ -270,8 +270,7 @@ def _observe(
     done = 0
     source, alone = layer.node.inputs[0].name, target is layer.node.outputs[0]
     names = [source] if alone else [source, target.name]
-    for steps, (analog,) in bench.observe(names, [target.name]):
-        arrived, *sums = mean_currents(steps)
+    for (arrived, *sums), (analog,) in bench.observe_means(names, [target.name]):
         wanted = by_position(layer, analog)
         for part, chosen in enumerate(_parts(done, len(wanted))):
             where = _some(wanted.shape[1], share, len(chosen), random)

@@ -6,6 +6,7 @@ sign two. What half precision holds, such as the spikes of several sizes, takes 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -41,11 +42,13 @@ class Packed:
         """The array, float32."""
         if self.lowest is None:
             return self.parts[0].astype(np.float32, copy=False)
-        values = np.full(self.shape, self.lowest, np.float32)
+        above = np.zeros(math.prod(self.shape), np.uint8)
         for bit, plane in enumerate(self.parts):
-            ones = np.unpackbits(plane, count=values.size).reshape(self.shape)
-            values += ones if bit == 0 else ones * np.float32(2**bit)
-        return values
+            above |= np.unpackbits(plane, count=above.size) << bit
+        values = above.astype(np.float32)
+        if self.lowest:
+            values += self.lowest
+        return values.reshape(self.shape)
 
     def equals(self, other: Packed) -> bool:
         """Whether both are of the same values."""
@@ -91,10 +94,10 @@ class Record:
         shifted = {key: pack(packed.full() + bias) for key, packed in self._distinct.items()}
         self.currents = [[shifted[id(current)] for current in steps] for steps in self.currents]
 
-    def keep(self, batches: Sequence[int]) -> None:
-        """Forget all batches but these."""
-        self.currents = [self.currents[batch] for batch in batches]
-        self.values = [self.values[batch] for batch in batches]
+    def of(self, batches: Sequence[int]) -> Record:
+        """The record of some of the batches."""
+        currents = [self.currents[batch] for batch in batches]
+        return Record(currents, [self.values[batch] for batch in batches])
 
 
 def pack(values: Array) -> Packed:
@@ -102,7 +105,7 @@ def pack(values: Array) -> Packed:
     small = _exactly(values, np.int8)
     if small is not None:
         lowest = int(small.min(initial=0))
-        above = (small.astype(np.int16) - lowest).astype(np.uint8)
+        above = small.view(np.uint8) - np.uint8(lowest % 256)
         bits = int(above.max(initial=0)).bit_length()
         planes = tuple(np.packbits(above >> bit & 1) for bit in range(bits))
         return Packed(planes, lowest, values.shape)

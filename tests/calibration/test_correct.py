@@ -170,6 +170,30 @@ def test_of_wide_maps_a_quick_correction_takes_fewer(tmp_path, monkeypatch, hidd
     assert samples_seen(monkeypatch, source, uniform(80, 1, 24, 24), T) == [samples]
 
 
+def test_a_layer_of_wide_maps_is_fitted_to_fewer_where_another_takes_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(cut, "_batch_size", lambda _graph, _data: 4)
+    monkeypatch.setattr(correction, "_WIDE_VALUES", 0)
+    monkeypatch.setattr(correction, "_PRODUCTS", 0)
+    taken = []
+    some = Bench.some
+    monkeypatch.setattr(Bench, "some", lambda bench, few: taken.append(few) or some(bench, few))
+    b = Builder((1, 24, 24))
+    b.conv(4)
+    b.relu()
+    b.conv(4)
+    b.relu()
+    b.op("Flatten")
+    b.gemm(8, inputs=4 * 24 * 24)
+    b.relu()
+    b.gemm(3)
+    source = load_source(b.save(tmp_path / "m.onnx"))
+    convert(source, dataset(x=uniform(80, 1, 24, 24)), timesteps=T)
+    assert taken == [16, 16, 16, 512, 512, 512]
+    taken.clear()
+    convert(source, dataset(x=uniform(80, 1, 24, 24)), timesteps=T, correct=True)
+    assert taken == [80] * 6
+
+
 def test_from_too_few_values_nothing_is_learnt(tmp_path):
     b = Builder((6,))
     b.gemm(8)
@@ -347,6 +371,7 @@ def test_what_is_observed_from_records_is_what_the_networks_give(
     source = load_source(GRAPHS[graph]().save(tmp_path / "m.onnx"))
     (spec,) = source.inputs
     monkeypatch.setattr(Bench, "observe", checked(Bench.observe))
+    monkeypatch.setattr(Bench, "observe_means", checked_means(Bench.observe_means))
     snn = convert(source, dataset(x=uniform(60, *spec.shape[1:])), timesteps=3, correct=correct).snn
     assert snn.metadata["correction"] == ("whole" if correct else "quick")
 
@@ -371,6 +396,24 @@ def checked(observe):
     return observed
 
 
+def checked_means(observe_means):
+    """`Bench.observe_means`, which compares what it gives with the means of all steps."""
+
+    def observed(bench, names, wanted):
+        whole = [([*steps], values) for steps, values in bench.observe(names, wanted)]
+        for (means, values), (steps, others) in zip(
+            observe_means(bench, names, wanted), whole, strict=True
+        ):
+            for i, mean in enumerate(means):
+                expected = np.mean([step[i] for step in steps], axis=0)
+                np.testing.assert_allclose(mean, expected, atol=1e-4 * np.abs(expected).max())
+            for value, other in zip(values, others, strict=True):
+                np.testing.assert_array_equal(value, other)
+            yield means, values
+
+    return observed
+
+
 def test_samples_in_order_of_class_are_all_learnt_from(source, monkeypatch):
     taken = []
     monkeypatch.setattr(correction, "_PRODUCTS", 0)
@@ -389,7 +432,7 @@ def test_samples_in_order_of_class_are_all_learnt_from(source, monkeypatch):
 
 
 def test_samples_left_out_for_want_of_room_are_said(source, monkeypatch):
-    monkeypatch.setattr(cut, "batch_size", lambda _snn, _data: 4)
+    monkeypatch.setattr(cut, "_batch_size", lambda _graph, _data: 4)
     monkeypatch.setattr(cut, "_RECORDED", 2**16)
     done = actions(source, data=dataset(x=X))
     assert 0 < done["samples left out, for want of room"] < len(X)

@@ -151,7 +151,7 @@ def test_records_take_no_more_room_than_there_is(monkeypatch, room, recorded):
 
 def in_batches(monkeypatch, x, size):
     """A bench of two layers that runs so many samples at once."""
-    monkeypatch.setattr(cut, "batch_size", lambda _snn, _data: size)
+    monkeypatch.setattr(cut, "_batch_size", lambda _graph, _data: size)
     return bench_of(two_layers(), x)
 
 
@@ -178,6 +178,38 @@ def test_samples_for_which_there_is_no_room_are_left_out_of_all_records(monkeypa
         (expected,), (wanted,) = observed(alone, name)
         np.testing.assert_allclose(currents, expected, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(values, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("samples", "batches"), [(4, [0, 11]), (5, [0, 6, 11]), (99, range(12))])
+def test_a_bench_of_some_samples_gives_what_the_whole_gives_of_them(monkeypatch, samples, batches):
+    x = uniform(24, 3, 6, 6)
+    bench = in_batches(monkeypatch, x, 2)
+    record(bench, rate_norms(bench.graph)[0].outputs[0])
+    few = bench.some(samples)
+    rows = np.concatenate([[2 * batch, 2 * batch + 1] for batch in batches])
+    assert np.concatenate(few.batches).tolist() == rows.tolist()
+    assert bench.samples == 24
+    name = bench.graph.outputs[0].name
+    (whole,), (values,) = observed(bench, name)
+    (currents,), (given,) = observed(few, name)
+    np.testing.assert_array_equal(currents, whole[:, rows])
+    np.testing.assert_array_equal(given, values[rows])
+
+
+def test_means_behind_records_take_one_run_where_no_state_is_between(monkeypatch):
+    runs = []
+    run = cut._Part.run
+    monkeypatch.setattr(cut._Part, "run", lambda *args: runs.append(1) or run(*args))
+    bench = bench_of(two_layers(), uniform(5, 3, 6, 6), timesteps=8)
+    first, second = rate_norms(bench.graph)
+    record(bench, first.outputs[0])
+    for tensor, expected in ((second.inputs[0], 1), (second.outputs[0], 8)):
+        (currents,), (values,) = observed(bench, tensor.name)
+        runs.clear()
+        (((mean,), (given,)),) = bench.observe_means([tensor.name], [tensor.name])
+        assert len(runs) == expected
+        np.testing.assert_allclose(mean, currents.mean(axis=0), rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(given, values)
 
 
 def test_where_next_to_no_samples_would_be_left_all_are_computed_again(monkeypatch):

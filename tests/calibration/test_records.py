@@ -48,8 +48,8 @@ def test_a_record_keeps_a_current_that_stays_the_same_once():
     assert record.bytes == 2 * 8 + 8 + 3 * 8
     np.testing.assert_array_equal(record.currents[0][2].full(), static + np.float32([1, 2]))
     np.testing.assert_array_equal(record.currents[1][2].full(), moving[2] + np.float32([1, 2]))
-    record.keep([1])
-    assert record.bytes == 8 + 3 * 8
+    assert record.of([1]).bytes == 8 + 3 * 8
+    assert record.bytes == 2 * 8 + 8 + 3 * 8
 
 
 def test_currents_that_differ_by_a_shift_are_not_the_same():
