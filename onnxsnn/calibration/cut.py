@@ -37,7 +37,7 @@ from onnxsnn.graph import (
 from onnxsnn.model import input_specs, stateful
 from onnxsnn.neurons import Neuron
 from onnxsnn.passes.spike import spike
-from onnxsnn.ratenorm import RECTIFYING, is_rate_norm, rate_norms
+from onnxsnn.ratenorm import RECTIFYING, is_rate_norm
 from onnxsnn.runtime.dataset import BATCH
 from onnxsnn.runtime.ort_values import Values
 from onnxsnn.runtime.step_graph import StepGraph
@@ -47,8 +47,8 @@ __all__ = ["Bench", "Steps", "mean_currents"]
 
 _RECORDED = 2**31  # bytes that records may take
 _SPARE = 0.25  # of what is free, for a sum; the layers on its way take about as much each
-_FEWEST = 4  # samples that are left, or run at once, at least
-_VALUES = 2**22  # of a layer, of the samples that are run at once
+_FEWEST = 4  # samples that are left, or run at once, at least,
+_VALUES = 2**22, 2**24  # but of a tensor, values of those run at once; more of so few samples
 _SLACK = 0.9  # of the room: batches differ
 
 Steps = Iterator[list[Array]]
@@ -325,10 +325,11 @@ class _Part:
 
 
 def _batch_size(graph: Graph, data: Dataset) -> int:
-    """How many samples to run at once: a part that is run holds few layers."""
-    layers = rate_norms(sized_for(graph, data.inputs))
-    widest = max(values_per_sample(layer.outputs[0]) for layer in layers)
-    return int(np.clip(_VALUES // max(widest, 1), _FEWEST, BATCH))
+    """How many samples to run at once: a part that is run holds few tensors at a time."""
+    sized = sized_for(graph, data.inputs)
+    widest = max(values_per_sample(tensor) for node in sized.nodes for tensor in node.outputs)
+    many, few = (values // max(widest, 1) for values in _VALUES)
+    return int(np.clip(many, min(max(few, 1), _FEWEST), BATCH))
 
 
 def _spread(batches: int, count: int) -> list[int]:

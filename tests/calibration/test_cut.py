@@ -261,6 +261,19 @@ def test_a_fixed_batch_is_filled(samples, batches):
     assert values[0].shape == (4 * batches, 4, 6, 6)
 
 
+@pytest.mark.parametrize(
+    ("size", "samples"), [(32, 50), (64, 50), (128, 16), (256, 4), (512, 4), (1024, 1), (2048, 1)]
+)
+def test_the_wider_the_widest_map_the_fewer_samples_run_at_once(size, samples):
+    b = Builder((1, None, None))
+    b.conv(16)
+    b.relu()
+    graph = b.graph()
+    relu_to_ratenorm(graph)
+    data = dataset(x=np.zeros((1, 1, size, size), np.float32))
+    assert cut._batch_size(graph, data) == samples
+
+
 def shortcuts():
     """Three layers, each of which adds to a sum."""
     b = Builder((3, 6, 6))
