@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import onnx.inliner
 from onnxsnn.dialects.classical import without_classical
 from onnxsnn.dialects.fused import take_apart
 from onnxsnn.dialects.opsets import to_opset
-from onnxsnn.dialects.parts import write_constants_out
+from onnxsnn.dialects.parts import read_by, write_constants_out
 from onnxsnn.dialects.precision import other_precisions, to_single_precision
 from onnxsnn.dialects.quantized import dequantize, fewest_levels, is_quantized
 from onnxsnn.errors import ModelError, in_file
@@ -36,10 +37,11 @@ class Source:
     Attributes:
         model: the model, in float32 where ONNX Runtime does not take its own precision.
         digest: SHA-256 of the file, hexadecimal.
-        inputs: what it is fed; weights that are graph inputs are not among them.
+        inputs: what it is fed; weights that are graph inputs are not among them, and neither is
+            what nothing reads.
         precisions: the types of numbers, other than float32, that the file computes with.
         levels: the steps of the coarsest rounding of values in it; None where none are rounded.
-        warnings: what the user should know of what became of the file's outputs.
+        warnings: what the user should know of what became of the file's inputs and outputs.
     """
 
     model: onnx.ModelProto
@@ -98,11 +100,29 @@ def load_source(path: str | Path) -> Source:
         )
     with in_file(path):
         model, warnings = without_classical(model)
+    model, unread = _without_unread(model)
+    warnings += [f"input {name!r} is read by nothing, and left out" for name in unread]
     precisions = other_precisions(model) + ["whole numbers"] * is_quantized(model)
     model = _runnable(model, path)
     return Source(
         model, _digest(path), input_specs(model), precisions, fewest_levels(model), warnings
     )
+
+
+def _without_unread(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
+    """A model without the inputs that nothing reads, and their names; one input is left.
+
+    ONNX Runtime wants to be fed these too. Exporters leave them where they fold constants.
+    """
+    read = {name for node in model.graph.node for name in read_by(node)}
+    read |= {tensor.name for tensor in (*model.graph.output, *model.graph.initializer)}
+    unread = [tensor.name for tensor in model.graph.input if tensor.name not in read]
+    if not unread or len(unread) == len(model.graph.input):
+        return model, []
+    plain = deepcopy(model)
+    plain.graph.ClearField("input")
+    plain.graph.input.extend(t for t in model.graph.input if t.name not in unread)
+    return plain, unread
 
 
 def _digest(path: str | Path) -> str:

@@ -60,6 +60,34 @@ def test_every_method_converges_or_clips_little(source, method):
     )
 
 
+def test_inputs_that_nothing_reads_are_left_out(tmp_path):
+    b = residual_network()
+    for name in ("mean", "deviation"):
+        b.inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3]))
+    source = load_source(b.save(tmp_path / "model.onnx"))
+    assert [spec.name for spec in source.inputs] == ["x"]
+    conversion = convert(source, dataset(x=X), timesteps=64)
+    assert conversion.warnings == [
+        f"input {name!r} is read by nothing, and left out" for name in ("mean", "deviation")
+    ]
+    (values,) = Runner(conversion.snn).run(X).outputs.values()
+    assert relative_error(values, ann(residual_network(), X)) < 0.1
+
+
+def test_an_input_that_a_branch_alone_reads_stays(tmp_path):
+    model = onnx.parser.parse_model("""
+    <ir_version: 8, opset_import: ["": 17]>
+    g (float[N,4] x, float[N,4] z, bool flag) => (float[N,4] y)
+    {
+        y = If(flag) <
+            then_branch = yes () => (float[N,4] a) { a = Relu(z) },
+            else_branch = no () => (float[N,4] b) { b = Relu(x) }
+        >
+    }""")
+    onnx.save(model, tmp_path / "model.onnx")
+    assert [spec.name for spec in load_source(tmp_path / "model.onnx").inputs] == ["x", "z", "flag"]
+
+
 def test_file_runs_in_stock_onnxruntime_with_nothing_of_ours(source, tmp_path):
     convert(source, dataset(x=X), timesteps=8).snn.save(tmp_path / "snn.onnx")
 
