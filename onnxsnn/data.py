@@ -207,7 +207,8 @@ def load(
     fitted = {}
     for spec in inputs:
         if spec.name not in samples:
-            raise DataError(f"{path}: holds no array for input {spec.name!r}")
+            hint = _as_constant(spec.name) if len(inputs) > 1 else ""
+            raise DataError(f"{path}: holds no array for input {spec.name!r}{hint}")
         fitted[spec.name] = _fit(samples[spec.name], spec, preprocessing, path)
     checked = None
     if labelled and found is not None:
@@ -275,9 +276,12 @@ def _are_classes(labels: Array) -> bool:
 def _once(sizes: Mapping[str, int]) -> str:
     """What to do where an input is given once for all samples."""
     once = [name for name, size in sizes.items() if size == 1]
-    if not once:
-        return ""
-    return f"; make what is one for all a constant: onnxsnn fix-inputs MODEL {once[0]}=NUMBER"
+    return _as_constant(once[0]) if once else ""
+
+
+def _as_constant(name: str) -> str:
+    """How an input that is none for each sample becomes a constant."""
+    return f"; make what is one for all a constant: onnxsnn fix-inputs MODEL {name}=NUMBER"
 
 
 def _fit(values: Array, spec: InputSpec, preprocessing: Preprocessing, path: Path) -> Array:

@@ -90,7 +90,7 @@ def test_npz_without_a_usual_name_lists_what_is_there(tmp_path):
 
 
 def test_input_without_an_array_is_refused(tmp_path):
-    with pytest.raises(DataError, match="no array for input 'mask'"):
+    with pytest.raises(DataError, match="no array for input 'mask'; make what is one"):
         load(npz(tmp_path, ids=np.ones((2, 3), int)), [TOKENS, InputSpec("mask", (None, 3), INT)])
 
 
