@@ -11,8 +11,9 @@ becomes a neuron that can fire negative spikes.
    channels are known.
 4. In front of a Reshape that merges the axis of the samples with others, what comes before it is
    encoded too, once the axes that become the last one are merged: a state has samples on an axis.
-5. Of a Clip from -c to c (HardTanh), what it reads is encoded, also where an average is taken in
-   between: a signed Rate Norm Layer of threshold c, which was trained, is that Clip.
+5. Of a Clip from -c to c (HardTanh), or a Max and a Min that clip so, what it reads is encoded,
+   also where an average is taken in between: a signed Rate Norm Layer of threshold c, which was
+   trained, is that Clip.
 6. The first layer reads the input as a constant current, and is left alone; so is every
    layer that reads a linear function of the input.
 7. What is of a size that the values decide has no place for a potential, and stays analog.
@@ -43,6 +44,8 @@ from onnxsnn.signals import Signal, Signals, weighted_input
 from onnxsnn.value_sizes import sized_by_values
 
 __all__ = ["encode"]
+
+_OTHER_SIDE = {"Clip": "", "Max": "Min", "Min": "Max"}  # what bounds the other side
 
 
 def encode(graph: Graph) -> Report:
@@ -141,8 +144,8 @@ class _Encoder:
     def _placed(self, tensor: Tensor, axis: int) -> Tensor:
         maker, output = tensor.inputs[0], self._like(tensor)
         name = unique_name(self.graph, f"{maker.name}/encoder")
-        limit = _symmetric_limit(maker)
-        source = tensor if limit is None else data_input(maker)
+        clip = _symmetric_clip(maker)
+        limit, source = (None, tensor) if clip is None else clip
         place(self.graph, SIGNED, maker, name, source, output, axis, limit)
         self.report.actions[f"{maker.op} encoded"] += 1
         return output
@@ -152,19 +155,34 @@ class _Encoder:
         return gs.Variable(name, np.float32, tensor.shape)
 
 
-def _symmetric_limit(node: Node) -> Array | None:
-    """The c of a Clip from -c to c, which a signed layer of threshold c does itself."""
-    bounds = clipped_between(node) if node.op == "Clip" else None
-    if bounds is None or bounds[1].size > 1 or not 0 < bounds[1] == -bounds[0] < UNSET_THRESHOLD:
+def _symmetric_clip(node: Node) -> tuple[Array, Tensor] | None:
+    """The c of a clip from -c to c, which a signed layer of threshold c does itself, and its input.
+
+    That is a Clip, or a Max and a Min, one behind the other.
+    """
+    bounds = clipped_between(node) if node.op in _OTHER_SIDE else None
+    if bounds is None:
         return None
-    return bounds[1]
+    (low, high), source = bounds, data_input(node)
+    before = source.inputs[0] if source.inputs else None
+    if before is not None and before.op == _OTHER_SIDE[node.op]:
+        inner = clipped_between(before)
+        if inner is not None:
+            low, high, source = (
+                np.maximum(low, inner[0]),
+                np.minimum(high, inner[1]),
+                data_input(before),
+            )
+    if high.size > 1 or low.size > 1 or not 0 < high == -low < UNSET_THRESHOLD:
+        return None
+    return high.reshape(()), source
 
 
 def _averages_clipped(node: Node) -> bool:
     """Whether a node averages what a signed layer can clip itself."""
     makers = node.inputs[0].inputs
     averages = node.op in ("AveragePool", "GlobalAveragePool")
-    return averages and bool(makers) and _symmetric_limit(makers[0]) is not None
+    return averages and bool(makers) and _symmetric_clip(makers[0]) is not None
 
 
 def _merged_into_last(reshape: Node) -> int:

@@ -164,6 +164,31 @@ def test_clip_of_both_signs_is_the_layer_itself():
     assert not any(node.op == "Clip" for node in graph.nodes)
 
 
+@pytest.mark.parametrize("operators", [("Min", "Max"), ("Max", "Min")])
+@pytest.mark.parametrize("shape", [(), (1, 1)])
+def test_so_are_a_maximum_and_a_minimum(operators, shape):
+    b = Builder((3, 6, 6))
+    b.conv(4)
+    for operator in operators:
+        bound = np.full(shape, 0.5 if operator == "Min" else -0.5, np.float32)
+        b.op(operator, b.constant(bound), b.last)
+    b.conv(5)
+    (norm,), graph = encoded(b, X)
+    assert np.all(threshold_of(norm) == 0.5)
+    assert not any(node.op in operators for node in graph.nodes)
+
+
+@pytest.mark.parametrize("bounds", [{"Min": 0.5}, {"Max": -0.5}, {"Min": 0.5, "Max": -0.4}])
+def test_a_maximum_or_a_minimum_of_other_bounds_is_encoded_as_any_operator(bounds):
+    b = Builder((3, 6, 6))
+    b.conv(4)
+    for operator, bound in bounds.items():
+        b.op(operator, b.last, b.constant(np.float32(bound)))
+    b.conv(5)
+    (norm,), _ = encoded(b, X)
+    assert threshold_of(norm) is None
+
+
 def test_clip_of_both_signs_is_the_layer_itself_before_an_average_and_a_flattening():
     b = Builder((3, 6, 6))
     b.conv(4)
