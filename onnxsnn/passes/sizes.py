@@ -21,13 +21,14 @@ from onnxsnn.graph import Graph, Node, Tensor, constant, unique_name
 
 __all__ = ["fix_targets", "sizes_of"]
 
-_FOLLOWED = {"Cast", "Concat", "Gather", "Shape", "Slice", "Unsqueeze"}
+_FOLLOWED = {"Cast", "Concat", "Gather", "Max", "ReduceProd", "Shape", "Slice", "Unsqueeze"}
 
 
 def sizes_of(tensor: Tensor) -> Array | None:
     """The sizes that a tensor holds, an array of int or str; None for what holds no sizes.
 
-    Constants, the Shape of a tensor, and a Cast, Concat, Gather, Slice or Unsqueeze of such.
+    Constants, the Shape of a tensor, and a Cast, Concat, Gather, Max, ReduceProd, Slice or
+    Unsqueeze of such. A product is a tuple of its sizes where some are no numbers.
     """
     values = constant(tensor)
     if values is not None:
@@ -36,6 +37,8 @@ def sizes_of(tensor: Tensor) -> Array | None:
     node = tensor.inputs[0] if tensor.inputs else None
     if node is None or node.op not in _FOLLOWED:
         return None
+    if node.op in ("Max", "ReduceProd"):
+        return _merged(node)
     if node.op == "Shape":
         shape = node.inputs[0].shape
         if shape is None:
@@ -47,6 +50,32 @@ def sizes_of(tensor: Tensor) -> Array | None:
         known = [part for part in parts if part is not None and part.ndim == 1]
         return np.concatenate(known) if len(known) == len(parts) else None
     return _taken(node)
+
+
+def _merged(node: Node) -> Array | None:
+    """The product of sizes, or the greatest of several: known where they are equal."""
+    parts = [sizes_of(tensor) for tensor in node.inputs]
+    known = [part for part in parts if part is not None and part.ndim == 1]
+    if not known or len(known) < len(parts) or any(len(p) != len(known[0]) for p in known):
+        return None
+    if node.op == "Max":
+        together = zip(*known, strict=True)
+        merged = [first if {first} == {*others} else None for first, *others in together]
+    elif len(parts) > 1 or node.attrs.keys() - {"keepdims"} or not node.attrs.get("keepdims", 1):
+        return None
+    else:
+        merged = [_product(known[0])]
+    sizes = np.empty(len(merged), object)
+    for position, size in enumerate(merged):  # NumPy would take a tuple apart
+        sizes[position] = size
+    return sizes
+
+
+def _product(sizes: Array) -> Any:
+    """A number, or a tuple of the sizes where some are none; None where one is not known."""
+    if None in sizes:
+        return None
+    return math.prod(sizes) if all(isinstance(size, int) for size in sizes) else tuple(sizes)
 
 
 def _taken(node: Node) -> Array | None:
@@ -65,7 +94,7 @@ def _taken(node: Node) -> Array | None:
         starts, ends, *more = (int(np.asarray(values).flat[0]) for values in others)
         return sizes[slice(starts, ends, more[1] if len(more) > 1 else 1)]
     taken = sizes[others[0]] if node.op == "Gather" else sizes
-    return np.asarray(taken, dtype=object)
+    return None if isinstance(taken, tuple) else np.asarray(taken, dtype=object)
 
 
 def fix_targets(graph: Graph) -> bool:
@@ -102,8 +131,24 @@ def _shape_of(node: Node) -> Sequence[Any] | None:
     sizes = sizes_of(node.inputs[1])
     if inferred is None or sizes is None or 0 in sizes or len(sizes) != len(inferred):
         return inferred
-    told = [None if size == -1 else size for size in sizes]
+    told = [None if size == -1 else size for size in _beside_products(node, list(sizes))]
     return [b if a is None else a for a, b in zip(told, inferred, strict=True)]
+
+
+def _beside_products(node: Node, sizes: list[Any]) -> list[Any]:
+    """The sizes of a target, -1 solved where others are products of sizes of the input."""
+    before = node.inputs[0].shape
+    if node.op != "Reshape" or before is None or not any(isinstance(s, tuple) for s in sizes):
+        return sizes
+    others = [
+        factor
+        for size in sizes
+        if size != -1
+        for factor in (size if isinstance(size, tuple) else (size,))
+    ]
+    if None in before or 0 in others or _open(before) != _open(others):
+        return sizes
+    return [_known(before) // _known(others) if size == -1 else size for size in sizes]
 
 
 def _reshape(before: Sequence[Any], after: Sequence[Any]) -> list[int] | None:

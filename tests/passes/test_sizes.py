@@ -36,6 +36,37 @@ def test_a_size_that_follows_from_all_others_is_known():
     assert_same(outputs_of(b.model(), x=x), outputs_of(graph, x=x))
 
 
+def products_of_heads():
+    """Attention's scores as TensorFlow's einsum is exported: samples and heads in one axis."""
+    b = Builder((2, 5, 4))
+
+    def sizes(of, *axes):
+        return b.op("Gather", b.op("Shape", of), b.constant(axes, np.int64), axis=0)
+
+    def joined(x, *sizes):
+        return b.op("Reshape", x, b.op("Concat", *sizes, axis=0))
+
+    other = b.op("Mul", "x", b.constant(2.0))
+    rest, width = b.constant([-1], np.int64), sizes("x", 3)
+    first, second = (
+        joined(x, b.op("ReduceProd", sizes(x, 0, 1), keepdims=1), rest, width) for x in ("x", other)
+    )
+    scores = b.op("MatMul", first, b.op("Transpose", second, perm=[0, 2, 1]))
+    apart = b.op("Max", sizes("x", 0, 1), sizes(other, 0, 1))
+    joined(scores, apart, sizes("x", 2), sizes(other, 2))
+    return b
+
+
+def test_samples_and_heads_in_one_axis_are_known_apart_and_together():
+    b, x = products_of_heads(), uniform(3, 2, 5, 4)
+    graph, _ = clean(b.graph())
+    assert not {"Shape", "ReduceProd", "Max"}.intersection(operators(graph))
+    (product,) = [node for node in graph.nodes if node.op == "MatMul"]
+    assert [tensor.shape[1:] for tensor in product.inputs] == [[5, 4], [4, 5]]
+    assert graph.outputs[0].shape[1:] == [2, 5, 5]
+    assert_same(outputs_of(b.model(), x=x), outputs_of(graph, x=x))
+
+
 def shuffled(blocks):
     """Blocks that take the first half of the channels twice, all sizes computed, and mix them."""
     b, last = Builder((4, 3)), "x"
