@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -100,8 +99,7 @@ def load_source(path: str | Path) -> Source:
         )
     with in_file(path):
         model, warnings = without_classical(model)
-    model, unread = _without_unread(model)
-    warnings += [f"input {name!r} is read by nothing, and left out" for name in unread]
+    warnings += [f"input {name!r} is read by nothing, and left out" for name in _drop_unread(model)]
     precisions = other_precisions(model) + ["whole numbers"] * is_quantized(model)
     model = _runnable(model, path)
     return Source(
@@ -109,20 +107,19 @@ def load_source(path: str | Path) -> Source:
     )
 
 
-def _without_unread(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
-    """A model without the inputs that nothing reads, and their names; one input is left.
+def _drop_unread(model: onnx.ModelProto) -> list[str]:
+    """Take away the inputs that nothing reads, whose names are given, if another is left.
 
     ONNX Runtime wants to be fed these too. Exporters leave them where they fold constants.
     """
     read = {name for node in model.graph.node for name in read_by(node)}
     read |= {tensor.name for tensor in (*model.graph.output, *model.graph.initializer)}
-    unread = [tensor.name for tensor in model.graph.input if tensor.name not in read]
-    if not unread or len(unread) == len(model.graph.input):
-        return model, []
-    plain = deepcopy(model)
-    plain.graph.ClearField("input")
-    plain.graph.input.extend(t for t in model.graph.input if t.name not in unread)
-    return plain, unread
+    unread = [tensor for tensor in model.graph.input if tensor.name not in read]
+    if len(unread) == len(model.graph.input):
+        return []
+    for tensor in unread:
+        model.graph.input.remove(tensor)
+    return [tensor.name for tensor in unread]
 
 
 def _digest(path: str | Path) -> str:
