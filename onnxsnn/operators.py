@@ -284,7 +284,8 @@ def rectifier_limit(node: Node) -> Array | None:
 
     A rectifier is Relu, Clip from 0, or Max with 0, of floats. None for any other node, and
     for one that is a gate: what only multiplies other tensors drives no weights, and need
-    not spike (a HardSwish is often written as x * Clip(x + 3, 0, 6) / 6).
+    not spike (a HardSwish is often written as x * Clip(x + 3, 0, 6) / 6, and the variance of a
+    LayerNorm as Max(mean(x * x) - mean(x) ** 2, 0)).
     """
     bounds = clipped_between(node) if node.inputs else None
     if bounds is None or not is_float(node.inputs[0]) or _gates(node.outputs[0]):
@@ -325,7 +326,10 @@ def _scales_another(reader: Node) -> bool:
     return reader.op in _KEEPS_GATE and _gates(reader.outputs[0])
 
 
-_KEEPS_GATE = {"Add", "Cast", "Div", "Expand", "Mul", "Reshape", "Sub", "Transpose", "Unsqueeze"}
+_KEEPS_GATE = {
+    "Add", "Cast", "Div", "Expand", "Mul", "Pow", "Reciprocal", "Reshape", "Sqrt", "Sub",
+    "Transpose", "Unsqueeze",
+}  # fmt: skip
 
 
 def constant_operand(node: Node) -> Array | None:

@@ -104,3 +104,14 @@ def test_rectifier_that_only_gates_is_compensated():
     assert fate(graph.nodes[0], ()).role is Role.COMPENSATED
     b.op("Add", gate, b.last)
     assert fate(b.graph().nodes[0], ()).role is Role.REWRITTEN
+
+
+@pytest.mark.parametrize("operator", ["Div", "Mul"])
+def test_a_variance_that_is_kept_from_falling_below_zero_is_no_neuron(operator):
+    b = Builder((3,))
+    variance = b.op("Max", "x", b.constant(0.0))
+    b.op("Sqrt", b.op("Add", variance, b.constant(1e-5)))
+    if operator == "Mul":
+        b.op("Reciprocal")
+    b.op(operator, "x", b.last)
+    assert fate(b.graph().nodes[0], ()).role is Role.COMPENSATED
