@@ -50,6 +50,65 @@ def test_rows_that_others_read_stay_rows():
     assert not unflatten(graph).changed
 
 
+def on_rows(
+    channels=(WIDTH,), operator="Gemm", target=(-1, S, HEADS, WIDTH // HEADS), encoded=False
+):
+    """A layer on the rows of samples, as JAX's exporter writes it; x [N, 5, 8], or of parts."""
+    b = Builder((S, *channels))
+    b.op("Tanh", b.op("MatMul", "x", b.normal(WIDTH, WIDTH))) if encoded else b.relu()
+    b.op("Reshape", b.last, b.constant([-1, WIDTH], np.int64))
+    if operator == "Gemm":
+        b.gemm(WIDTH, WIDTH)
+    else:
+        b.op("MatMul", b.last, b.normal(WIDTH, WIDTH))
+    b.op("Reshape", b.last, b.constant(target, np.int64))
+    return b
+
+
+@pytest.mark.parametrize("channels", [(WIDTH,), (HEADS, WIDTH // HEADS)])
+@pytest.mark.parametrize("operator", ["Gemm", "MatMul"])
+@pytest.mark.parametrize(
+    "target", [(-1, S, HEADS, WIDTH // HEADS), (-1, S, WIDTH), (-1, S * WIDTH)]
+)
+def test_rows_of_samples_are_taken_apart(channels, operator, target):
+    b = on_rows(channels, operator, target)
+    graph, _ = clean(b.graph())
+    assert unflatten(graph).changed
+    product = next(node for node in graph.nodes if node.op == "MatMul")
+    assert product.outputs[0].shape[1:] == [S, WIDTH]
+    x = uniform(3, S, *channels)
+    assert_same(outputs_of(b.model(), x=x), outputs_of(graph, x=x))
+
+
+def test_layers_share_rows_of_samples():
+    b = on_rows()
+    rows = b.nodes[1].output[0]
+    first = b.last
+    b.op("Reshape", b.op("MatMul", rows, b.normal(WIDTH, 3)), b.constant([-1, S, 3], np.int64))
+    graph, _ = clean(b.graph(first, b.last))
+    unflatten(graph)
+    assert [node.op for node in graph.nodes].count("Reshape") == 1
+    x = uniform(3, S, WIDTH)
+    assert_same(outputs_of(b.model(first, b.last), x=x), outputs_of(graph, x=x))
+
+
+def test_thresholds_reach_the_weights_of_a_layer_on_rows_of_samples(tmp_path):
+    path = on_rows(encoded=True).save(tmp_path / "m.onnx")
+    reports = convert(path, dataset(x=uniform(20, S, WIDTH)), timesteps=4).reports
+    actions = {report.name: report.actions for report in reports}
+    assert actions["absorb_scales"] == {"thresholds folded into weights": 1}
+
+
+def test_rows_that_are_whole_samples_stay_rows():
+    b = Builder((1, 2, WIDTH // 2))
+    b.relu()
+    b.op("Reshape", b.last, b.constant([-1, WIDTH], np.int64))
+    b.gemm(WIDTH, WIDTH)
+    b.op("Reshape", b.last, b.constant([-1, 2, WIDTH // 2], np.int64))
+    graph, _ = clean(b.graph())
+    assert not unflatten(graph).changed
+
+
 def test_time_is_folded(tmp_path):
     b = attention()
     b.relu()
