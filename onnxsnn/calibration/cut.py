@@ -38,6 +38,7 @@ from onnxsnn.model import input_specs, stateful
 from onnxsnn.neurons import Neuron
 from onnxsnn.passes.spike import spike
 from onnxsnn.ratenorm import RECTIFYING, is_rate_norm
+from onnxsnn.readers import spread
 from onnxsnn.runtime.dataset import BATCH
 from onnxsnn.runtime.ort_values import Values
 from onnxsnn.runtime.step_graph import StepGraph
@@ -99,9 +100,8 @@ class Bench:
 
     def some(self, samples: int) -> Bench:
         """A bench of the same networks, and of about so many samples, spread evenly."""
-        count = -(-len(self.batches) * samples // self.samples)
         few = copy(self)
-        few._keep(_spread(len(self.batches), min(count, len(self.batches))))
+        few._keep(spread(-(-len(self.batches) * samples // self.samples), len(self.batches)))
         return few
 
     def _batches(self) -> list[Array]:
@@ -226,13 +226,13 @@ class Bench:
 
     def _leave_out(self, share: float) -> bool:
         """Keep no more than a share of the batches, if that is enough to go on with."""
-        kept = _spread(len(self.batches), int(len(self.batches) * share * _SLACK))
+        kept = spread(int(len(self.batches) * share * _SLACK), len(self.batches))
         if sum(len(self.batches[batch]) for batch in kept) < _FEWEST:
             return False
         self._keep(kept)
         return True
 
-    def _keep(self, batches: Sequence[int]) -> None:
+    def _keep(self, batches: Array) -> None:
         """Forget all batches but these."""
         self.batches = [self.batches[batch] for batch in batches]
         self._records = {name: record.of(batches) for name, record in self._records.items()}
@@ -330,12 +330,6 @@ def _batch_size(graph: Graph, data: Dataset) -> int:
     widest = max(values_per_sample(tensor) for node in sized.nodes for tensor in node.outputs)
     many, few = (values // max(widest, 1) for values in _VALUES)
     return int(np.clip(many, min(max(few, 1), _FEWEST), BATCH))
-
-
-def _spread(batches: int, count: int) -> list[int]:
-    """The numbers of so many of the batches, spread evenly."""
-    numbers: list[int] = np.linspace(0, batches - 1, count).round().astype(int).tolist()
-    return numbers
 
 
 def _probe(graph: Graph, tensor: Tensor) -> Node:

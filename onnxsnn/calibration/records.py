@@ -7,7 +7,7 @@ sign two. What half precision holds, such as the spikes of several sizes, takes 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,7 +94,7 @@ class Record:
         shifted = {key: pack(packed.full() + bias) for key, packed in self._distinct.items()}
         self.currents = [[shifted[id(current)] for current in steps] for steps in self.currents]
 
-    def of(self, batches: Sequence[int]) -> Record:
+    def of(self, batches: Array) -> Record:
         """The record of some of the batches."""
         currents = [self.currents[batch] for batch in batches]
         return Record(currents, [self.values[batch] for batch in batches])
