@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -131,24 +131,8 @@ def _shape_of(node: Node) -> Sequence[Any] | None:
     sizes = sizes_of(node.inputs[1])
     if inferred is None or sizes is None or 0 in sizes or len(sizes) != len(inferred):
         return inferred
-    told = [None if size == -1 else size for size in _beside_products(node, list(sizes))]
+    told = [None if size == -1 else size for size in sizes]
     return [b if a is None else a for a, b in zip(told, inferred, strict=True)]
-
-
-def _beside_products(node: Node, sizes: list[Any]) -> list[Any]:
-    """The sizes of a target, -1 solved where others are products of sizes of the input."""
-    before = node.inputs[0].shape
-    if node.op != "Reshape" or before is None or not any(isinstance(s, tuple) for s in sizes):
-        return sizes
-    others = [
-        factor
-        for size in sizes
-        if size != -1
-        for factor in (size if isinstance(size, tuple) else (size,))
-    ]
-    if None in before or 0 in others or _open(before) != _open(others):
-        return sizes
-    return [_known(before) // _known(others) if size == -1 else size for size in sizes]
 
 
 def _reshape(before: Sequence[Any], after: Sequence[Any]) -> list[int] | None:
@@ -190,7 +174,7 @@ def _solved(before: Sequence[Any], after: Sequence[Any]) -> list[Any]:
     sizes, old, new = list(after), _open(before), _open(after)
     known, rest = _known(after), _known(before)
     found, lost = new - old, old - new
-    if found.total() != 1 or lost.total() > 1:
+    if found.total() != 1 or lost.total() > 1 or found.keys().isdisjoint(sizes):
         return sizes
     place = len(sizes) - 1 - sizes[::-1].index(*found)
     if not lost:
@@ -202,12 +186,18 @@ def _solved(before: Sequence[Any], after: Sequence[Any]) -> list[Any]:
 
 def _open(sizes: Sequence[Any]) -> Counter[Any]:
     """The sizes that are no numbers."""
-    return Counter(size for size in sizes if not isinstance(size, int))
+    return Counter(size for size in _factors(sizes) if not isinstance(size, int))
 
 
 def _known(sizes: Sequence[Any]) -> int:
     """The product of the sizes that are numbers."""
-    return math.prod(size for size in sizes if isinstance(size, int))
+    return math.prod(size for size in _factors(sizes) if isinstance(size, int))
+
+
+def _factors(sizes: Sequence[Any]) -> Iterator[Any]:
+    """The sizes, those that are products taken apart."""
+    for size in sizes:
+        yield from size if isinstance(size, tuple) else (size,)
 
 
 def _distinct(sizes: Sequence[Any]) -> list[Any]:
