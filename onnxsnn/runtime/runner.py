@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -274,13 +275,13 @@ class Runner:
         All steps are computed at once, and told one by one.
         """
         before = self._state or [self._backend.initial_state() for _ in prepared]
-        if not every_step:  # nobody returns to what was before
-            self._state = []
-        results = []
-        for piece, inputs in enumerate(prepared):
-            results.append(self._backend.advance(inputs, before[piece], timesteps, every_step))
-            if not every_step:
-                before[piece] = None  # the next one wants its memory
+        states = deque(before)
+        if not every_step:  # nobody returns to them: each is let go before the next piece runs
+            before = self._state = []
+        results = [
+            self._backend.advance(inputs, states.popleft(), timesteps, every_step)
+            for inputs in prepared
+        ]
         self._state = [state for _, state in results]
         count = len(self._rows)
         pieces = [with_samples(values, self._lacking, axis=1) for values, _ in results]
