@@ -129,6 +129,37 @@ def test_convert_corrects_all_or_nothing(option, correction):
 
 
 @pytest.mark.usefixtures("folder")
+def test_convert_says_what_the_snn_keeps_of_the_ann():
+    np.save("many.npy", uniform(100, 3, 8, 8))
+    command = ("convert", "model.onnx", "--data", "many.npy", "-T", 4)
+    said = call(*command).splitlines()[-1]
+    kept = json.loads(call(*command, "--json"))["measured"]
+    rows = ("evaluate", "model.snn.onnx", "--data", "many.npy", "--limit", 64, "--ann")
+    last = json.loads(call(*rows, "model.onnx", "--json"))["rows"][-1]
+    assert kept == {"samples": 64} | {key: last[key] for key in ("agreement", "error", "spikes")}
+    assert said == (
+        f"on 64 samples of the data, after 4 steps: {kept['agreement']:.2%} keep the ANN's class, "
+        f"outputs differ from the ANN's by {kept['error']:.2%}, "
+        f"{kept['spikes']:,.0f} spikes a sample"
+    ).replace("%", " %")
+    assert json.loads(call("convert", "model.onnx", "--json"))["measured"] is None
+
+
+def test_what_cannot_be_measured_costs_a_warning_and_not_the_conversion(folder):
+    b = Builder((6,))
+    b.gemm(8)
+    b.relu()
+    b.gemm(4)
+    b.op("Reshape", b.last, b.constant([2, -1], np.int64))
+    b.save(folder / "halves.onnx")
+    np.save("six.npy", uniform(20, 6))
+    result = CliRunner().invoke(main, ["convert", "halves.onnx", "--data", "six.npy", "--json"])
+    assert result.stderr.count("could not be measured") == 1
+    assert json.loads(result.stdout)["measured"] is None
+    assert SpikingModel.load("halves.snn.onnx").timesteps == 16
+
+
+@pytest.mark.usefixtures("folder")
 def test_convert_to_integers_says_what_it_costs():
     command = ("convert", "model.onnx", "--data", "x.npy", "-T", 4, "--integer")
     assert "8 bits cost, on 20 samples" in call(*command)

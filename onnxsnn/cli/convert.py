@@ -11,6 +11,7 @@ import click
 import onnx
 
 from onnxsnn import display
+from onnxsnn.analysis.evaluate import Evaluation, evaluate
 from onnxsnn.cli.options import (
     FILE,
     OUTPUT,
@@ -27,13 +28,16 @@ from onnxsnn.cli.options import (
 )
 from onnxsnn.convert import DEFAULT_TIMESTEPS, THRESHOLDS, Conversion, convert, takes_data
 from onnxsnn.data import Dataset
-from onnxsnn.errors import UsageError
+from onnxsnn.errors import OnnxSnnError, UsageError
 from onnxsnn.files import write_model
 from onnxsnn.neurons import MOST_DIGITS, MOST_LEVELS, RECTIFYING_NEURONS, neuron_of
 from onnxsnn.source import Source, load_source
 from onnxsnn.timesteps import AGREEMENT, ERROR, LIMIT, fewest_timesteps
 
 __all__ = ["convert_command"]
+
+_MEASURED_STEPS = 512  # of all samples together, by which one sees whether the network survived,
+_MEASURED = 16, 64  # samples at least, and at most
 
 
 @click.command("convert")
@@ -170,6 +174,7 @@ def convert_command(
     conversion.snn.save(output)
     if keeper is not None:
         keeper.remove_older()
+    measured = None if samples is None else _measured(conversion, source, samples)
     if found is None:
         conversion.warnings.append(f"even {LIMIT} timesteps do not meet the target on these data")
     display.warn(conversion.warnings)
@@ -181,11 +186,12 @@ def convert_command(
                 "differences": conversion.differences,
                 "layers": [layer.summary() for layer in conversion.snn.layers],
                 **conversion.snn.metadata,
+                "measured": measured and _summary(measured),
                 "warnings": conversion.warnings,
             }
         )
     else:
-        display.show_conversion(conversion, str(output))
+        display.show_conversion(conversion, str(output), measured)
 
 
 def _fewest(
@@ -204,6 +210,31 @@ def _fewest(
         return convert(source, fitted_to, timesteps=timesteps, **ways)
 
     return fewest_timesteps(source, samples, conversion_for, agreement, error)
+
+
+def _measured(conversion: Conversion, source: Source, samples: Dataset) -> Evaluation | None:
+    """The SNN beside its ANN, on some of the samples; None where they cannot be compared."""
+    if not conversion.snn.comparable_outputs:
+        return None
+    least, most = _MEASURED
+    some = samples.spread(max(min(_MEASURED_STEPS // conversion.snn.timesteps, most), least))
+    try:
+        with display.progress("measuring") as progress:
+            return evaluate(conversion.snn, some, ann=source, progress=progress)
+    except OnnxSnnError as error:
+        conversion.warnings.append(f"what the SNN keeps of the ANN could not be measured: {error}")
+        return None
+
+
+def _summary(measured: Evaluation) -> dict[str, Any]:
+    """What holds after all timesteps, and of how many samples."""
+    last = measured.rows[-1]
+    return {
+        "samples": measured.samples,
+        "agreement": last.agreement,
+        "error": last.error,
+        "spikes": last.spikes,
+    }
 
 
 class _Keeper:

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.markup import escape
 
+from onnxsnn.analysis.evaluate import Evaluation
 from onnxsnn.convert import Conversion
 from onnxsnn.display.base import new_table, number, percent, show_bits, stdout
 from onnxsnn.figures import counted
@@ -15,8 +16,8 @@ from onnxsnn.neurons import IntegrateAndFire, TernaryIntegrateAndFire
 __all__ = ["show_conversion"]
 
 
-def show_conversion(conversion: Conversion, target: str) -> None:
-    """What each pass did, the layers, and where the SNN is."""
+def show_conversion(conversion: Conversion, target: str, measured: Evaluation | None) -> None:
+    """What each pass did, the layers, where the SNN is, and what it keeps of the ANN."""
     console = stdout()
     passes = new_table("Pass", "What it did", "Verified")
     for report in conversion.reports:
@@ -54,6 +55,20 @@ def show_conversion(conversion: Conversion, target: str) -> None:
             "fewer timesteps",
             soft_wrap=True,
         )
+    if measured is not None:
+        console.print(_kept(measured), soft_wrap=True)
+
+
+def _kept(measured: Evaluation) -> str:
+    """What an SNN keeps of its ANN after all timesteps, in a line."""
+    last = measured.rows[-1]
+    said = [f"{last.spikes:,.0f} spikes a sample"]
+    if last.error is not None:
+        said.insert(0, f"outputs differ from the ANN's by {percent(last.error)}")
+    if last.agreement is not None:
+        said.insert(0, f"{percent(last.agreement)} keep the ANN's class")
+    samples = counted(measured.samples, "sample")
+    return f"on {samples} of the data, after {last.timesteps} steps: {', '.join(said)}"
 
 
 _SIGNED_IN_PART = {IntegrateAndFire.name, TernaryIntegrateAndFire.name}
