@@ -17,18 +17,21 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxsnn.arrays import Array
-from onnxsnn.graph import Graph, Node, Tensor, constant, unique_name
+from onnxsnn.graph import Graph, Node, Tensor, constant, insert, unique_name
 
-__all__ = ["fix_targets", "sizes_of"]
+__all__ = ["choose_sizes", "fix_targets", "sizes_of"]
 
-_FOLLOWED = {"Cast", "Concat", "Gather", "Max", "ReduceProd", "Shape", "Slice", "Unsqueeze"}
+_FOLLOWED = {
+    "Cast", "Concat", "Gather", "Max", "ReduceProd", "Reshape", "Shape", "Slice", "Unsqueeze",
+}  # fmt: skip
 
 
 def sizes_of(tensor: Tensor) -> Array | None:
     """The sizes that a tensor holds, an array of int or str; None for what holds no sizes.
 
     Constants, the Shape of a tensor, and a Cast, Concat, Gather, Max, ReduceProd, Slice or
-    Unsqueeze of such. A product is a tuple of its sizes where some are no numbers.
+    Unsqueeze of such, or a Reshape to the one axis that they lie along. A product is a tuple of
+    its sizes where some are no numbers.
     """
     values = constant(tensor)
     if values is not None:
@@ -79,7 +82,7 @@ def _product(sizes: Array) -> Any:
 
 
 def _taken(node: Node) -> Array | None:
-    """What a Cast, Gather, Slice or Unsqueeze takes of sizes."""
+    """What a Cast, Gather, Reshape, Slice or Unsqueeze takes of sizes."""
     sizes = sizes_of(node.inputs[0])
     others = [constant(tensor) for tensor in node.inputs[1:]]
     if sizes is None or any(values is None for values in others):
@@ -88,6 +91,8 @@ def _taken(node: Node) -> Array | None:
         return sizes.reshape(1) if not sizes.ndim else None
     if sizes.ndim != 1:
         return sizes if node.op == "Cast" else None
+    if node.op == "Reshape":
+        return sizes if _is_flat(others[0]) else None
     if node.op == "Slice" and len(others) < 2:  # of old: its bounds are attributes
         return None
     if node.op == "Slice":
@@ -95,6 +100,73 @@ def _taken(node: Node) -> Array | None:
         return sizes[slice(starts, ends, more[1] if len(more) > 1 else 1)]
     taken = sizes[others[0]] if node.op == "Gather" else sizes
     return None if isinstance(taken, tuple) else np.asarray(taken, dtype=object)
+
+
+def _is_flat(target: Array | None) -> bool:
+    """Whether the target of a Reshape is one axis, of as many values as there are."""
+    return target is not None and target.tolist() == [-1]
+
+
+def choose_sizes(graph: Graph) -> bool:
+    """Let a Concat put sizes together that a Where chooses, where it is known which it chooses.
+
+    PyTorch's older exporter chooses 1 where a size that something is expanded to is -1, and onnx
+    does not follow that.
+
+    Returns:
+        whether there was any.
+    """
+    changed = False
+    for node in [node for node in graph.nodes if node.op == "Where"]:
+        choices = _choices(node.inputs[0])
+        sources = [sizes_of(tensor) for tensor in node.inputs[1:]]
+        if choices is None or any(s is None or s.shape != (len(choices),) for s in sources):
+            continue
+        chosen = [node.inputs[1 if first else 2] for first in choices]
+        parts = [_part(graph, tensor, place) for place, tensor in enumerate(chosen)]
+        node.op, node.attrs, node.inputs = "Concat", {"axis": 0}, parts
+        changed = True
+    return changed
+
+
+def _choices(condition: Tensor) -> list[bool] | None:
+    """Which of two sizes are equal; None where that is not known of all, or they are no sizes."""
+    node = condition.inputs[0] if condition.inputs else None
+    if node is None or node.op != "Equal":
+        return None
+    left, right = (sizes_of(tensor) for tensor in node.inputs)
+    if left is None or right is None or left.ndim != 1 or left.shape != right.shape:
+        return None
+    answers = [_equal(*pair) for pair in zip(left, right, strict=True)]
+    known = [answer for answer in answers if answer is not None]
+    return known if len(known) == len(answers) else None
+
+
+def _equal(left: Any, right: Any) -> bool | None:
+    """Whether two sizes are equal; None where that is open. No axis has less than 0 values."""
+    if isinstance(left, int) and isinstance(right, int):
+        return left == right
+    return False if any(isinstance(s, int) and s < 0 for s in (left, right)) else None
+
+
+def _part(graph: Graph, tensor: Tensor, place: int) -> Tensor:
+    """One of the sizes that a tensor holds, as a vector: what was put there, where there is such.
+
+    onnx follows a size through Concat, and not through every Gather.
+    """
+    node = tensor.inputs[0] if tensor.inputs else None
+    if node is not None and node.op == "Reshape":
+        return _part(graph, node.inputs[0], place)
+    for part in node.inputs if node is not None and node.op == "Concat" else ():
+        sizes = sizes_of(part)
+        held = 0 if sizes is None else len(sizes)
+        if place < held:
+            return part if held == 1 else _part(graph, part, place)
+        place -= held
+    name = unique_name(graph, f"{tensor.name}.{place}")
+    taken = gs.Variable(name, np.int64)
+    insert(graph, "Gather", [tensor, gs.Constant(f"{name}.place", np.array([place]))], taken)
+    return taken
 
 
 def fix_targets(graph: Graph) -> bool:

@@ -190,3 +190,36 @@ def test_sizes_are_followed_through_slices_of_any_step():
     some = b.op("Slice", b.op("Shape", "x"), *bounds)
     b.op("ConstantOfShape", some)
     assert sizes_of(b.graph().tensors()[some]).tolist() == [3, 7]
+
+
+def expanded(*sizes):
+    """A vector as a token in front of x, as PyTorch's older exporter writes token.expand(sizes)."""
+    b = Builder((5, 4))
+    batch = b.op("Gather", b.op("Shape", "x"), b.constant(0, np.int64))
+    batch = b.op("Unsqueeze", batch, b.constant([0], np.int64))
+    rest = [b.constant([size], np.int64) for size in sizes]
+    asked = b.op("Concat", batch, *rest, axis=0)
+    asked = b.op("Reshape", asked, b.constant([-1], np.int64))
+    left_alone = b.op("Equal", asked, b.constant([-1, -1, -1], np.int64))
+    target = b.op("Where", left_alone, b.constant([1, 1, 1], np.int64), asked)
+    b.op("Concat", b.op("Expand", b.normal(1, 1, 4), target), "x", axis=1)
+    return b
+
+
+@pytest.mark.parametrize(("sizes", "tokens"), [((-1, -1), 1), ((2, -1), 2)])
+def test_axes_that_an_expand_leaves_alone_are_known(sizes, tokens):
+    b, x = expanded(*sizes), uniform(3, 5, 4)
+    graph, _ = clean(b.graph())
+    (expand,) = (node for node in graph.nodes if node.op == "Expand")
+    assert expand.outputs[0].shape == ["N", tokens, 4]
+    assert_same(outputs_of(b.model(), x=x), outputs_of(graph, x=x))
+
+
+@pytest.mark.parametrize("asked", [0, 3])
+def test_a_choice_that_the_batch_decides_stays(asked):
+    b = Builder((5, 4))
+    shape = b.op("Shape", "x")
+    same = b.op("Equal", shape, b.constant([asked, 5, 4], np.int64))
+    b.op("Expand", "x", b.op("Where", same, b.constant([3, 1, 1], np.int64), shape))
+    graph, _ = clean(b.graph())
+    assert "Where" in operators(graph)
