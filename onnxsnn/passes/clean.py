@@ -5,7 +5,8 @@
 2. What depends on constants only becomes a constant (weights that are graph inputs with
    an initializer are constants from the import on); so does the shape of a static tensor,
    and a computed shape, as far as `passes/sizes.py` knows it. An If of a constant condition
-   becomes its branch, and a Where of sizes a Concat of those that it is known to choose.
+   becomes its branch, a Where of sizes a Concat of those that it is known to choose, and a
+   Tile of axes of one value an Expand.
 3. Nodes that compute the same are one: see `twins.py`.
 4. x + (f(x) - x), as straight-through estimators write it, becomes f(x).
 5. Identity, and Dropout, Cast, Transpose and Gather where they change nothing, go; so does a
@@ -52,7 +53,7 @@ from onnxsnn.graph import (
 from onnxsnn.passes.carry_captures import carry_captures
 from onnxsnn.passes.einsum_products import write_einsum_products
 from onnxsnn.passes.report import Report
-from onnxsnn.passes.sizes import choose_sizes, fix_targets, sizes_of
+from onnxsnn.passes.sizes import choose_sizes, expand_tiles, fix_targets, sizes_of
 from onnxsnn.passes.strides import remove_strides
 from onnxsnn.session import quiet_onnxruntime
 from onnxsnn.signals import weighted_input
@@ -73,8 +74,7 @@ def clean(graph: Graph) -> tuple[Graph, Report]:
     _fold_constants(graph)
     _canonical_axes(graph)
     graph = infer_shapes(graph)
-    # each may let the others know more
-    while _fold_constants(graph) | choose_sizes(graph) | fix_targets(graph):
+    while _fold_constants(graph) | _know_sizes(graph):  # each may let the other know more
         graph = infer_shapes(graph)
     if len(graph.nodes) < before:
         report.actions["nodes folded into constants, or unused"] += before - len(graph.nodes)
@@ -97,6 +97,11 @@ def clean(graph: Graph) -> tuple[Graph, Report]:
     graph.cleanup()
     _check_finite(graph)
     return graph, report
+
+
+def _know_sizes(graph: Graph) -> bool:
+    """Write sizes so that onnx follows them, or as constants; whether any was changed."""
+    return choose_sizes(graph) | expand_tiles(graph) | fix_targets(graph)
 
 
 def name_nodes(graph: Graph) -> int:

@@ -19,7 +19,7 @@ import onnx_graphsurgeon as gs
 from onnxsnn.arrays import Array
 from onnxsnn.graph import Graph, Node, Tensor, constant, insert, unique_name
 
-__all__ = ["choose_sizes", "fix_targets", "sizes_of"]
+__all__ = ["choose_sizes", "expand_tiles", "fix_targets", "sizes_of"]
 
 _FOLLOWED = {
     "Cast", "Concat", "Gather", "Max", "ReduceProd", "Reshape", "Shape", "Slice", "Unsqueeze",
@@ -167,6 +167,28 @@ def _part(graph: Graph, tensor: Tensor, place: int) -> Tensor:
     taken = gs.Variable(name, np.int64)
     insert(graph, "Gather", [tensor, gs.Constant(f"{name}.place", np.array([place]))], taken)
     return taken
+
+
+def expand_tiles(graph: Graph) -> bool:
+    """Let an Expand repeat what has one value along each axis that is repeated, as a token has.
+
+    onnx does not follow how often a Tile repeats it, where that is not known of the batch.
+
+    Returns:
+        whether there was any.
+    """
+    found = [node for node in graph.nodes if node.op == "Tile" and _repeats_one(node)]
+    for node in found:
+        node.op = "Expand"
+    return bool(found)
+
+
+def _repeats_one(node: Node) -> bool:
+    """Whether a Tile repeats an axis for each sample, say, and only axes of one value."""
+    shape, times = node.inputs[0].shape, sizes_of(node.inputs[1])
+    if shape is None or times is None or constant(node.inputs[1]) is not None:
+        return False
+    return all(1 in pair for pair in zip(shape, times, strict=True))
 
 
 def fix_targets(graph: Graph) -> bool:

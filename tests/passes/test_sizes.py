@@ -223,3 +223,26 @@ def test_a_choice_that_the_batch_decides_stays(asked):
     b.op("Expand", "x", b.op("Where", same, b.constant([3, 1, 1], np.int64), shape))
     graph, _ = clean(b.graph())
     assert "Where" in operators(graph)
+
+
+def tiled(token, x=(5, 4)):
+    """A token for each sample, as PyTorch's exporters write token.repeat(samples, 1, 1)."""
+    b = Builder(x)
+    batch = b.op("Gather", b.op("Shape", "x"), b.constant(0, np.int64))
+    batch = b.op("Unsqueeze", batch, b.constant([0], np.int64))
+    times = b.op("Concat", batch, b.constant([1], np.int64), b.constant([1], np.int64), axis=0)
+    b.op("Concat", b.op("Tile", b.normal(*token), times), "x", axis=1)
+    return b
+
+
+def test_a_token_that_is_repeated_for_each_sample_is_expanded():
+    b, x = tiled((1, 2, 4)), uniform(3, 5, 4)
+    graph, _ = clean(b.graph())
+    (expand,) = (node for node in graph.nodes if node.op == "Expand")
+    assert expand.outputs[0].shape == ["N", 2, 4]
+    assert_same(outputs_of(b.model(), x=x), outputs_of(graph, x=x))
+
+
+def test_what_has_several_values_is_tiled():
+    graph, _ = clean(tiled((2, 2, 4)).graph())
+    assert "Tile" in operators(graph)
