@@ -173,7 +173,11 @@ TABLE: dict[str, Row] = {
         "ConcatFromSequence ImageDecoder Optional OptionalGetElement OptionalHasElement "
         "RegexFullMatch SequenceAt SequenceConstruct SequenceEmpty SequenceErase SequenceInsert "
         "SequenceLength SplitToSequence StringConcat StringNormalizer StringSplit TfIdfVectorizer",
-        Row(Role.REFUSED, reason="it works on sequences, strings or files, not on tensors"),
+        Row(
+            Role.REFUSED,
+            reason="it works on sequences, strings or files, not on tensors; keep it out of the "
+            "network, or, where PyTorch wrote it, export with dynamo=False",
+        ),
     ),
 }
 
