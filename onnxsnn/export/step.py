@@ -39,8 +39,9 @@ def step_model(snn: SpikingModel) -> onnx.ModelProto:
     """One timestep of an SNN as an ONNX model, to which its states are inputs as any other.
 
     Names are those of the SNN: what is the state NAME in the next step is the output NAME.next.
-    Before the first step, every state is zeros of its input's shape, float32; that which counts
-    the steps, `step`, has to be, and the others start with what the SNN's start with.
+    Before the first step, every state is zeros of its input's shape, float32, of size 1 where that
+    has no name that an input of the source has; that which counts the steps, `step`, has to be, and
+    the others start with what the SNN's start with.
 
     Example:
         >>> from onnxsnn.convert import convert
@@ -55,8 +56,9 @@ def step_model(snn: SpikingModel) -> onnx.ModelProto:
     graph, states = model.graph, {state.input: state.output for state in snn.states}
     (count,) = (state.input for state in snn.states if state.role == "step")
     starts, now = (prefixed(states, free_name(graph, base)) for base in ("start/", "now/"))
-    types = {tensor.name: tensor.type for tensor in graph.output}
     given = [tensor for tensor in graph.input if tensor.name not in states]
+    _leave_unnamed(given, [tensor for tensor in graph.output if tensor.name in states.values()])
+    types = {tensor.name: tensor.type for tensor in graph.output}
     given += [helper.make_value_info(name, types[after]) for name, after in states.items()]
     for tensor in graph.initializer:
         tensor.name = starts.get(tensor.name, tensor.name)
@@ -69,6 +71,21 @@ def step_model(snn: SpikingModel) -> onnx.ModelProto:
     write_metadata(model, {**about, STEP: count})
     onnx.checker.check_model(model)
     return model
+
+
+def _leave_unnamed(
+    given: Iterable[onnx.ValueInfoProto], states: Iterable[onnx.ValueInfoProto]
+) -> None:
+    """Take the names off sizes of states that no given input has.
+
+    Nobody could tell what to feed there: shape inference made them up, as where windows or frames
+    lie beside the samples. Under a name, ONNX Runtime would take what is fed for what comes out.
+    """
+    known = {size.dim_param for tensor in given for size in tensor.type.tensor_type.shape.dim}
+    for tensor in states:
+        for size in tensor.type.tensor_type.shape.dim:
+            if size.dim_param not in known:
+                size.ClearField("dim_param")
 
 
 def _opening(

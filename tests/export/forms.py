@@ -14,11 +14,15 @@ def looped(snn, x, timesteps):
 
 
 def zeros(inputs, given):
-    """Feeds of the first step: what is given, and states of zeros."""
-    samples = len(next(iter(given.values())))
-    shapes = {
-        tensor.name: [size if isinstance(size, int) else samples for size in tensor.shape]
+    """Feeds of the first step: what is given, and states of zeros, of 1 where sizes are unnamed."""
+    named = {
+        size: values.shape[axis]
         for tensor in inputs
+        if (values := given.get(tensor.name)) is not None
+        for axis, size in enumerate(tensor.shape)
+    }
+    shapes = {
+        tensor.name: [named.get(size, size) or 1 for size in tensor.shape] for tensor in inputs
     }
     return {name: np.zeros(shape, np.float32) for name, shape in shapes.items()} | given
 

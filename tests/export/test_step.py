@@ -62,6 +62,29 @@ def test_steps_may_stop_and_go_on(snn):
     assert_equal(stepped(snn, x, 3, run), stepped(snn, x, 3))
 
 
+def test_frames_beside_the_samples_need_no_number_of_their_own(tmp_path):
+    """A state of all frames has a size that the data do not name: of it, zeros of 1 are enough."""
+    b = Builder((4, 3, 8, 8))
+    b.op("Reshape", b.last, b.constant([-1, 3, 8, 8], np.int64))
+    b.channels = 3
+    b.conv(4)
+    b.relu()
+    b.conv(4)
+    b.op("Sigmoid")
+    b.op("Reshape", b.last, b.constant([-1, 4, 256], np.int64))
+    b.op("MatMul", b.last, b.normal(256, 3))
+    x = uniform(6, 4, 3, 8, 8)
+    snn = convert(b.save(tmp_path / "m.onnx"), dataset(x=x), timesteps=4).snn
+    open_sizes = {
+        size.dim_param
+        for tensor in step_model(snn).graph.input
+        for size in tensor.type.tensor_type.shape.dim
+        if not size.dim_value
+    }
+    assert open_sizes == {"N", ""}
+    assert_equal(stepped(snn, x, 4), Runner(snn).run(x, 4).outputs, 1e-5)
+
+
 def test_source_that_has_an_input_named_step_keeps_it(tmp_path):
     b = Builder((4,))
     b.inputs[0].name = b.last = "step"
