@@ -9,7 +9,7 @@
    Tile of axes of one value an Expand.
 3. Nodes that compute the same are one: see `twins.py`.
 4. x + (f(x) - x), as straight-through estimators write it, becomes f(x).
-5. Identity, and Dropout, Cast, Transpose and Gather where they change nothing, go; so does a
+5. Identity, and Dropout, Cast, Transpose, Gather and Slice where they change nothing, go; so does a
    Reshape whose values only a Reshape reads, to a shape that takes no size from it.
 6. Shapes are put together along axis 0, not -1.
 7. A ReLU in other words is a Relu: Where(x > 0, x, 0), LeakyRelu, ThresholdedRelu and PRelu of 0.
@@ -28,7 +28,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -256,7 +258,25 @@ def _does_nothing(node: Node) -> bool:
         training = constant(node.inputs[2]) if given else np.array(False)
         mask_is_read = len(node.outputs) > 1 and bool(node.outputs[1].outputs)
         return training is not None and not training.any() and not mask_is_read
-    return False
+    return node.op == "Slice" and _takes_all(node)
+
+
+def _takes_all(node: Node) -> bool:
+    """Whether a Slice takes all there is along its axes, in order: up to sizes that are equal."""
+    shape, given = node.inputs[0].shape, [sizes_of(tensor) for tensor in node.inputs[1:]]
+    known = [bound for bound in given if bound is not None]
+    if shape is None or len(known) < max(len(given), 2):
+        return False
+    starts, ends, *more = known
+    axes: Iterable[Any] = more[0] if more else range(len(starts))
+    steps: Iterable[Any] = more[1] if len(more) > 1 else [1] * len(starts)
+    return all(
+        (start, step) == (0, 1) and (end == shape[axis] is not None or end == _END)
+        for start, end, axis, step in zip(starts, ends, axes, steps, strict=True)
+    )
+
+
+_END = np.iinfo(np.int64).max  # however large the axis is
 
 
 def _canonical_axes(graph: Graph) -> None:

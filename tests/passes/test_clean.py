@@ -353,6 +353,42 @@ def test_a_transpose_that_moves_nothing_goes():
 
 
 @pytest.mark.parametrize(
+    ("bounds", "goes"),
+    [
+        (([0, 0], [2**63 - 1, 2**63 - 1]), True),
+        (([0], [4], [2]), True),
+        (([0], [4], [-1], [1]), True),
+        (([1], [4], [2]), False),
+        (([0], [4], [1]), False),
+        (([0], [4], [2], [2]), False),
+        (([0], [3], [2]), False),
+    ],
+)
+def test_a_slice_of_everything_goes(bounds, goes):
+    b = Builder((6, 4))
+    b.op("Slice", b.last, *(b.constant(values, np.int64) for values in bounds))
+    b.op("Neg")
+    graph, _ = clean(b.graph())
+    assert operators(graph) == (["Neg"] if goes else ["Slice", "Neg"])
+    assert_same(outputs_of(b.model(), x=uniform(3, 6, 4)), outputs_of(graph, x=uniform(3, 6, 4)))
+
+
+def test_a_slice_to_the_size_of_an_index_takes_no_rows():
+    """A sum over the edges of a graph, as PyTorch's older exporter writes scatter_add."""
+    b, edges = Builder((5, 4)), ([0, 1, 2, 3, 4, 0], [1, 2, 3, 4, 0, 3])
+    sources = b.op("Gather", "x", b.constant(edges[0], np.int64), axis=1)
+    index = b.constant(np.reshape(edges[1], (1, -1, 1)), np.int64)
+    index = b.op("Expand", index, b.op("Shape", sources))
+    taken = b.op("Slice", sources, b.constant([0, 0, 0], np.int64), b.op("Shape", index))
+    b.op(
+        "ScatterElements", b.op("Mul", "x", b.constant(0.0)), index, taken, axis=1, reduction="add"
+    )
+    graph, _ = clean(b.graph())
+    assert "Slice" not in operators(graph)
+    assert_same(outputs_of(b.model(), x=uniform(3, 5, 4)), outputs_of(graph, x=uniform(3, 5, 4)))
+
+
+@pytest.mark.parametrize(
     ("target", "is_merged"), [([-1, 2, 6], True), ([3, -1], True), ([0, 2, -1], False)]
 )
 def test_a_reshape_of_a_reshape_is_one_unless_it_takes_a_size_from_it(target, is_merged):
