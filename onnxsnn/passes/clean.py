@@ -63,6 +63,8 @@ from onnxsnn.twins import merge_twins
 
 __all__ = ["clean", "name_nodes"]
 
+_END = np.iinfo(np.int64).max  # where a Slice ends that takes all, however large the axis is
+
 
 def clean(graph: Graph) -> tuple[Graph, Report]:
     """Canonical form; value-preserving. The graph is a new one, its shapes inferred anew."""
@@ -271,12 +273,9 @@ def _takes_all(node: Node) -> bool:
     axes: Iterable[Any] = more[0] if more else range(len(starts))
     steps: Iterable[Any] = more[1] if len(more) > 1 else [1] * len(starts)
     return all(
-        (start, step) == (0, 1) and (end == shape[axis] is not None or end == _END)
+        (start, step) == (0, 1) and (end == _END or (end is not None and end == shape[axis]))
         for start, end, axis, step in zip(starts, ends, axes, steps, strict=True)
     )
-
-
-_END = np.iinfo(np.int64).max  # however large the axis is
 
 
 def _canonical_axes(graph: Graph) -> None:

@@ -243,6 +243,18 @@ def test_a_token_that_is_repeated_for_each_sample_is_expanded():
     assert_same(outputs_of(b.model(), x=x), outputs_of(graph, x=x))
 
 
+def test_sizes_are_known_behind_a_token_that_is_repeated_for_each_sample():
+    """Attention, as PyTorch's older exporter writes it, cuts its weights by them."""
+    b, x = tiled((1, 2, 4)), uniform(3, 5, 4)
+    tokens = b.last
+    width = b.op("Gather", b.op("Shape", tokens), b.constant([2], np.int64))
+    bounds = b.constant([0], np.int64), width, b.constant([1], np.int64)
+    b.op("MatMul", tokens, b.op("Slice", b.normal(4, 12), *bounds))
+    graph, _ = clean(b.graph())
+    assert "Slice" not in operators(graph)
+    assert_same(outputs_of(b.model(), x=x), outputs_of(graph, x=x))
+
+
 def test_what_has_several_values_is_tiled():
     graph, _ = clean(tiled((2, 2, 4)).graph())
     assert "Tile" in operators(graph)
