@@ -18,9 +18,10 @@ Beside these, `neuron` and `state` are roles of onnxsnn's own operators, and `st
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,7 @@ from onnxsnn.ratenorm import UNSET_THRESHOLD
 
 __all__ = [
     "DRAWS",
+    "LONGEST",
     "QUANTIZED",
     "RECTIFIER",
     "TABLE",
@@ -46,6 +48,7 @@ __all__ = [
     "rectifier_limit",
     "reduced_axes",
     "refuse_unsupported",
+    "slice_bounds",
     "values_read",
     "varying_tensors",
 ]
@@ -57,6 +60,7 @@ QUANTIZED = (
 )
 DRAWS = "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike"
 RECTIFIER = "it rectifies, and becomes a neuron"
+LONGEST = 10**9  # exporters write that, 2^31 - 1 or 2^63 - 1, for the end of an axis
 
 
 class Role(str, Enum):
@@ -217,6 +221,27 @@ def reduced_axes(node: Node) -> list[int] | None:
 def crops(node: Node) -> bool:
     """Whether a Resize gives a value of its own where what it reads ends."""
     return bool(node.attrs.get("coordinate_transformation_mode") == "tf_crop_and_resize")
+
+
+def slice_bounds(
+    node: Node, read: Callable[[Tensor], Array | None] = constant
+) -> list[tuple[Any, Any, Any, Any]] | None:
+    """Where a Slice starts and ends on which axis, and its step there, one by one.
+
+    None where one of them is not known, or the bounds are attributes, as in old opsets.
+
+    Args:
+        node: the Slice.
+        read: gives what an input holds, as far as it is known.
+    """
+    given = [read(tensor) for tensor in node.inputs[1:]]
+    known = [values for values in given if values is not None]
+    if len(known) < max(len(given), 2):
+        return None
+    starts, ends, *more = known
+    axes = more[0] if more else range(len(starts))
+    steps = more[1] if len(more) > 1 else [1] * len(starts)
+    return list(zip(starts, ends, axes, steps, strict=True))
 
 
 def refuse_unsupported(graph: Graph) -> None:

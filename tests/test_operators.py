@@ -1,9 +1,10 @@
 """operators: every operator of ONNX has a row, and the row is decided per node."""
 
+import numpy as np
 import onnx
 import pytest
 
-from onnxsnn.operators import TABLE, Role, fate, varying_tensors
+from onnxsnn.operators import TABLE, Role, fate, slice_bounds, varying_tensors
 from tests.models import Builder
 
 
@@ -104,6 +105,23 @@ def test_rectifier_that_only_gates_is_compensated():
     assert fate(graph.nodes[0], ()).role is Role.COMPENSATED
     b.op("Add", gate, b.last)
     assert fate(b.graph().nodes[0], ()).role is Role.REWRITTEN
+
+
+@pytest.mark.parametrize(
+    ("given", "bounds"),
+    [
+        (([0, 1], [4, 5]), [(0, 4, 0, 1), (1, 5, 1, 1)]),
+        (([1], [3], [2]), [(1, 3, 2, 1)]),
+        (([1], [3], [-1], [2]), [(1, 3, -1, 2)]),
+        (([], []), []),
+        (([0], "x"), None),
+    ],
+)
+def test_bounds_of_a_slice_are_told_by_axis(given, bounds):
+    b = Builder((4, 5))
+    b.op("Slice", "x", *(v if v == "x" else b.constant(v, np.int64) for v in given))
+    (node,) = b.graph().nodes
+    assert slice_bounds(node) == bounds
 
 
 @pytest.mark.parametrize("operator", ["Div", "Mul"])

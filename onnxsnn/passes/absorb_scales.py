@@ -36,7 +36,7 @@ from onnxsnn.graph import (
     per_channel,
     unique_name,
 )
-from onnxsnn.operators import constant_operand, crops, reduced_axes, values_read
+from onnxsnn.operators import constant_operand, crops, reduced_axes, slice_bounds, values_read
 from onnxsnn.passes.report import Report
 from onnxsnn.ratenorm import is_rate_norm
 from onnxsnn.weights import weight_layer
@@ -191,14 +191,10 @@ def _reduced(node: Node, factors: list[Array]) -> Array | None:
 
 
 def _sliced(node: Node, factors: list[Array]) -> Array | None:
-    bounds = [values for values in map(constant, node.inputs[1:]) if values is not None]
-    factor = factors[0]
-    if len(bounds) < max(len(node.inputs) - 1, 2):
+    bounds, factor = slice_bounds(node), factors[0]
+    if bounds is None:
         return None
-    starts, ends, *more = bounds
-    axes = more[0] if more else np.arange(len(starts))
-    steps = more[1] if len(more) > 1 else np.ones_like(starts)
-    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+    for start, end, axis, step in bounds:
         if factor.shape[axis] > 1:
             factor = factor.take(np.arange(factor.shape[axis])[start:end:step], axis)
     return factor

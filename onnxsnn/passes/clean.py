@@ -28,9 +28,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from itertools import permutations
-from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -52,6 +50,7 @@ from onnxsnn.graph import (
     taken_names,
     unique_name,
 )
+from onnxsnn.operators import LONGEST, slice_bounds
 from onnxsnn.passes.carry_captures import carry_captures
 from onnxsnn.passes.einsum_products import write_einsum_products
 from onnxsnn.passes.report import Report
@@ -62,8 +61,6 @@ from onnxsnn.signals import weighted_input
 from onnxsnn.twins import merge_twins
 
 __all__ = ["clean", "name_nodes"]
-
-_END = np.iinfo(np.int64).max  # where a Slice ends that takes all, however large the axis is
 
 
 def clean(graph: Graph) -> tuple[Graph, Report]:
@@ -265,16 +262,14 @@ def _does_nothing(node: Node) -> bool:
 
 def _takes_all(node: Node) -> bool:
     """Whether a Slice takes all there is along its axes, in order: up to sizes that are equal."""
-    shape, given = node.inputs[0].shape, [sizes_of(tensor) for tensor in node.inputs[1:]]
-    known = [bound for bound in given if bound is not None]
-    if shape is None or len(known) < max(len(given), 2):
+    shape, bounds = node.inputs[0].shape, slice_bounds(node, sizes_of)
+    if shape is None or bounds is None:
         return False
-    starts, ends, *more = known
-    axes: Iterable[Any] = more[0] if more else range(len(starts))
-    steps: Iterable[Any] = more[1] if len(more) > 1 else [1] * len(starts)
     return all(
-        (start, step) == (0, 1) and (end == _END or (end is not None and end == shape[axis]))
-        for start, end, axis, step in zip(starts, ends, axes, steps, strict=True)
+        (start, step) == (0, 1)
+        and end is not None
+        and (end == shape[axis] or (isinstance(end, int) and end >= LONGEST))
+        for start, end, axis, step in bounds
     )
 
 

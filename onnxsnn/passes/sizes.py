@@ -18,6 +18,7 @@ import onnx_graphsurgeon as gs
 
 from onnxsnn.arrays import Array
 from onnxsnn.graph import Graph, Node, Tensor, constant, insert, unique_name
+from onnxsnn.operators import slice_bounds
 
 __all__ = ["choose_sizes", "expand_tiles", "fix_targets", "sizes_of"]
 
@@ -93,13 +94,18 @@ def _taken(node: Node) -> Array | None:
         return sizes if node.op == "Cast" else None
     if node.op == "Reshape":
         return sizes if _is_flat(others[0]) else None
-    if node.op == "Slice" and len(others) < 2:  # of old: its bounds are attributes
-        return None
     if node.op == "Slice":
-        starts, ends, *more = (int(np.asarray(values).flat[0]) for values in others)
-        return sizes[slice(starts, ends, more[1] if len(more) > 1 else 1)]
+        return _cut(sizes, node)
     taken = sizes[others[0]] if node.op == "Gather" else sizes
     return None if isinstance(taken, tuple) else np.asarray(taken, dtype=object)
+
+
+def _cut(sizes: Array, node: Node) -> Array | None:
+    """What a Slice takes of a vector."""
+    bounds = slice_bounds(node)
+    for start, end, _, step in bounds or ():
+        sizes = sizes[start:end:step]
+    return None if bounds is None else sizes
 
 
 def _is_flat(target: Array | None) -> bool:

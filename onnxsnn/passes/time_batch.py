@@ -52,6 +52,7 @@ from onnxsnn.graph import (
     sole_producer,
     unique_name,
 )
+from onnxsnn.operators import LONGEST
 from onnxsnn.passes.spike import State
 
 __all__ = ["TIME", "TimeBatched", "is_drawn_in", "time_batch"]
@@ -66,7 +67,6 @@ _SIZES = {
 }  # fmt: skip
 _TIMES = "K * "
 _ROWS = f"{_TIMES}N"
-_LONGEST = 10**9  # exporters write that, or 2^31 - 1, for the end of an axis
 
 
 @dataclass
@@ -551,5 +551,5 @@ def _names_rows(node: Node) -> bool:
     named = np.arange(len(starts)) if named is None else named % axes
     first = named == 0
     strides = np.ones_like(starts) if steps is None else steps
-    whole = (starts == 0) & (ends >= _LONGEST) & (strides == 1)
+    whole = (starts == 0) & (ends >= LONGEST) & (strides == 1)
     return batched and bool(np.any(first & ~whole))

@@ -356,6 +356,7 @@ def test_a_transpose_that_moves_nothing_goes():
     ("bounds", "goes"),
     [
         (([0, 0], [2**63 - 1, 2**63 - 1]), True),
+        (([0], [2**31 - 1], [-2], [1]), True),
         (([0], [4], [2]), True),
         (([0], [4], [-1], [1]), True),
         (([1], [4], [2]), False),
