@@ -134,7 +134,8 @@ def convert_command(
     """Convert MODEL, a trained network, into an SNN.
 
     Without data, thresholds come from training where the graph has them, else from its
-    BatchNormalizations, else from random input.
+    BatchNormalizations, else from random input. With data, what the SNN keeps of MODEL's outputs
+    is measured on up to 64 of the samples.
     """
     output = output or Path(f"{model.stem}.snn.onnx")
     check_output(output)
