@@ -332,6 +332,18 @@ def average_network() -> Builder:
     return b
 
 
+def channels_last() -> Builder:
+    """As of Keras: images of 6 x 8 with 2 channels, and features flattened channels last."""
+    b = IntegerBuilder((6, 8, 2))
+    b.op("Transpose", perm=[0, 3, 1, 2])
+    b.channels = 2
+    b.conv(4)
+    b.clip(2.0)
+    b.op("Transpose", perm=[0, 2, 3, 1])
+    b.op("Flatten")
+    return b
+
+
 class IntegerBuilder(Builder):
     """A builder whose weights and biases are whole numbers, so that sums are exact."""
 

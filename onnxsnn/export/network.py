@@ -94,6 +94,10 @@ class Network:
             shapes |= operation.outputs
         return shapes
 
+    def readers(self, name: str) -> list[Operation]:
+        """The operations that read a tensor."""
+        return [operation for operation in self.operations if name in operation.inputs]
+
 
 def read_network(snn: SpikingModel) -> Network:
     """The operations of an SNN's timestep; of an integer SNN, with its weights in float32.

@@ -7,10 +7,15 @@ What a reader gets is a graph of IF neurons between layers of weights; spikes ar
 2. A layer of weights is a `Conv1d`, `Conv2d` or `Affine`. Groups become zeros in a dense
    weight, since NIR checks the shapes of ungrouped ones only; uneven pads become taps of zero.
 3. Average pooling is a `SumPool2d`, whose factor 1 / n enters the weights behind: what travels
-   stays whole. Where none can take it, it stays as a scale. Uneven pads make it a `Conv2d`.
-4. A sum of tensors is no node: several edges into a node add up.
-5. A scale or a shift per channel is a `Conv2d` of 1 x 1, which more readers know than `Scale`.
-6. The running mean in front of the read-out is left to the reader: NIR's output is that of one
+   stays whole. Where none can take it, it stays as a scale. Uneven pads make it a `Conv2d`, and of
+   one axis it is a `Conv1d`.
+4. A sum of tensors is no node: several edges into a node add up. So is Concat, of channels: each
+   tensor comes through weights of 1 x 1 that put it in its place.
+5. A scale or a shift per channel is a `Conv2d` of 1 x 1, which more readers know than `Scale`. So
+   is a Pad, with pads.
+6. Transposes behind inputs and in front of what is flattened are left out: see
+   `onnxsnn.export.reordered`.
+7. The running mean in front of the read-out is left to the reader: NIR's output is that of one
    timestep, whose mean over the timesteps is the SNN's output.
 
 Anything else is a loss: it is listed, and nothing is written unless that is allowed. An output that
@@ -30,7 +35,8 @@ import numpy as np
 
 from onnxsnn.errors import UnsupportedError, UsageError
 from onnxsnn.export.network import Network, Operation, read_network, some
-from onnxsnn.export.nir_nodes import RULES, TAKES_FACTOR, neuron, scaling
+from onnxsnn.export.nir_nodes import RULES, TAKES_FACTOR, in_place, neuron, scaling
+from onnxsnn.export.reordered import without_transposes
 from onnxsnn.files import write_bytes
 from onnxsnn.graph import free_name
 from onnxsnn.model import SpikingModel
@@ -71,7 +77,7 @@ def nir_graph(snn: SpikingModel, *, allow_loss: bool = False) -> tuple[Any, list
         UsageError: the package nir is not installed.
         UnsupportedError: NIR cannot say something, and it may not, or cannot, be left out.
     """
-    writer = _Writer(_nir(), read_network(snn))
+    writer = _Writer(_nir(), without_transposes(read_network(snn)))
     writer.write()
     if not writer.given:
         raise UnsupportedError(
@@ -156,9 +162,9 @@ class _Writer:
             self._pass(operation)
         elif operation.fires:
             self._neuron(operation)
-        elif operation.operator == "Add" and self._fits(operation):
+        elif operation.operator in ("Add", "Subtract") and self._fits(operation):
             self._sum(operation)
-        elif not self._by_rule(operation):
+        elif not (self._joined(operation) or self._by_rule(operation)):
             self._leave_out(operation)
 
     def _neuron(self, operation: Operation) -> None:
@@ -201,17 +207,34 @@ class _Writer:
     def _sum(self, operation: Operation) -> None:
         """The sources of all terms; one that is there already comes through a node of its own."""
         sources: list[str] = []
-        for name in operation.inputs:
-            for source in self._settled(name):
+        for index, name in enumerate(operation.inputs):
+            sign = -1.0 if index and operation.operator == "Subtract" else 1.0
+            for source in self._settled(name, sign):
                 if source in sources:
                     again = scaling(self.nir, self.shapes[name], 1.0)
                     source = self._add(operation.name, again, [source])
                 sources.append(source)
         self.sources[operation.output] = sources
 
-    def _settled(self, name: str) -> list[str]:
-        """The sources of a tensor, multiplied by what no weights have taken."""
-        factor = self.factors.get(name, 1.0)
+    def _joined(self, operation: Operation) -> bool:
+        """Add the nodes that put tensors beside each other; False if they are no channels."""
+        if not operation.canonical or operation.operator != "Concat" or operation.settings["axis"]:
+            return False
+        sources: list[str] = []
+        first = 0
+        for name in operation.inputs:
+            shape = self.shapes[name]
+            node = in_place(self.nir, operation, shape, first, self.factors.get(name, 1.0))
+            if node is None:
+                return False
+            sources.append(self._add(operation.name, node, self.sources[name]))
+            first += shape[0]
+        self.sources[operation.output] = sources
+        return True
+
+    def _settled(self, name: str, sign: float = 1.0) -> list[str]:
+        """The sources of a tensor, multiplied by what no weights have taken, and by a sign."""
+        factor = sign * self.factors.get(name, 1.0)
         if factor == 1.0:
             return self.sources[name]
         node = scaling(self.nir, self.shapes[name], factor)

@@ -21,7 +21,7 @@ from onnxsnn.errors import UnsupportedError
 from onnxsnn.export.network import Operation
 from onnxsnn.graph import per_channel
 
-__all__ = ["RULES", "TAKES_FACTOR", "neuron", "scaling"]
+__all__ = ["RULES", "TAKES_FACTOR", "in_place", "neuron", "scaling"]
 
 _Nodes = tuple[list[Any], float] | None
 
@@ -45,6 +45,17 @@ def scaling(nir: ModuleType, shape: list[int], factor: Array | float) -> Any:
     if vector is not None:
         return _pointwise(nir, shape, vector, 0.0)
     return nir.Scale(np.broadcast_to(factor, shape).astype(np.float32))
+
+
+def in_place(
+    nir: ModuleType, operation: Operation, shape: list[int], first: int, factor: float
+) -> Any | None:
+    """A tensor of `shape`, times a factor, among the channels of what an operation gives.
+
+    Its channels are there from the `first` on, and the others are 0; None if NIR cannot say it.
+    """
+    found = _moved(nir, operation, shape, [first, *[0] * (2 * len(shape) - 1)], factor)
+    return found and found[0][0]
 
 
 def _convolution(nir: ModuleType, operation: Operation, shape: list[int], factor: float) -> _Nodes:
@@ -75,24 +86,65 @@ def _linear(nir: ModuleType, operation: Operation, shape: list[int], factor: flo
 def _average(nir: ModuleType, operation: Operation, shape: list[int], factor: float) -> _Nodes:
     settings = operation.settings
     kernel, pads = settings["kernel"], settings["pads"]
-    if len(kernel) != 2 or (any(pads) and not settings["include_padding"]):
+    if any(pads) and not settings["include_padding"]:
         return None
-    if pads[:2] == pads[2:]:
-        pool = _sum_pool(nir, kernel, settings["strides"], pads[:2])
-        return [pool], factor / math.prod(kernel)
-    each = np.full((shape[0], 1, *kernel), 1 / math.prod(kernel), np.float32)
-    arrays = {"weight": each, "bias": np.zeros(len(each), np.float32)}
-    settings = settings | {"dilations": [1, 1], "groups": len(each)}
-    return _convolution(nir, replace(operation, settings=settings, arrays=arrays), shape, factor)
+    return _of_windows(nir, operation, shape, kernel, settings["strides"], pads, factor)
 
 
 def _mean(nir: ModuleType, operation: Operation, shape: list[int], factor: float) -> _Nodes:
-    if len(shape) != 3 or operation.settings["axes"] != [1, 2]:
+    sizes = shape[1:]
+    pads = [0] * (2 * len(sizes))
+    if operation.settings["axes"] != list(range(1, len(shape))):
         return None
-    nodes = [_sum_pool(nir, shape[1:], shape[1:], [0, 0])]
-    if not operation.settings["keepdims"]:
-        nodes.append(_flatten(nir, [shape[0], 1, 1]))
-    return nodes, factor / math.prod(shape[1:])
+    found = _of_windows(nir, operation, shape, sizes, sizes, pads, factor)
+    if found and not operation.settings["keepdims"]:
+        found[0].append(_flatten(nir, [shape[0], *[1] * len(sizes)]))
+    return found
+
+
+def _of_windows(
+    nir: ModuleType,
+    operation: Operation,
+    shape: list[int],
+    kernel: list[int],
+    strides: list[int],
+    pads: list[int],
+    factor: float,
+) -> _Nodes:
+    """Means over windows, of each channel; zeros in the pads count."""
+    if len(kernel) == 2 and pads[:2] == pads[2:]:
+        return [_sum_pool(nir, kernel, strides, pads[:2])], factor / math.prod(kernel)
+    each = np.full((shape[0], 1, *kernel), 1 / math.prod(kernel), np.float32)
+    arrays = {"weight": each, "bias": np.zeros(len(each), np.float32)}
+    settings = {
+        "strides": strides,
+        "pads": pads,
+        "dilations": [1] * len(kernel),
+        "groups": len(each),
+    }
+    return _convolution(nir, replace(operation, settings=settings, arrays=arrays), shape, factor)
+
+
+def _pad(nir: ModuleType, operation: Operation, shape: list[int], factor: float) -> _Nodes:
+    pads = operation.settings["pads"]
+    return _moved(nir, operation, shape, pads, factor) if min(pads) >= 0 else None
+
+
+def _moved(
+    nir: ModuleType, operation: Operation, shape: list[int], pads: list[int], factor: float
+) -> _Nodes:
+    """A tensor with zeros around it, by weights of 1 x 1; pads are of the channels, too."""
+    channels, axes = operation.shape[0], len(shape) - 1
+    weight = np.eye(channels, shape[0], -pads[0], dtype=np.float32)
+    arrays = {
+        "weight": weight.reshape(*weight.shape, *[1] * axes),
+        "bias": np.zeros(channels, np.float32),
+    }
+    ones = [1] * axes
+    around = [*pads[1 : axes + 1], *pads[axes + 2 :]]
+    settings = {"strides": ones, "dilations": ones, "groups": 1, "pads": around}
+    layer = replace(operation, settings=settings, arrays=arrays)
+    return (_convolution if axes else _linear)(nir, layer, shape, factor)
 
 
 def _reshape(nir: ModuleType, operation: Operation, shape: list[int], factor: float) -> _Nodes:
@@ -123,13 +175,14 @@ RULES: dict[str, Callable[[ModuleType, Operation, list[int], float], _Nodes]] = 
     "Linear": _linear,
     "AveragePool": _average,
     "Mean": _mean,
+    "Pad": _pad,
     "Reshape": _reshape,
     "Scale": _scale,
     "Shift": _shift,
 }
 """By canonical operator."""
 
-TAKES_FACTOR = frozenset({"Conv", "Linear", "AveragePool", "Mean", "Reshape"})
+TAKES_FACTOR = frozenset({"Conv", "Linear", "AveragePool", "Mean", "Pad", "Reshape"})
 """What takes a factor into its weights, or lets it wait behind; the others read no factor."""
 
 

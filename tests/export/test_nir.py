@@ -17,6 +17,7 @@ from tests.models import Builder, dataset, uniform
 from tests.networks import (
     IntegerBuilder,
     average_network,
+    channels_last,
     eighths,
     integer_networks,
     residual_network,
@@ -68,12 +69,16 @@ FUNCTIONS = {
     "Conv2d": lambda node, x: convolve(
         x, node.weight, node.bias, node.stride, [*node.padding, *node.padding], [*node.dilation]
     ),
-}
+    "Conv1d": lambda node, x: convolve(
+        x[..., None, :], node.weight[..., None, :], node.bias,
+        [1, node.stride], [0, node.padding] * 2, [1, node.dilation],
+    )[..., 0, :],
+}  # fmt: skip
 
 
-def assert_same(snn, graph, x, timesteps):
-    """The graph has the SNN's spikes, layer by layer, and its output."""
-    outputs, spikes = simulate(graph, x, timesteps)
+def assert_same(snn, graph, x, timesteps, order=None):
+    """The graph has the SNN's spikes, layer by layer, and its output; order is that of its axes."""
+    outputs, spikes = simulate(graph, x.transpose(order or range(x.ndim)), timesteps)
     result = Runner(snn, rates=True).run(x, timesteps)
     assert spikes.keys() == result.spikes.keys()
     for layer, counts in result.spikes.items():
@@ -220,6 +225,79 @@ def test_tensor_plus_itself_is_two_edges(tmp_path):
     b.gemm(3)
     snn = trained(b, tmp_path)
     assert_same(snn, nir_graph(snn)[0], eighths(3, 4), 5)
+
+
+def test_concat_and_pad_put_channels_in_place(tmp_path):
+    b = IntegerBuilder((2, 6, 6))
+    b.conv(4)
+    early = b.clip(2.0)
+    b.conv(3, pads=[0, 0, 0, 0])
+    b.clip(2.0)
+    around = b.op("Pad", b.last, b.constant([0, 0, 0, 1, 0, 0, 2, 1], np.int64))
+    deeper = b.op("Pad", early, b.constant([0, 1, 0, 0, 0, 2, 0, 0], np.int64))
+    pooled = b.op("AveragePool", early, kernel_shape=[1, 1])
+    b.op("Concat", around, deeper, pooled, axis=1)
+    b.channels = 14
+    b.conv(4)
+    b.clip(4.0)
+    b.head(3)
+    snn = trained(b, tmp_path)
+    graph, losses = nir_graph(snn)
+    assert losses == []
+    assert_same(snn, graph, eighths(3, 2, 6, 6), 7)
+
+
+def test_concat_of_vectors_is_a_sum_of_affines(tmp_path):
+    b = IntegerBuilder((4,))
+    b.gemm(5)
+    first = b.clip(2.0)
+    b.gemm(3)
+    b.op("Concat", b.clip(2.0), first, axis=1)
+    b.gemm(2, inputs=8)
+    snn = trained(b, tmp_path)
+    assert_same(snn, nir_graph(snn)[0], eighths(3, 4), 5)
+
+
+def test_channels_last_come_first(tmp_path):
+    b = channels_last()
+    b.gemm(5, inputs=192)
+    b.clip(4.0)
+    b.gemm(3)
+    snn = trained(b, tmp_path)
+    graph, (loss,) = nir_graph(snn)
+    assert "order of the axes of input 'x'" in loss
+    assert_same(snn, graph, eighths(3, 6, 8, 2), 6, order=(0, 3, 1, 2))
+
+
+def test_concat_of_places_is_refused(tmp_path):
+    b = IntegerBuilder((2, 6, 6))
+    b.conv(4)
+    b.clip(2.0)
+    b.op("Concat", b.last, b.last, axis=3)
+    b.conv(4)
+    b.clip(2.0)
+    b.head()
+    with pytest.raises(UnsupportedError, match=r"nothing for node 'concat\d' \(Concat\)"):
+        nir_graph(trained(b, tmp_path))
+
+
+@pytest.mark.parametrize("pool", [{}, {"kernel_shape": [2], "strides": [2]}])
+def test_difference_of_one_axis_behind_pooling(pool, tmp_path):
+    """Its factor, and the sign, are those of what is subtracted alone."""
+    b = IntegerBuilder((2, 8))
+    b.op("Conv", b.last, b.normal(4, 2, 3), b.normal(4), pads=[1, 1])
+    b.clip(2.0)
+    left = b.op("AveragePool", **pool) if pool else b.last
+    b.op("Conv", b.last, b.normal(4, 4, 3), b.normal(4), pads=[1, 1])
+    b.op("Sub", left, b.clip(2.0))
+    b.op("Conv", b.last, b.normal(4, 4, 1), b.normal(4))
+    b.clip(4.0)
+    b.channels = 4
+    b.head(3)
+    snn = trained(b, tmp_path)
+    graph, losses = nir_graph(snn)
+    assert losses == []
+    assert_same(snn, graph, eighths(3, 2, 8), 6)
 
 
 def test_thresholds_and_pooling_are_as_readers_want_them(tmp_path):
