@@ -281,7 +281,10 @@ def _once(sizes: Mapping[str, int]) -> str:
 
 def _as_constant(name: str) -> str:
     """How an input that is none for each sample becomes a constant."""
-    return f"; make what is one for all a constant: onnxsnn fix-inputs MODEL {name}=NUMBER"
+    return (
+        f"; make what is one for all a constant: onnxsnn fix-inputs MODEL {name}=NUMBER, or "
+        f"{name}=FILE.npy"
+    )
 
 
 def _fit(values: Array, spec: InputSpec, preprocessing: Preprocessing, path: Path) -> Array:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gzip
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,15 @@ from onnxsnn.arrays import Array
 from onnxsnn.errors import DataError
 from onnxsnn.inputs import InputSpec
 
-__all__ = ["ArrayNames", "is_data", "labels_beside", "read_labels", "read_samples", "spread"]
+__all__ = [
+    "ArrayNames",
+    "is_data",
+    "labels_beside",
+    "read_array",
+    "read_labels",
+    "read_samples",
+    "spread",
+]
 
 _SAMPLE_NAMES = ("x", "images", "data")
 _LABEL_NAMES = ("y", "labels", "label")
@@ -58,12 +67,30 @@ def read_samples(
     if path.is_dir():
         return _read_folder(path, _only(inputs, path), limit)
     reader = _READERS.get(path.suffix.lower(), _read_idx_samples)
-    try:
+    with _reading(path):
         return reader(path, inputs, names)
+
+
+def read_array(path: Path) -> Array:
+    """The array of an .npy.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    with _reading(path), path.open("rb") as file:
+        values: Array = np.lib.format.read_array(file, allow_pickle=False)
+        return values
+
+
+@contextmanager
+def _reading(path: Path, what: str = "") -> Iterator[None]:
+    """Say which file cannot be read, and why."""
+    try:
+        yield
     except DataError:
         raise
     except Exception as error:  # numpy, gzip and zipfile each have their own
-        raise DataError(f"{path}: cannot be read: {_reason(error)}") from error
+        raise DataError(f"{path}: {what}cannot be read: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
@@ -257,12 +284,8 @@ def read_labels(path: Path, names: ArrayNames) -> Array:
         DataError: the file cannot be read.
     """
     reader = _LABEL_READERS.get(path.suffix.lower(), _read_other_labels)
-    try:
+    with _reading(path, "labels "):
         return reader(path, names)
-    except DataError:
-        raise
-    except Exception as error:
-        raise DataError(f"{path}: labels cannot be read: {_reason(error)}") from error
 
 
 def _read_npz_labels(path: Path, names: ArrayNames) -> Array:

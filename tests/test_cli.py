@@ -18,7 +18,7 @@ from onnxsnn.cli import main
 from onnxsnn.data import Preprocessing, load
 from onnxsnn.model import SpikingModel
 from onnxsnn.source import load_source
-from tests.models import Builder, uniform
+from tests.models import Builder, assert_same, uniform
 from tests.networks import STRUCTURES, residual_network
 
 X = uniform(20, 3, 8, 8)
@@ -908,6 +908,42 @@ def test_settings_that_make_no_sense_are_said(folder):
     assert "no input 'rate'" in fails("fix-inputs", "m.onnx", "rate=3", code=2)
     assert "more than once" in fails("fix-inputs", "m.onnx", "gain=2", "gain=3", code=2)
     assert "cannot hold 1e+300" in fails("fix-inputs", "m.onnx", "gain=1e300", code=2)
+    assert "'gain.npy' is not of the form" in fails("fix-inputs", "m.onnx", "gain.npy", code=2)
+    assert "gone.npy: cannot be read: No such" in fails("fix-inputs", "m.onnx", "gain=gone.npy")
+    Path("text.npy").write_text("2")
+    assert "text.npy: cannot be read: " in fails("fix-inputs", "m.onnx", "gain=text.npy")
+    np.save("three.npy", np.ones(3))
+    three = ("fix-inputs", "m.onnx", "gain=three.npy")
+    assert "takes an array of shape [], and one of [3] came" in fails(*three, code=2)
+    assert "is a file that is read here" in fails(*three, "-o", "three.npy", code=2)
+
+
+def test_settings_may_be_arrays(folder):
+    """As where Keras's means and variances are inputs; names hold = as other tools write them."""
+    b = Builder((6,))
+    for name in ("mean", "a=b"):
+        b.inputs.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 6]))
+    b.op("Div", b.op("Sub", "x", "mean"), "a=b")
+    b.gemm(8, inputs=6)
+    b.relu()
+    b.save(folder / "m.onnx")
+    (folder / "seed=1").mkdir()
+    mean, spread = np.arange(6.0).reshape(1, 6), np.arange(1, 7).reshape(1, 6)
+    np.save("seed=1/mean.npy", mean)
+    np.save("std.npy", spread)
+    np.savez("d.npz", x=np.ones((20, 6), np.float32), mean=mean)
+    assert "a=b=NUMBER, or a=b=FILE.npy" in fails("convert", "m.onnx", "--data", "d.npz")
+    settings = ("mean=seed=1/mean.npy", "a=b=std.npy")
+    assert call("fix-inputs", "m.onnx", *settings) == "m.fixed.onnx: constants: mean, a=b\n"
+    fixed = {
+        t.name: onnx.numpy_helper.to_array(t) for t in onnx.load("m.fixed.onnx").graph.initializer
+    }
+    assert_same(
+        {"mean": mean.astype(np.float32), "a=b": spread.astype(np.float32)},
+        {name: fixed[name] for name in ("mean", "a=b")},
+        0,
+    )
+    call("convert", "m.fixed.onnx", "--data", "d.npz", "--array", "x", "-T", 4)
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,49 @@ def test_a_network_with_a_first_state_converts(tmp_path):
     assert np.linalg.norm(found - expected) < 0.05 * np.linalg.norm(expected)
 
 
+def test_an_array_is_a_constant_of_the_type_that_the_input_has(tmp_path):
+    model, x = recurrent(), uniform(5, 4, 6)
+    state = np.linspace(-1, 1, 8).reshape(1, 1, 8)
+    fixed = fix_inputs(model, {"state": state, "steps": np.array(2.0)})
+    write_model(fixed, tmp_path / "m.onnx")
+    source = load_source(tmp_path / "m.onnx")
+    assert [(spec.name, spec.shape) for spec in source.inputs] == [("x", (1, 4, 6))]
+    feeds = {"x": x[:1], "state": state.astype(np.float32), "steps": np.array(2)}
+    expected = ReferenceEvaluator(model).run(["y"], feeds)
+    assert_same({"y": expected[0]}, Session(source.model).run({"x": x[:1]}), 1e-5)
+
+
+def test_an_open_size_that_an_array_has_is_none_of_the_samples():
+    """A mean per channel, whose number the model leaves open."""
+    model = onnx.parser.parse_model("""
+    <ir_version: 8, opset_import: ["": 17]>
+    g (float[N,4] x, float[C] mean) => (float[N,4] y) { h = Sub(x, mean) y = Relu(h) }""")
+    x, mean = uniform(5, 4), np.arange(4, dtype=np.float32)
+    fixed = fix_inputs(model, {"mean": mean})
+    assert [axis.dim_param for axis in fixed.graph.input[0].type.tensor_type.shape.dim] == ["N", ""]
+    assert_same({"y": np.maximum(x - mean, 0)}, Session(fixed).run({"x": x}), 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"state": np.zeros((1, 8))}, r"takes an array of shape \[1, \?, 8\], and one of \[1, 8\]"),
+        ({"state": np.zeros((2, 1, 8))}, r"shape \[1, \?, 8\], and one of \[2, 1, 8\] came"),
+        ({"state": np.full((1, 1, 8), 1e300)}, "'state' is of float32, which cannot hold all"),
+        ({"state": np.full((1, 1, 8), np.nan, np.float32)}, "'state' is of float32, which cannot"),
+        (
+            {"state": np.full((1, 1, 8), "a")},
+            "cannot hold all values of the array, which is of <U1",
+        ),
+        ({"steps": np.array(0.5)}, "'steps' is of int64, which cannot hold all .* of float64"),
+        ({"steps": np.array(2**63, np.uint64)}, "'steps' is of int64, which cannot hold all"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_said(values, message):
+    with pytest.raises(UsageError, match=message):
+        fix_inputs(recurrent(), values)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
