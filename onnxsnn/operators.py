@@ -33,6 +33,7 @@ from onnxsnn.ratenorm import UNSET_THRESHOLD
 
 __all__ = [
     "DRAWS",
+    "LAID_OUT",
     "LONGEST",
     "QUANTIZED",
     "RECTIFIER",
@@ -45,6 +46,7 @@ __all__ = [
     "constant_operand",
     "crops",
     "fate",
+    "is_laid_out",
     "rectifier_limit",
     "reduced_axes",
     "refuse_unsupported",
@@ -60,6 +62,10 @@ QUANTIZED = (
 )
 DRAWS = "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike"
 RECTIFIER = "it rectifies, and becomes a neuron"
+LAID_OUT = (
+    "ONNX Runtime laid it out for one machine; save the model with graph_optimization_level "
+    "ORT_ENABLE_EXTENDED or below"
+)
 LONGEST = 10**9  # exporters write that, 2^31 - 1 or 2^63 - 1, for the end of an axis
 
 
@@ -264,6 +270,8 @@ def fate(node: Node, varying: Collection[int]) -> Fate:
     """What becomes of `node`; `varying` holds the id() of every tensor that varies over time."""
     if node.domain == functions.DOMAIN:
         return Fate(Role.STATE if node.op in _STATES else Role.NEURON)
+    if is_laid_out(node.op, node.domain):
+        return Fate(Role.REFUSED, LAID_OUT)
     if (node.domain or "").startswith(_OF_ONNXRUNTIME):
         return Fate(Role.REFUSED, f"it is ONNX Runtime's own ({node.domain}), {_NOT_APART}")
     if node.domain not in (None, "", "ai.onnx"):
@@ -285,6 +293,15 @@ _NOT_APART = (
     "and cannot be taken apart; save the model before it is optimized, or quantize it in the QDQ "
     "format"
 )
+
+
+def is_laid_out(operator: str, domain: str | None) -> bool:
+    """Whether an operator is one that ONNX Runtime writes above ORT_ENABLE_EXTENDED."""
+    if domain == f"{_OF_ONNXRUNTIME}.nchwc":
+        return True
+    return domain == _OF_ONNXRUNTIME and operator.startswith(("Nhwc", "QLinearConv"))
+
+
 _ON_SUMS = "of running sums, where neurons follow"
 _ON_MEANS = "of running means"
 

@@ -15,12 +15,13 @@ from onnxsnn.dialects.opsets import to_opset
 from onnxsnn.dialects.parts import read_by, write_constants_out
 from onnxsnn.dialects.precision import other_precisions, to_single_precision
 from onnxsnn.dialects.quantized import dequantize, fewest_levels, is_quantized
-from onnxsnn.errors import ModelError, in_file
+from onnxsnn.errors import ModelError, UnsupportedError, in_file
 from onnxsnn.files import external_files, read_model
 from onnxsnn.functions import MINIMUM_OPSET
 from onnxsnn.graph import Graph, from_model, infer_shapes, opset_of
 from onnxsnn.inputs import InputSpec
 from onnxsnn.model import input_specs, kind_of
+from onnxsnn.operators import LAID_OUT, is_laid_out
 from onnxsnn.session import make_session
 
 __all__ = ["Source", "load_source", "read_trained"]
@@ -90,6 +91,7 @@ def load_source(path: str | Path) -> Source:
     Raises:
         ModelError: the file cannot be read, is not valid, is too old, is an SNN already, or
             ONNX Runtime does not run it.
+        UnsupportedError: ONNX Runtime does not run it here, as it optimized it for another machine.
     """
     model = read_trained(path)
     if opset_of(model) < _OLDEST_OPSET:
@@ -138,9 +140,19 @@ def _runnable(model: onnx.ModelProto, path: str | Path) -> onnx.ModelProto:
         if "bfloat16" not in others:  # which NumPy has not
             return model
     except ModelError as error:
+        _refuse_laid_out(model, path)
         if not others:
             raise ModelError(f"{path}: {error}") from error
     single = to_single_precision(onnx.inliner.inline_local_functions(model))
     with in_file(path):
         make_session(single)
     return single
+
+
+def _refuse_laid_out(model: onnx.ModelProto, path: str | Path) -> None:
+    """Say what to do with a model that ONNX Runtime optimized for another machine."""
+    for node in model.graph.node:
+        if is_laid_out(node.op_type, node.domain):
+            raise UnsupportedError(
+                f"{path}: node {node.name!r} ({node.op_type}) cannot be converted: {LAID_OUT}"
+            )

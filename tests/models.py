@@ -37,10 +37,10 @@ def kernels_of_today() -> Iterator[None]:
         pytest.skip(f"ONNX Runtime {ort.__version__}: {error}")
 
 
-def optimized(path: Path) -> Path:
-    """The same model, as a session writes it, without what suits this machine alone."""
+def optimized(path: Path, level: str = "EXTENDED") -> Path:
+    """The same model, as a session writes it; by default without what suits this machine alone."""
     options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, f"ORT_ENABLE_{level}")
     options.optimized_model_filepath = str(path.with_suffix(".optimized.onnx"))
     ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return path.with_suffix(".optimized.onnx")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import onnx_graphsurgeon as gs
 import pytest
 
 from onnxsnn.operators import TABLE, Role, fate, slice_bounds, varying_tensors
@@ -25,6 +26,24 @@ def test_every_refusal_has_a_reason():
 def last_fate(b, *outputs):
     graph = b.graph(*outputs)
     return fate(graph.nodes[-1], varying_tensors(graph))
+
+
+@pytest.mark.parametrize(
+    ("operator", "domain", "level"),
+    [
+        ("Conv", "com.microsoft.nchwc", True),
+        ("QLinearConv", "com.microsoft", True),
+        ("NhwcMaxPool", "com.microsoft", True),
+        ("QMoE", "com.microsoft", False),
+    ],
+)
+def test_what_was_laid_out_for_one_machine_is_refused_with_the_level_to_save_at(
+    operator, domain, level
+):
+    node = gs.Node(operator, inputs=[gs.Variable("x")], outputs=[gs.Variable("y")], domain=domain)
+    what = fate(node, ())
+    assert what.role is Role.REFUSED
+    assert ("ORT_ENABLE_EXTENDED" in what.reason) == level
 
 
 def test_product_with_a_constant_is_linear_and_of_two_varying_tensors_is_not():

@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 import pytest
-from onnxruntime.quantization import quantize_dynamic
+from onnxruntime.quantization import CalibrationDataReader, quantize_dynamic, quantize_static
 
 from onnxsnn import convert, load_source
 from onnxsnn.dialects.fused import take_apart
@@ -27,6 +27,48 @@ def test_optimized_models_are_what_they_were(tmp_path, structure):
         for each in (plain, source)
     ]
     assert layers[0] == layers[1]
+
+
+@pytest.mark.parametrize("is_quantized", [False, True])
+def test_models_saved_for_one_machine_are_told_at_which_level_to_save_them(tmp_path, is_quantized):
+    b = Builder((3, 8, 8))
+    for _ in range(2):
+        b.conv(16)
+        b.relu()
+    b.head()
+    path, x = b.save(tmp_path / "m.onnx"), uniform(8, 3, 8, 8)
+    if is_quantized:
+        quantize_static(path, tmp_path / "q.onnx", Samples(x))
+        path = tmp_path / "q.onnx"
+    for level in ("BASIC", "EXTENDED"):
+        convert(optimized(path, level), dataset(x=x), timesteps=2)
+    laid_out = optimized(path, "ALL")
+    made = {(node.domain, node.op_type) for node in onnx.load(laid_out).graph.node}
+    if made.isdisjoint({("com.microsoft.nchwc", "Conv"), ("com.microsoft", "QLinearConv")}):
+        pytest.skip("ONNX Runtime has no layout of its own for this machine")
+    with pytest.raises(UnsupportedError, match=r"for one machine; .* ORT_ENABLE_EXTENDED or below"):
+        convert(laid_out, dataset(x=x), timesteps=2)
+
+
+def test_models_saved_for_another_machine_are_told_so(tmp_path):
+    """There are kernels for these on machines of some kinds only."""
+    b = Builder((8, 8, 3))
+    model = fused(b, "NhwcFusedConv", "x", b.normal(4, 3, 3, 3))
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(
+        UnsupportedError, match=r"\(NhwcFusedConv\) .* ORT_ENABLE_EXTENDED or below"
+    ):
+        convert(tmp_path / "m.onnx")
+
+
+class Samples(CalibrationDataReader):
+    """What ONNX Runtime's quantizer sees, once."""
+
+    def __init__(self, x):
+        self.rest = [{"x": x}]
+
+    def get_next(self):
+        return self.rest.pop() if self.rest else None
 
 
 def fused(b, operator, *inputs, **attrs):
