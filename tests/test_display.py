@@ -44,6 +44,19 @@ def test_inspection_shows_refusals_with_their_reason(capsys):
     assert "timesteps: 4" in text
 
 
+def test_inspection_says_of_what_it_cannot_count_that_there_is_some(capsys):
+    row = InspectionRow("a", "Tanh", "static", "", [None, 3])
+    counted = Inspection("source", [row], {"static": 1}, 1000, 12, {})
+    display.show_inspection(counted)
+    display.show_inspection(replace(counted, unsized=2))
+    display.show_inspection(replace(counted, neurons=0, encodes=True))
+    plain, unsized, encoded = capsys.readouterr().out.split("source: ")[1:]
+    assert "1,000 neurons per sample, 12 parameters" in plain
+    assert "1,000 neurons per sample (without 2 layers of open sizes), 12 parameters" in unsized
+    assert "inspect --convertible" in encoded
+    assert "inspect --convertible" not in plain + unsized
+
+
 @pytest.mark.parametrize("name", ["[a]", "[/]", r"\[/\]", "[bold]a[/bold]", "x[1]"])
 def test_names_are_shown_as_they_are_and_are_no_markup(capsys, name):
     row = InspectionRow(name, "Relu", "spikes", "", [None, 3])

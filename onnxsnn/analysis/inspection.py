@@ -20,6 +20,7 @@ from onnxsnn.metadata import damaged, fits, read_metadata
 from onnxsnn.model import LOOP, NO_SNN, STEP, Layer, SpikingModel, kind_of
 from onnxsnn.operators import QUANTIZED, RECTIFIER, Role, fate, varying_tensors
 from onnxsnn.ratenorm import threshold_of
+from onnxsnn.signals import Signal, Signals, weighted_input
 from onnxsnn.source import Source
 
 __all__ = ["Inspection", "InspectionRow", "inspect", "inspect_model", "role_of"]
@@ -61,6 +62,9 @@ class Inspection:
         neurons: per sample, where all sizes are known.
         parameters: values in constant tensors of floats, and in weights of 8 bits.
         metadata: of an intermediate or an SNN.
+        unsized: layers of neurons whose sizes are not all known.
+        encodes: of a source in which nothing is refused, or rectifies before its constants are
+            folded, whether weights read what is analog: `convert` puts neurons there.
     """
 
     kind: str
@@ -69,6 +73,8 @@ class Inspection:
     neurons: int
     parameters: int
     metadata: dict[str, Any]
+    unsized: int = 0
+    encodes: bool = False
 
 
 def inspect(path: str | Path) -> Inspection:
@@ -101,14 +107,29 @@ def inspect_model(model: onnx.ModelProto) -> Inspection:
     graph.toposort()
     varying = varying_tensors(graph)
     rows = [_row(n, varying, states, layers) for n in graph.nodes if n.op != "Constant"]
+    roles = Counter(row.role for row in rows)
+    firing = [row for row in rows if _fires(row.role, row.reason)]
     return Inspection(
         kind=kind,
         rows=rows,
-        roles=dict(Counter(row.role for row in rows)),
+        roles=dict(roles),
         neurons=sum(row.neurons or 0 for row in rows),
         parameters=_parameters(graph),
         metadata=metadata,
+        unsized=sum(row.neurons is None for row in firing),
+        encodes=kind == "source" and not (firing or roles["refused"]) and _encodes(graph),
     )
+
+
+def _fires(role: str, reason: str) -> bool:
+    return role == Role.NEURON or reason == RECTIFIER
+
+
+def _encodes(graph: Graph) -> bool:
+    """Whether weights read what is analog, in a graph in which nothing rectifies."""
+    signals = Signals(graph)
+    read = [node.inputs[at] for node in graph.nodes if (at := weighted_input(node)) is not None]
+    return any(signals[tensor] is Signal.ANALOG for tensor in read)
 
 
 def _graph(model: onnx.ModelProto, kind: str, states: set[str]) -> Graph:
@@ -124,14 +145,14 @@ def _row(
     role, reason = role_of(node, varying, states)
     layer = layers.get(node.name, {})
     output = node.outputs[0]
-    fires = role is Role.NEURON or reason == RECTIFIER
+    is_known = _fires(role.value, reason) and is_static_shape(output.shape)
     return InspectionRow(
         name=node.name,
         operator=node.op,
         role=role.value,
         reason=reason,
         shape=None if output.shape is None else list(output.shape),
-        neurons=values_per_sample(output) if fires and is_static_shape(output.shape) else None,
+        neurons=values_per_sample(output) if is_known else None,
         threshold=layer["threshold"] if layer.get("grid") else _threshold(node, role),
         p=layer.get("p"),
         omega=layer.get("omega"),

@@ -32,9 +32,17 @@ def show_inspection(inspection: Inspection) -> None:
     console.print(table)
     roles = ", ".join(f"{role} {count}" for role, count in inspection.roles.items())
     console.print(f"{inspection.kind}: {len(inspection.rows)} nodes ({roles})", soft_wrap=True)
+    more = f" (without {inspection.unsized} layers of open sizes)" if inspection.unsized else ""
     console.print(
-        f"{inspection.neurons:,} neurons per sample, {inspection.parameters:,} parameters"
+        f"{inspection.neurons:,} neurons per sample{more}, {inspection.parameters:,} parameters",
+        soft_wrap=True,
     )
+    if inspection.encodes:
+        console.print(
+            "convert puts neurons where weights would read what is analog: inspect --convertible "
+            "says what they drive",
+            soft_wrap=True,
+        )
     for row in inspection.rows:
         if row.role == "refused":
             console.print(

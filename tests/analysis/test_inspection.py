@@ -4,6 +4,7 @@ import onnx
 import pytest
 
 from onnxsnn import convert, inspect, load_source
+from onnxsnn.analysis.convertibility import convertibility
 from onnxsnn.errors import ModelError
 from tests.models import Builder, dataset, uniform
 from tests.networks import residual_network
@@ -36,6 +37,53 @@ def test_neurons_and_parameters_are_counted(path):
     assert inspection.neurons == 384 + 384 + 128 + 10
     floats = onnx.load(path).graph.initializer
     assert inspection.parameters == sum(onnx.numpy_helper.to_array(t).size for t in floats)
+
+
+def network(*operators):
+    """Layers of weights with these operators in between."""
+    b = Builder((6,))
+    for operator in operators:
+        b.gemm(8)
+        b.op(operator)
+    b.gemm(4)
+    return b
+
+
+@pytest.mark.parametrize(
+    ("operators", "encodes"),
+    [
+        (["Tanh"], True),
+        (["Sigmoid", "Softplus"], True),
+        ([], False),
+        (["Identity"], False),
+        (["Relu"], False),
+        (["Relu", "Tanh"], False),
+        (["Tanh", "RandomNormalLike"], False),
+    ],
+)
+def test_source_without_rectifiers_says_whether_it_gets_neurons(tmp_path, operators, encodes):
+    path = network(*operators).save(tmp_path / "m.onnx")
+    inspection, report = inspect(path), convertibility(path)
+    assert inspection.encodes == encodes
+    if not inspection.neurons:
+        assert encodes == report.convertible
+
+
+def test_output_that_no_weights_read_gets_no_neurons(tmp_path):
+    b = Builder((6,))
+    b.gemm(8)
+    b.op("Softmax")
+    assert not inspect(b.save(tmp_path / "m.onnx")).encodes
+
+
+def test_layers_of_unknown_sizes_are_counted_apart(tmp_path):
+    b = Builder((3, "H", "W"))
+    b.conv(8)
+    b.relu()
+    b.head(10)
+    b.relu()
+    inspection = inspect(b.save(tmp_path / "m.onnx"))
+    assert (inspection.neurons, inspection.unsized) == (10, 1)
 
 
 def test_snn_has_thresholds_p_and_omega(path, tmp_path):
