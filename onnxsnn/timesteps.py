@@ -8,6 +8,7 @@ smaller T may do too.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from onnxsnn.analysis.evaluate import Row, evaluate
 from onnxsnn.convert import Conversion
@@ -15,11 +16,25 @@ from onnxsnn.data import Dataset
 from onnxsnn.errors import UsageError
 from onnxsnn.source import Source
 
-__all__ = ["AGREEMENT", "ERROR", "LIMIT", "fewest_timesteps"]
+__all__ = ["AGREEMENT", "ERROR", "LIMIT", "Found", "fewest_timesteps"]
 
 AGREEMENT = 0.99
 ERROR = 0.1
 LIMIT = 256
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the search ends with.
+
+    Attributes:
+        conversion: for a T that meets the target, below which the search found none; for LIMIT
+            where none does.
+        is_enough: whether it meets the target.
+    """
+
+    conversion: Conversion
+    is_enough: bool
 
 
 def fewest_timesteps(
@@ -28,8 +43,8 @@ def fewest_timesteps(
     conversion_for: Callable[[int], Conversion],
     agreement: float = AGREEMENT,
     error: float = ERROR,
-) -> int | None:
-    """A T that meets the target on the data, below which the search found none; None for none.
+) -> Found:
+    """The conversion for the smallest T that meets the target on the data, as far as was searched.
 
     Args:
         source: the trained network.
@@ -44,21 +59,24 @@ def fewest_timesteps(
     if not (0 < agreement <= 1 and 0 < error <= 1):
         raise UsageError("agreement and error are shares: more than 0, and 1 at most")
 
-    def meets(timesteps: int) -> bool:
-        snn = conversion_for(timesteps).snn
-        result = evaluate(snn, data, ann=source, timesteps=timesteps)
-        return _meets(result.rows[-1], agreement, error)
+    def tried(timesteps: int) -> Found:
+        conversion = conversion_for(timesteps)
+        result = evaluate(conversion.snn, data, ann=source, timesteps=timesteps)
+        return Found(conversion, _meets(result.rows[-1], agreement, error))
 
-    enough = 1
-    while not meets(enough):
-        if enough == LIMIT:
-            return None
+    enough, best = 1, tried(1)
+    while not best.is_enough and enough < LIMIT:
         enough *= 2
+        best = tried(enough)
     short = enough // 2
-    while enough - short > 1:
+    while best.is_enough and enough - short > 1:
         middle = (short + enough) // 2
-        short, enough = (short, middle) if meets(middle) else (middle, enough)
-    return enough
+        found = tried(middle)
+        if found.is_enough:
+            enough, best = middle, found
+        else:
+            short = middle
+    return best
 
 
 def _meets(row: Row, agreement: float, error: float) -> bool:

@@ -742,6 +742,33 @@ def test_timesteps_may_be_found():
     assert json.loads(text)["rows"][network.timesteps - 1]["agreement"] >= 0.9
 
 
+@pytest.mark.parametrize("options", [(), ("--integer",), ("--correct",)])
+def test_timesteps_that_are_found_are_converted_for_once(folder, monkeypatch, options):
+    tried = []
+    module = sys.modules["onnxsnn.cli.convert"]
+    convert = module.convert
+
+    def counted(*arguments, **ways):
+        tried.append(ways["timesteps"])
+        return convert(*arguments, **ways)
+
+    monkeypatch.setattr(module, "convert", counted)
+    command = ("convert", "model.onnx", "--data", "x.npy", *options, "-T")
+    call(*command, "auto", "--agreement", 0.8, "--limit", 8)
+    path = folder / "model.snn.onnx"
+    found, number = path.read_bytes(), SpikingModel.load(path).timesteps
+    assert tried.count(number) == 1
+    call(*command, number, "--limit", 8)
+    assert path.read_bytes() == found
+
+
+def test_passes_of_the_timesteps_that_are_found_are_kept_and_verified(folder):
+    command = ("convert", "model.onnx", "--data", "x.npy", "-T", "auto", "--agreement", 0.5)
+    assert json.loads(call(*command, "--verify", "--json"))["differences"]
+    call(*command, "--keep-intermediate")
+    assert len(list((folder / "model.snn.passes").iterdir())) > 5
+
+
 @pytest.mark.parametrize("options", [(), ("--integer",)])
 def test_target_that_is_not_met_is_said_once(folder, options):
     b = Builder((3, 4, 4))

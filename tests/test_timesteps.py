@@ -13,14 +13,16 @@ X = uniform(48, 3, 8, 8)
 
 
 def search(source, data, **targets):
-    """The T that is found, and those that were tried."""
+    """The T that is found, None where it does not do, and those that were tried."""
     tried = []
 
     def conversion_for(timesteps):
         tried.append(timesteps)
         return convert(source, data, timesteps=timesteps)
 
-    return fewest_timesteps(source, data, conversion_for, **targets), tried
+    found = fewest_timesteps(source, data, conversion_for, **targets)
+    assert found.conversion.snn.timesteps in tried
+    return found.conversion.snn.timesteps if found.is_enough else None, tried
 
 
 @pytest.mark.parametrize("agreement", [0.8, 0.95])

@@ -32,7 +32,7 @@ from onnxsnn.errors import OnnxSnnError, UsageError
 from onnxsnn.files import write_model
 from onnxsnn.neurons import MOST_DIGITS, MOST_LEVELS, RECTIFYING_NEURONS, neuron_of
 from onnxsnn.source import Source, load_source
-from onnxsnn.timesteps import AGREEMENT, ERROR, LIMIT, fewest_timesteps
+from onnxsnn.timesteps import AGREEMENT, ERROR, LIMIT, Found, fewest_timesteps
 
 __all__ = ["convert_command"]
 
@@ -159,24 +159,28 @@ def convert_command(
     }
     keeper = _Keeper(output) if keep_intermediate else None
     with display.progress("calibrating") as progress:
-        found, fitted_to = timesteps, samples
-        if found is None:
+        found, fitted_to = None, samples
+        if timesteps is None:
             fitted_to = samples if takes_data(threshold, correct) else None
             found = _fewest(source, samples, fitted_to, ways, agreement, error)
-        conversion = convert(
-            source,
-            fitted_to,
-            timesteps=LIMIT if found is None else found,
-            **ways,
-            verify=verify,
-            keep=keeper,
-            progress=progress,
-        )
+            timesteps = found.conversion.snn.timesteps
+        if found is not None and not (verify or keep_intermediate):
+            conversion = found.conversion
+        else:
+            conversion = convert(
+                source,
+                fitted_to,
+                timesteps=timesteps,
+                **ways,
+                verify=verify,
+                keep=keeper,
+                progress=progress,
+            )
     conversion.snn.save(output)
     if keeper is not None:
         keeper.remove_older()
     measured = None if samples is None else _measured(conversion, source, samples)
-    if found is None:
+    if found is not None and not found.is_enough:
         conversion.warnings.append(f"even {LIMIT} timesteps do not meet the target on these data")
     display.warn(conversion.warnings)
     if as_json:
@@ -202,8 +206,8 @@ def _fewest(
     ways: Mapping[str, Any],
     agreement: float,
     error: float,
-) -> int | None:
-    """The smallest number of timesteps that will do."""
+) -> Found:
+    """The conversion for the smallest number of timesteps that will do."""
     if samples is None:
         raise UsageError("timesteps are found on data; give some with --data, or a number with -T")
 
