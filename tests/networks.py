@@ -317,6 +317,17 @@ def networks(draw: st.DrawFn) -> Builder:
     return b
 
 
+def cancelling_network() -> Builder:
+    """clip(x, 0, 2) - clip(x, 0, 1): nothing, up to 1, of neurons with different thresholds."""
+    b = Builder((1,))
+    x = b.op("MatMul", "x", b.constant([[1.0]]))
+    b.op("MatMul", b.clip(2.0), b.constant([[1.0]]))
+    first, b.last = b.last, x
+    b.op("MatMul", b.clip(1.0), b.constant([[-1.0]]))
+    b.op("Add", first, b.last)
+    return b
+
+
 def average_network() -> Builder:
     """Convolution, average pooling, convolution, linear: what NIR and its readers take."""
     b = Builder((2, 8, 8))

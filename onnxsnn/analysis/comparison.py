@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 
-from onnxsnn.analysis.evaluate import Evaluation, Row, evaluate
+from onnxsnn.analysis.evaluate import Evaluation, Row, evaluate, measure_of
 from onnxsnn.convert import convert, takes_data
 from onnxsnn.data import Dataset
 from onnxsnn.figures import counted
@@ -112,8 +112,12 @@ class Comparison:
 
     @property
     def measure(self) -> str:
-        """What ways are compared by; see `Row.measure`."""
-        return next(iter(self.rows.values()))[0].measure
+        """What ways are compared by; see `Row.measure`.
+
+        Raises:
+            DataError: a row has none.
+        """
+        return measure_of(chain.from_iterable(self.rows.values()))
 
     def value(self, row: Row) -> float:
         """The measure of a row."""

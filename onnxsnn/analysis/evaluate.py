@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,7 @@ __all__ = [
     "Measured",
     "Row",
     "evaluate",
+    "measure_of",
     "relative_error",
     "squared_error",
     "squares",
@@ -54,6 +55,16 @@ class Measured:
             "the ANN's outputs are all 0, or infinite, on these data, so that no error relates to "
             "them; give others"
         )
+
+
+def measure_of(results: Iterable[Measured]) -> str:
+    """The measure of results that are compared with each other; all have the same.
+
+    Raises:
+        DataError: one has none, be it that others have an error of 0 (see `relative_error`).
+    """
+    (measure,) = {result.measure for result in results}
+    return measure
 
 
 @dataclass

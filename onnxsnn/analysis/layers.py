@@ -9,7 +9,13 @@ from typing import NamedTuple
 import numpy as np
 
 from onnxsnn.analysis.error_split import ErrorSplit, LayerResponse, SplitTotals, parts
-from onnxsnn.analysis.evaluate import Measured, relative_error, squared_error, squares
+from onnxsnn.analysis.evaluate import (
+    Measured,
+    measure_of,
+    relative_error,
+    squared_error,
+    squares,
+)
 from onnxsnn.analysis.exact_layer import with_exact_layer
 from onnxsnn.analysis.fit_curve import FitCurve, FitCurves
 from onnxsnn.analysis.reference import Reference
@@ -147,12 +153,13 @@ def analyse(
     curves = {curve.layer: curve for curve in looker.curves.curves()}
     plain = looker.plain.measures()
     exact = {layer: scores.measures() for layer, scores in looker.exact.items()}
+    measure = measure_of([plain, *exact.values()])
     gains = {layer: measures.gain_over(plain) for layer, measures in exact.items()}
     most = max(gains, key=lambda layer: gains[layer])
     return Analysis(
         samples=len(data),
         timesteps=steps,
-        measure=plain.measure,
+        measure=measure,
         plain=plain,
         costliest=most if gains[most][0] > 0 else None,
         layers=[

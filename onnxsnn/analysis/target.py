@@ -75,5 +75,7 @@ def _reached(evaluation: Evaluation, measure: str, level: float) -> Target:
 
 
 def _reaches(row: Row, measure: str, level: float) -> bool:
-    value = float(getattr(row, measure))
-    return value <= level if measure == "error" else value >= level
+    value = getattr(row, measure)
+    if value is None:  # an error that relates to nothing: `relative_error`
+        return False
+    return bool(value <= level if measure == "error" else value >= level)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnxsnn.analysis.energy import MODELS, CostModel, Energy, energy
-from onnxsnn.analysis.evaluate import Evaluation, evaluate
+from onnxsnn.analysis.evaluate import Evaluation, evaluate, measure_of
 from onnxsnn.analysis.inspection import Inspection, inspect_model
 from onnxsnn.analysis.layers import SAMPLES, Analysis, analyse
 from onnxsnn.analysis.target import Target, target_of
@@ -144,7 +144,7 @@ def gather(
         title=title,
         snn=snn,
         evaluation=evaluation,
-        measure=evaluation.rows[-1].measure,
+        measure=measure_of(evaluation.rows),
         analysis=analyse(snn, data, ann, steps, progress=progress("analysing")),
         energy=energy(snn, data, steps, models=models, progress=progress("counting operations")),
         target=target_of(evaluation),

@@ -143,6 +143,12 @@ def test_outputs_that_no_error_relates_to_are_said():
         _ = Comparison({PLAIN: [Row(1)]}, {PLAIN: 1.0}, None, 100).best
 
 
+def test_an_error_of_0_beside_one_that_relates_to_nothing_is_not_compared():
+    rows = [Row(1, error=0.0), Row(2)]
+    with pytest.raises(DataError, match="all 0, or infinite"):
+        _ = Comparison({PLAIN: rows}, {PLAIN: 1.0}, None, 100).best
+
+
 @pytest.mark.parametrize("suffix", [".svg", ".png"])
 def test_plot_is_drawn_for_outputs_without_classes_too(tmp_path, suffix):
     pytest.importorskip("matplotlib")

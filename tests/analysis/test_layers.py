@@ -15,7 +15,7 @@ from onnxsnn.passes.set_thresholds import set_thresholds
 from onnxsnn.ratenorm import rate_norms, set_threshold
 from onnxsnn.session import Session
 from tests.models import Builder, dataset, uniform
-from tests.networks import STRUCTURES, residual_network
+from tests.networks import STRUCTURES, cancelling_network, residual_network
 
 X = uniform(60, 3, 8, 8)
 T = 8
@@ -279,6 +279,14 @@ def test_outputs_that_are_all_0_have_an_error_of_0(tmp_path):
     snn, source, x = means_of_all(tmp_path, scale=0.0)
     assert analyse(snn, x, source).plain.error == 0
     assert evaluate(snn, x, ann=source).rows[-1].error == 0
+
+
+def test_an_exact_layer_that_alone_has_outputs_of_0_is_said(tmp_path):
+    source = load_source(cancelling_network().save(tmp_path / "m.onnx"))
+    x = dataset(x=np.full((3, 1), 0.25, np.float32))  # the first clip gives 0.5 after 4 steps
+    snn = convert(source, timesteps=4, threshold="trained").snn
+    with pytest.raises(DataError, match="all 0, or infinite"):
+        analyse(snn, x, source)
 
 
 def test_outputs_without_an_axis_of_samples_are_refused(tmp_path):

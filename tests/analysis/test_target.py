@@ -41,6 +41,11 @@ def test_without_labels_the_ann_s_classes_count_and_else_its_outputs():
     assert (target.measure, target.level, target.timesteps) == ("error", 0.1, 2)
 
 
+def test_a_step_whose_error_relates_to_nothing_does_not_reach_it():
+    target = target_of(evaluation([None, None, 0.0, 0.0], "error"))  # of an ANN that gives 0
+    assert (target.measure, target.timesteps, target.spikes) == ("error", 3, 300.0)
+
+
 def test_labels_without_the_ann_give_no_target():
     assert target_of(evaluation([0.5, 0.9])) is None
     assert spike_ratio(evaluation([0.5]), evaluation([0.5], ann=0.5)) is None

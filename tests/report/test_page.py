@@ -20,7 +20,7 @@ from onnxsnn.report import gather, page
 from onnxsnn.report.gather import RasterRow
 from onnxsnn.session import Session
 from tests.models import Builder, dataset, uniform
-from tests.networks import STRUCTURES, residual_network
+from tests.networks import STRUCTURES, cancelling_network, residual_network
 
 X = uniform(40, 3, 8, 8)
 VOID = {"meta", "link", "img", "wbr"}
@@ -227,6 +227,14 @@ def test_outputs_that_are_infinite_are_left_out_of_plots(tmp_path):
 def test_outputs_that_no_error_relates_to_are_refused(tmp_path):
     with pytest.raises(DataError, match="all 0, or infinite"):
         gather("m", *logarithms(tmp_path, 1), dataset(x=LOGS))
+
+
+def test_outputs_that_no_error_relates_to_in_some_steps_are_refused(tmp_path):
+    source = load_source(cancelling_network().save(tmp_path / "m.onnx"))
+    snn = convert(source, timesteps=4, threshold="trained").snn
+    x = dataset(x=np.full((3, 1), 0.5, np.float32))  # both neurons give 0.5 after 4 steps
+    with pytest.raises(DataError, match="all 0, or infinite"):
+        gather("m", snn, source, x)
 
 
 def test_names_are_escaped(tmp_path):
