@@ -348,9 +348,9 @@ def squares(values: Array) -> float:
 
 
 def relative_error(squared: float, norm: float) -> float | None:
-    """`sqrt(squared / norm)` of a squared error, relative to the sum of the ANN's squares.
+    """`sqrt(squared / norm)` of a squared error, relative to the sum of what should be, squared.
 
-    None where the ANN's outputs are all 0 and the SNN's are not, or where some are infinite.
+    None where that is 0 and the error is not, or where it is no finite number.
     """
     if squared == 0:
         return 0.0

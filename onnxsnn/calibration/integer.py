@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 import onnx
 
-from onnxsnn.analysis.evaluate import squares
+from onnxsnn.analysis.evaluate import relative_error, squares
 from onnxsnn.arrays import Array
 from onnxsnn.calibration.synthetic import input_noise
 from onnxsnn.data import Dataset
@@ -38,7 +38,7 @@ class Cost:
         samples: that both were run on.
         agreement: share of them whose class is the same; None where outputs are no classes.
         error: ||integer - SNN||_2 / ||SNN||_2 over the outputs of all samples; None where none
-            holds numbers that can be compared.
+            holds numbers that can be compared, or where nothing relates to them: `relative_error`.
         ann_agreement: share of the samples whose class is the ANN's, of the integer SNN; and
         snn_agreement: of the SNN.
         random: whether the samples are noise, for want of data.
@@ -179,11 +179,10 @@ def _cost(
     numbers = [name for name in snn if np.issubdtype(snn[name].dtype, np.floating)]
     distance = sum(squares(rounded[name] - snn[name]) for name in numbers)
     norm = sum(squares(snn[name]) for name in numbers)
-    error = float(np.sqrt(distance / norm)) if norm else 0.0
     return Cost(
         samples=samples,
         agreement=_agreement(snn, rounded),
-        error=error if numbers else None,
+        error=relative_error(distance, norm) if numbers else None,
         ann_agreement=_agreement(ann, rounded),
         snn_agreement=_agreement(ann, snn),
         random=random,

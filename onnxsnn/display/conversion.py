@@ -76,13 +76,15 @@ _SIGNED_IN_PART = {IntegrateAndFire.name, TernaryIntegrateAndFire.name}
 
 def _cost(cost: Mapping[str, Any]) -> str:
     """What 8 bits cost, in a line."""
-    if cost["error"] is None:
-        return "what 8 bits cost is not known, as no output can be compared"
+    said = []
+    if cost["error"] is not None:
+        said.append(f"outputs differ by {percent(cost['error'])}")
+    if cost["agreement"] is not None:
+        said.append(
+            f"{percent(cost['agreement'])} keep their class; the ANN's class have "
+            f"{percent(cost['ann_agreement'])}, before {percent(cost['snn_agreement'])}"
+        )
+    if not said:
+        return "what 8 bits cost is not known, as no output can be compared, or all are 0"
     samples = counted(cost["samples"], "sample") + (" of noise" if cost["random"] else "")
-    said = f"8 bits cost, on {samples}: outputs differ by {percent(cost['error'])}"
-    if cost["agreement"] is None:
-        return said
-    return (
-        f"{said}, {percent(cost['agreement'])} keep their class; the ANN's class have "
-        f"{percent(cost['ann_agreement'])}, before {percent(cost['snn_agreement'])}"
-    )
+    return f"8 bits cost, on {samples}: {', '.join(said)}"

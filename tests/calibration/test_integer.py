@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from onnxsnn import Runner, convert
+from onnxsnn import Runner, convert, load_source
 from onnxsnn.calibration.integer import integer_network
 from onnxsnn.demo import demo_data, demo_source
 from onnxsnn.neurons import RECTIFYING_NEURONS, IntegrateAndFire
@@ -104,6 +104,22 @@ def test_outputs_that_are_zero_in_both_err_by_nothing():
     b = small()
     b.op("Mul", b.last, b.constant(0.0))
     assert cost_of(b)["error"] == 0
+
+
+def test_outputs_that_were_zero_and_are_not_have_no_error(tmp_path):
+    b = Builder((4,))
+    b.op("MatMul", "x", b.constant(np.eye(4)))
+    b.clip(1.0)
+    b.op("MatMul", b.last, b.constant([[-42.375], [-42.375], [-42.25], [127]]))  # rounded, 1
+    b.clip(1.0)
+    b.op("MatMul", b.last, b.constant([[1.0]]))
+    source = load_source(b.save(tmp_path / "m.onnx"))
+    snn = convert(source, timesteps=4, threshold="trained").snn
+    x = np.ones((8, 4), np.float32)
+    found = integer_network(snn, source, dataset(x=x))
+    assert not Runner(snn).run(x).outputs[b.last].any()
+    assert Runner(found.snn).run(x).outputs[b.last].all()
+    assert found.cost.error is None
 
 
 def test_whole_numbers_have_no_error():
