@@ -15,6 +15,7 @@ from onnxsnn.operators import RECTIFIER, Role, varying_tensors
 from onnxsnn.passes.clean import name_nodes
 from onnxsnn.pipeline import Pipeline, prepare
 from onnxsnn.ratenorm import RECTIFYING, SIGNED
+from onnxsnn.session import fixed_batch
 from onnxsnn.signals import Signal, Signals, analog_nodes, weighted_input
 from onnxsnn.source import Source, load_source
 
@@ -125,7 +126,7 @@ def _prospects(source: Source, graph: Graph, prepared: Graph) -> Convertibility:
     """The report of a graph that can be converted, `prepared` being what the passes made of it."""
     varying = varying_tensors(prepared)
     driven = _driven(prepared, varying)
-    counts = {node.name: macs(node) for node in with_sizes(prepared).nodes}
+    counts = _counts(prepared)
     there = {node.name: node for node in prepared.nodes}
     rows = []
     for node in _shown(graph):
@@ -147,6 +148,13 @@ def _prospects(source: Source, graph: Graph, prepared: Graph) -> Convertibility:
             Counter(node.op for node in analog_nodes(prepared) if _varies(node, varying))
         ),
     )
+
+
+def _counts(prepared: Graph) -> dict[str, int | None]:
+    """Multiply-accumulates per sample, by node: those of a fixed batch are shared out evenly."""
+    batch = fixed_batch([tensor.shape or () for tensor in prepared.inputs]) or 1
+    counts = {node.name: macs(node) for node in with_sizes(prepared).nodes}
+    return {name: None if n is None else round(n / batch) for name, n in counts.items()}
 
 
 def _fate(node: Node, prepared: Node | None, varying: set[int]) -> tuple[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from onnxsnn.graph import Graph, Node, has_body, resized
+from onnxsnn.graph import Graph, Node, Tensor, has_body, resized
 from onnxsnn.passes.loop_shapes import loop_shapes
 
 __all__ = ["OPEN_SIZE", "macs", "with_sizes"]
@@ -13,13 +13,17 @@ OPEN_SIZE = 64
 
 
 def with_sizes(graph: Graph) -> Graph:
-    """A copy of a graph for one sample: each size that the inputs leave open is OPEN_SIZE."""
+    """A copy of a graph for one sample, or for as many as its batch has, if that is fixed.
+
+    Each other size that the inputs leave open is OPEN_SIZE.
+    """
     (looped,) = loop_shapes(graph, 1)
-    return resized(graph, lambda tensor: [1, *map(_known_size, tensor.shape[1:])], looped)
+    return resized(graph, _known_sizes, looped)
 
 
-def _known_size(size: int | str | None) -> int:
-    return size if isinstance(size, int) else OPEN_SIZE
+def _known_sizes(tensor: Tensor) -> list[int]:
+    sizes = zip(tensor.shape, [1] + [OPEN_SIZE] * len(tensor.shape), strict=False)
+    return [size if isinstance(size, int) else otherwise for size, otherwise in sizes]
 
 
 def macs(node: Node) -> int | None:

@@ -1,5 +1,6 @@
 """convertibility: the fate of every node of the source, and what drives the weights."""
 
+import numpy as np
 import pytest
 
 from onnxsnn.analysis.convertibility import convertibility
@@ -31,6 +32,16 @@ def test_first_layer_is_driven_by_the_input_and_the_others_by_spikes(tmp_path):
     assert report.macs["input"] == 6 * 64 * 27
     assert report.share("input") + report.share("spikes") == pytest.approx(1.0)
     assert (report.rectifiers, report.encoders, report.compensated) == (4, 0, {})
+
+
+def test_products_are_those_of_a_sample_where_the_batch_stays_fixed(tmp_path):
+    b = Builder((6, 8), batch=4)
+    b.op("Reshape", b.last, b.constant([4, 48], np.int64))
+    b.gemm(10, inputs=48)
+    b.relu()
+    b.op("Sub", b.last, b.op("ReduceMean", axes=[0]))  # samples are not treated alone
+    b.gemm(3, inputs=10)
+    assert convertibility(b.save(tmp_path / "m.onnx")).macs == {"input": 480, "spikes": 30}
 
 
 def test_attention_stays_analog_and_is_counted(tmp_path):
