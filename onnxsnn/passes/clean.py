@@ -1,7 +1,7 @@
 """Bring a graph as an exporter wrote it into the canonical form that the other passes read.
 
 1. Nodes without a name, or with another's, get one of their own. Poolings round their sizes down
-   where rounding up gives no more: onnx's inference counts windows that would lie behind the data.
+   where rounding up gives no more: see `passes/pooling_sizes.py`.
 2. What depends on constants only becomes a constant (weights that are graph inputs with
    an initializer are constants from the import on); so does the shape of a static tensor,
    and a computed shape, as far as `passes/sizes.py` knows it. An If of a constant condition
@@ -53,6 +53,7 @@ from onnxsnn.graph import (
 from onnxsnn.operators import LONGEST, slice_bounds
 from onnxsnn.passes.carry_captures import carry_captures
 from onnxsnn.passes.einsum_products import write_einsum_products
+from onnxsnn.passes.pooling_sizes import round_down
 from onnxsnn.passes.report import Report
 from onnxsnn.passes.sizes import choose_sizes, expand_tiles, fix_targets, sizes_of
 from onnxsnn.passes.strides import remove_strides
@@ -69,7 +70,7 @@ def clean(graph: Graph) -> tuple[Graph, Report]:
     named = name_nodes(graph)
     if named:
         report.actions["nodes named"] += named
-    while _round_down(graph):  # sizes of poolings behind follow from it
+    while round_down(graph):  # sizes of poolings behind follow from it
         graph = infer_shapes(graph)
     before = len(graph.nodes)
     _fold_constants(graph)
@@ -115,39 +116,6 @@ def name_nodes(graph: Graph) -> int:
         node.name = free_name(taken, f"{base}/{node.op}")
         taken.add(node.name)
     return len(unnamed)
-
-
-_POOLS = {"AveragePool", "LpPool", "MaxPool"}
-
-
-def _round_down(graph: Graph) -> bool:
-    """Let poolings round down where a window more would lie behind the data; whether some do."""
-    found = [node for node in graph.nodes if node.op in _POOLS and _rounds_in_vain(node)]
-    for node in found:
-        del node.attrs["ceil_mode"]
-    return bool(found)
-
-
-def _rounds_in_vain(node: Node) -> bool:
-    """Whether a pooling rounds up, and no window that begins in the data, or before, comes of it.
-
-    There is none of others: ONNX says so since opset 22, and ONNX Runtime does so in any.
-    """
-    sizes = (node.inputs[0].shape or [])[2:]
-    if not node.attrs.get("ceil_mode", 0) or not all(isinstance(size, int) for size in sizes):
-        return False
-    if node.attrs.get("auto_pad", "NOTSET").startswith("SAME"):
-        return False
-    ones = [1] * len(sizes)
-    pads = node.attrs.get("pads", [0, 0] * len(sizes))
-    strides, dilations = (node.attrs.get(name, ones) for name in ("strides", "dilations"))
-    gained = []
-    for axis, (size, taps) in enumerate(zip(sizes, node.attrs["kernel_shape"], strict=True)):
-        room = size + pads[axis] + pads[axis + len(sizes)] - (taps - 1) * dilations[axis] - 1
-        start = -(-room // strides[axis]) * strides[axis]  # of the last window
-        if start > room:
-            gained.append(start < size + pads[axis])
-    return bool(gained) and not any(gained)
 
 
 def _fold_constants(graph: Graph) -> bool:

@@ -555,16 +555,3 @@ def test_dropout_without_any_setting_does_nothing():
     b.op("Dropout", b.relu(), "", "")
     graph, _ = clean(b.graph())
     assert [node.op for node in graph.nodes] == ["Relu"]
-
-
-@pytest.mark.parametrize("operator", ["AveragePool", "MaxPool"])
-@pytest.mark.parametrize(("size", "taps", "pad"), [(5, 2, 1), (4, 1, 0), (6, 3, 1), (7, 2, 0)])
-def test_sizes_of_poolings_that_round_up_are_right(operator, size, taps, pad):
-    """A window that would begin behind the data is none, whatever the opset."""
-    b, x = Builder((2, size, size)), uniform(3, 2, size, size)
-    for _ in range(2):  # the sizes of one follow from those of the other
-        b.op(operator, kernel_shape=[taps] * 2, strides=[2, 2], pads=[pad] * 4, ceil_mode=1)
-    expected = outputs_of(b.undeclared(), x=x)
-    graph, _ = clean(b.graph())
-    assert graph.outputs[0].shape == ["N", *expected[b.last].shape[1:]]
-    assert_same(expected, outputs_of(graph, x=x))
