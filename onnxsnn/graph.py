@@ -46,6 +46,7 @@ __all__ = [
     "part_of",
     "part_up_to",
     "per_channel",
+    "producer",
     "rank",
     "reads_values",
     "remove",
@@ -294,9 +295,14 @@ def sole_consumer(graph: Graph, tensor: Tensor) -> Node | None:
     return None if len(tensor.outputs) != 1 or is_output(graph, tensor) else tensor.outputs[0]
 
 
+def producer(tensor: Tensor) -> Node | None:
+    """The node that writes `tensor`; None for an input, a constant, and what is left out."""
+    return tensor.inputs[0] if tensor.inputs else None
+
+
 def sole_producer(graph: Graph, tensor: Tensor) -> Node | None:
     """The node that writes `tensor`, if one other node reads it, and nothing else."""
-    return tensor.inputs[0] if tensor.inputs and sole_consumer(graph, tensor) else None
+    return producer(tensor) if sole_consumer(graph, tensor) else None
 
 
 def per_channel(values: Array, axes: int, axis: int, channels: int) -> Array | None:

@@ -45,6 +45,7 @@ from onnxsnn.graph import (
     insert,
     is_float,
     needs_copy,
+    producer,
     remove,
     sole_producer,
     taken_names,
@@ -301,7 +302,7 @@ def _rectified(node: Node) -> gs.Tensor | None:
 def _kept_above_zero(node: Node) -> gs.Tensor | None:
     """x, where a choice is x if x > 0 or x >= 0, else 0."""
     condition, then, other = node.inputs
-    comparison = condition.inputs[0] if condition.inputs else None
+    comparison = producer(condition)
     if comparison is None or comparison.op not in _ABOVE:
         return None
     x, bound = comparison.inputs

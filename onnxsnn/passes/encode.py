@@ -33,6 +33,7 @@ from onnxsnn.graph import (
     data_input,
     insert,
     is_static_shape,
+    producer,
     rank,
     unique_name,
 )
@@ -164,7 +165,7 @@ def _symmetric_clip(node: Node) -> tuple[Array, Tensor] | None:
     if bounds is None:
         return None
     (low, high), source = bounds, data_input(node)
-    before = source.inputs[0] if source.inputs else None
+    before = producer(source)
     if before is not None and before.op == _OTHER_SIDE[node.op]:
         inner = clipped_between(before)
         if inner is not None:

@@ -35,6 +35,7 @@ from onnxsnn.graph import (
     insert,
     is_static_shape,
     nodes_before,
+    producer,
     reads_values,
     to_model,
     unique_name,
@@ -114,7 +115,7 @@ def _is_of_one(graph: Graph) -> bool:
 
 def _is_reduced(tensor: gs.Tensor) -> bool:
     """Whether a tensor is one number, reduced of an open number of samples."""
-    maker = tensor.inputs[0] if tensor.inputs else None
+    maker = producer(tensor)
     if maker is None or not maker.op.startswith("Reduce") or not maker.inputs[0].shape:
         return False
     return not _is_size(maker.inputs[0].shape[0]) and set(tensor.shape or [0]) == {1}
@@ -316,7 +317,7 @@ def _repeat_outputs(graph: Graph, batch: int) -> None:
 
 def _copied(tensor: gs.Tensor) -> gs.Tensor:
     """What a tensor is a copy of."""
-    maker = tensor.inputs[0] if tensor.inputs else None
+    maker = producer(tensor)
     return maker.inputs[0] if maker is not None and maker.op == "Identity" else tensor
 
 

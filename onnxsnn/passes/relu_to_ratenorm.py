@@ -32,6 +32,7 @@ from onnxsnn.graph import (
     channel_axis,
     data_input,
     per_channel,
+    producer,
     remove,
     replace_everywhere,
     sole_consumer,
@@ -93,7 +94,7 @@ def _is_rectified(tensor: Tensor, limit: Array) -> bool:
     """Whether all that a tensor holds comes from Rate Norm Layers that clip no higher than this."""
     todo, seen = [tensor], set()
     while todo:
-        maker = _producer(todo.pop())
+        maker = producer(todo.pop())
         if maker is None:
             return False
         if id(maker) in seen:
@@ -102,7 +103,7 @@ def _is_rectified(tensor: Tensor, limit: Array) -> bool:
         if maker.op in _KEEPS_BOUNDS:
             todo += maker.inputs if maker.op == "Concat" else maker.inputs[:1]
             continue
-        norm = _producer(maker.inputs[0]) if maker.op == "Mul" else None
+        norm = producer(maker.inputs[0]) if maker.op == "Mul" else None
         if norm is None or norm.op != RECTIFYING:
             return False
         if np.min(limit) < UNSET_THRESHOLD and np.min(limit) < np.max(limits_of(norm)[1]):
@@ -154,10 +155,10 @@ def _drop_rounding(graph: Graph, norm: Node) -> float | None:
 
 def _rounding_before(norm: Node, threshold: Array) -> float | None:
     """floor(z * L / theta + c), then clipped from 0 to L: levels are whole numbers."""
-    rounding = _producer(norm.inputs[0])
+    rounding = producer(norm.inputs[0])
     if not _whole(threshold) or rounding is None or rounding.op not in _ROUNDING:
         return None
-    add = _producer(rounding.inputs[0])
+    add = producer(rounding.inputs[0])
     shift = _shift(add) if rounding.op == "Floor" else None
     norm.inputs[0] = rounding.inputs[0] if shift is None else data_input(add)
     return _ROUNDING[rounding.op] if shift is None else shift
@@ -198,10 +199,6 @@ def _rounded(graph: Graph, node: Node | None) -> tuple[float, Node, Node | None]
 
 
 _ROUNDING = {"Floor": 0.0, "Round": 0.5}
-
-
-def _producer(tensor: Tensor) -> Node | None:
-    return tensor.inputs[0] if tensor.inputs else None
 
 
 def _whole(values: Array) -> bool:

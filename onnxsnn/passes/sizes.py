@@ -17,7 +17,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxsnn.arrays import Array
-from onnxsnn.graph import Graph, Node, Tensor, constant, insert, unique_name
+from onnxsnn.graph import Graph, Node, Tensor, constant, insert, producer, unique_name
 from onnxsnn.operators import slice_bounds
 
 __all__ = ["choose_sizes", "expand_tiles", "fix_targets", "sizes_of"]
@@ -38,7 +38,7 @@ def sizes_of(tensor: Tensor) -> Array | None:
     if values is not None:
         whole = values.dtype.kind == "i" and values.ndim <= 1
         return np.array(values.tolist(), dtype=object) if whole else None
-    node = tensor.inputs[0] if tensor.inputs else None
+    node = producer(tensor)
     if node is None or node.op not in _FOLLOWED:
         return None
     if node.op in ("Max", "ReduceProd"):
@@ -137,7 +137,7 @@ def choose_sizes(graph: Graph) -> bool:
 
 def _choices(condition: Tensor) -> list[bool] | None:
     """Which of two sizes are equal; None where that is not known of all, or they are no sizes."""
-    node = condition.inputs[0] if condition.inputs else None
+    node = producer(condition)
     if node is None or node.op != "Equal":
         return None
     left, right = (sizes_of(tensor) for tensor in node.inputs)
@@ -160,7 +160,7 @@ def _part(graph: Graph, tensor: Tensor, place: int) -> Tensor:
 
     onnx follows a size through Concat, and not through every Gather.
     """
-    node = tensor.inputs[0] if tensor.inputs else None
+    node = producer(tensor)
     if node is not None and node.op == "Reshape":
         return _part(graph, node.inputs[0], place)
     for part in node.inputs if node is not None and node.op == "Concat" else ():

@@ -46,6 +46,7 @@ from onnxsnn.graph import (
     is_float,
     is_static_shape,
     part_of,
+    producer,
     rank,
     remove,
     replace_reads,
@@ -269,7 +270,7 @@ class _TimeBatcher:
         return self.made[key]
 
     def _rescaled(self, tensor: Tensor) -> Tensor:
-        node = tensor.inputs[0] if tensor.inputs else None
+        node = producer(tensor)
         if node is None or node.op not in _SIZES or is_float(tensor) or self._batched(tensor):
             return tensor
         if node.op == "Shape":
