@@ -108,10 +108,11 @@ def _in_thresholds(snn: SpikingModel) -> tuple[SpikingModel, Report]:
 
 
 def _noise(snn: SpikingModel) -> Dataset:
-    batches = input_noise(snn)
-    first = [next(batches)]
+    """Noise for the inputs of an SNN: _NOISE samples, and what fills their last batch."""
+    noise = input_noise(snn)
+    first = [next(noise)]
     while len(next(iter(first[0].values()))) * len(first) < _NOISE:
-        first.append(next(batches))
+        first.append(next(noise))
     return Dataset({name: np.concatenate([b[name] for b in first]) for name in first[0]})
 
 
