@@ -14,6 +14,9 @@
     Limit           what is above an array that broadcasts becomes that
     Concat          axis
     Pad             with zeros; pads
+    Slice           along every axis from starts, in steps
+    Take            along axis, at an array of indices; a single one takes the axis away
+    Repeat          every value so many times along every axis: factors
     Reshape         to the shape of what it gives
     Transpose       order
     RunningSum, RunningMean, DelayedMean (delay), SumIncrement, MeanIncrement, SumToMean
@@ -38,7 +41,7 @@ from onnxsnn.arrays import Array
 from onnxsnn.errors import UnsupportedError
 from onnxsnn.graph import Graph, Node, Tensor, constant, describe, is_static_shape
 from onnxsnn.neurons import NEURONS
-from onnxsnn.operators import reduced_axes
+from onnxsnn.operators import reduced_axes, slice_bounds
 from onnxsnn.padding import same_paddings
 from onnxsnn.weights import weight_layer
 
@@ -242,6 +245,57 @@ def _pad(node: Node, context: Context) -> Form | None:  # noqa: ARG001
     return Form("Pad", node.inputs[:1], {"pads": before[1:] + behind[1:]})
 
 
+def _slice(node: Node, context: Context) -> Form | None:  # noqa: ARG001
+    sizes = sizes_of(node.inputs[0], describe(node))
+    bounds = slice_bounds(node)
+    if bounds is None or any(axis % (len(sizes) + 1) == 0 for _, _, axis, _ in bounds):
+        return None
+    starts, steps = [0] * len(sizes), [1] * len(sizes)
+    for start, end, axis, step in bounds:
+        at = axis % (len(sizes) + 1) - 1
+        starts[at], _, steps[at] = slice(int(start), int(end), int(step)).indices(sizes[at])
+    return Form("Slice", node.inputs[:1], {"starts": starts, "steps": steps})
+
+
+def _take(node: Node, context: Context) -> Form | None:  # noqa: ARG001
+    values, indices = node.inputs
+    places = constant(indices)
+    if places is None or places.ndim > 1 or constant(values) is not None:
+        return None
+    sizes = sizes_of(values, describe(node))
+    axis = int(node.attrs.get("axis", 0)) % (len(sizes) + 1)
+    if axis == 0:
+        return None
+    return Form("Take", [values], {"axis": axis - 1}, {"indices": places % sizes[axis - 1]})
+
+
+def _repeat(node: Node, context: Context) -> Form | None:  # noqa: ARG001
+    """A Resize to whole multiples, each value being the nearest one's."""
+    before, after = (sizes_of(t, describe(node)) for t in (node.inputs[0], node.outputs[0]))
+    factors = [large // small for large, small in zip(after, before, strict=True)]
+    scales = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    given = [1, *factors] if scales is None or scales.size == 0 else scales.tolist()
+    modes = (
+        node.attrs.get("coordinate_transformation_mode", "half_pixel"),
+        node.attrs.get("nearest_mode", "round_prefer_floor"),
+    )
+    whole = [f * size for f, size in zip(factors, before, strict=True)] == after
+    nearest = node.attrs.get("mode", "nearest") == "nearest" and modes in _NEAREST
+    if not (whole and nearest and given == [1, *factors]):
+        return None
+    return Form("Repeat", node.inputs[:1], {"factors": factors})
+
+
+_NEAREST = {
+    ("asymmetric", "floor"),
+    ("half_pixel", "round_prefer_floor"),
+    ("half_pixel", "round_prefer_ceil"),
+    ("pytorch_half_pixel", "round_prefer_floor"),
+    ("pytorch_half_pixel", "round_prefer_ceil"),
+}
+"""Modes in which as many values are nearest to each, where sizes grow by whole factors."""
+
+
 def _reshape(node: Node, context: Context) -> Form | None:  # noqa: ARG001
     before, after = (sizes_of(t, describe(node)) for t in (node.inputs[0], node.outputs[0]))
     return Form("Reshape", node.inputs[:1]) if math.prod(before) == math.prod(after) else None
@@ -266,6 +320,9 @@ RULES: dict[str, Callable[[Node, Context], Form | None]] = {
     "LeakyRelu": _rectifier,
     "Concat": _concat,
     "Pad": _pad,
+    "Slice": _slice,
+    "Gather": _take,
+    "Resize": _repeat,
     **dict.fromkeys(["Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"], _reshape),
     "Transpose": _transpose,
     **dict.fromkeys(["RunningSum", "RunningMean", "DelayedMean"], _in_time),

@@ -11,10 +11,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import onnx_graphsurgeon as gs
+
 from onnxsnn.arrays import Array
 from onnxsnn.errors import UnsupportedError, checked
 from onnxsnn.export.canonical import RULES, Context, Form, as_in_onnx, sizes_of
-from onnxsnn.graph import Graph, Node, constant, describe
+from onnxsnn.graph import (
+    Graph,
+    Node,
+    constant,
+    describe,
+    insert,
+    is_static_shape,
+    unique_name,
+)
 from onnxsnn.model import SpikingModel
 from onnxsnn.neurons import NEURONS
 from onnxsnn.operators import Role, fate
@@ -109,6 +120,7 @@ def read_network(snn: SpikingModel) -> Network:
     """
     plain = checked(snn, SpikingModel, "snn").unrounded()
     graph = plain.graph()
+    _write_slices(graph)
     graph.toposort()
     losses = _losses(snn, graph) if snn.is_integer else []
     context = Context(
@@ -141,6 +153,24 @@ def some(names: list[str]) -> str:
     """The first few names, and how many more there are."""
     more = f", and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
+
+
+def _write_slices(graph: Graph) -> None:
+    """Write a Split as a Slice for each of its parts."""
+    for node in [node for node in graph.nodes if node.op == "Split"]:
+        axis = node.attrs.get("axis", 0)
+        if not all(is_static_shape(part.shape) for part in node.outputs):
+            continue
+        sizes = [int(part.shape[axis]) for part in node.outputs]
+        parts, node.outputs = list(node.outputs), []
+        for part, end in zip(parts, np.cumsum(sizes), strict=True):
+            bounds = {"start": end - part.shape[axis], "end": end, "axis": axis}
+            constants = [
+                gs.Constant(unique_name(graph, f"{part.name}.{role}"), np.array([number], np.int64))
+                for role, number in bounds.items()
+            ]
+            insert(graph, "Slice", [node.inputs[0], *constants], part)
+        graph.nodes.remove(node)
 
 
 def _losses(snn: SpikingModel, unrounded: Graph) -> list[str]:

@@ -12,7 +12,7 @@ What a reader gets is a graph of IF neurons between layers of weights; spikes ar
 4. A sum of tensors is no node: several edges into a node add up. So is Concat, of channels: each
    tensor comes through weights of 1 x 1 that put it in its place.
 5. A scale or a shift per channel is a `Conv2d` of 1 x 1, which more readers know than `Scale`. So
-   is a Pad, with pads.
+   is a Pad, with pads, and what takes some of the channels.
 6. Transposes behind inputs and in front of what is flattened are left out: see
    `onnxsnn.export.reordered`.
 7. The running mean in front of the read-out is left to the reader: NIR's output is that of one

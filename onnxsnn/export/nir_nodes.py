@@ -9,7 +9,7 @@ square raises an UnsupportedError.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -54,7 +54,8 @@ def in_place(
 
     Its channels are there from the `first` on, and the others are 0; None if NIR cannot say it.
     """
-    found = _moved(nir, operation, shape, [first, *[0] * (2 * len(shape) - 1)], factor)
+    weight = np.eye(operation.shape[0], shape[0], -first)
+    found = _mixed(nir, operation, shape, weight, factor)
     return found and found[0][0]
 
 
@@ -127,21 +128,44 @@ def _of_windows(
 
 def _pad(nir: ModuleType, operation: Operation, shape: list[int], factor: float) -> _Nodes:
     pads = operation.settings["pads"]
-    return _moved(nir, operation, shape, pads, factor) if min(pads) >= 0 else None
+    if min(pads) < 0:
+        return None
+    weight = np.eye(operation.shape[0], shape[0], -pads[0])
+    around = [*pads[1 : len(shape)], *pads[len(shape) + 1 :]]
+    return _mixed(nir, operation, shape, weight, factor, around)
 
 
-def _moved(
-    nir: ModuleType, operation: Operation, shape: list[int], pads: list[int], factor: float
+def _slice(nir: ModuleType, operation: Operation, shape: list[int], factor: float) -> _Nodes:
+    starts, steps = operation.settings["starts"], operation.settings["steps"]
+    if shape[1:] != operation.shape[1:] or any(starts[1:]) or min(steps[1:], default=1) < 0:
+        return None
+    places = starts[0] + steps[0] * np.arange(operation.shape[0])
+    return _mixed(nir, operation, shape, np.eye(shape[0])[places], factor)
+
+
+def _take(nir: ModuleType, operation: Operation, shape: list[int], factor: float) -> _Nodes:
+    indices = operation.arrays["indices"]
+    if operation.settings["axis"] or not indices.ndim:
+        return None
+    return _mixed(nir, operation, shape, np.eye(shape[0])[indices], factor)
+
+
+def _mixed(
+    nir: ModuleType,
+    operation: Operation,
+    shape: list[int],
+    matrix: Array,
+    factor: float,
+    pads: Sequence[int] = (),
 ) -> _Nodes:
-    """A tensor with zeros around it, by weights of 1 x 1; pads are of the channels, too."""
-    channels, axes = operation.shape[0], len(shape) - 1
-    weight = np.eye(channels, shape[0], -pads[0], dtype=np.float32)
+    """The channels of a tensor through a matrix, which is weights of 1 x 1; zeros around it."""
+    axes = len(shape) - 1
     arrays = {
-        "weight": weight.reshape(*weight.shape, *[1] * axes),
-        "bias": np.zeros(channels, np.float32),
+        "weight": matrix.astype(np.float32).reshape(*matrix.shape, *[1] * axes),
+        "bias": np.zeros(len(matrix), np.float32),
     }
     ones = [1] * axes
-    around = [*pads[1 : axes + 1], *pads[axes + 2 :]]
+    around = list(pads) or [0] * (2 * axes)
     settings = {"strides": ones, "dilations": ones, "groups": 1, "pads": around}
     layer = replace(operation, settings=settings, arrays=arrays)
     return (_convolution if axes else _linear)(nir, layer, shape, factor)
@@ -179,10 +203,14 @@ RULES: dict[str, Callable[[ModuleType, Operation, list[int], float], _Nodes]] = 
     "Reshape": _reshape,
     "Scale": _scale,
     "Shift": _shift,
+    "Slice": _slice,
+    "Take": _take,
 }
 """By canonical operator."""
 
-TAKES_FACTOR = frozenset({"Conv", "Linear", "AveragePool", "Mean", "Pad", "Reshape"})
+TAKES_FACTOR = frozenset(
+    {"Conv", "Linear", "AveragePool", "Mean", "Pad", "Reshape", "Slice", "Take"}
+)
 """What takes a factor into its weights, or lets it wait behind; the others read no factor."""
 
 

@@ -247,6 +247,37 @@ def test_concat_and_pad_put_channels_in_place(tmp_path):
     assert_same(snn, graph, eighths(3, 2, 6, 6), 7)
 
 
+def test_parts_of_channels_are_weights(tmp_path):
+    b = IntegerBuilder((2, 6, 6))
+    b.conv(6)
+    spikes = b.clip(2.0)
+    steps = (b.constant([v], np.int64) for v in (4, -9, 1, -2))
+    second = b.op("Slice", spikes, *steps)
+    first = b.op("Split", spikes, b.constant([2, 4], np.int64), count=2, axis=1)
+    b.op("Gather", f"{first}_1", b.constant([3, 0, -2], np.int64), axis=1)
+    b.op("Concat", b.last, second, first, axis=1)
+    b.channels = 8
+    b.conv(4)
+    b.clip(4.0)
+    b.head(3)
+    snn = trained(b, tmp_path)
+    graph, losses = nir_graph(snn)
+    assert losses == []
+    assert_same(snn, graph, eighths(3, 2, 6, 6), 6)
+
+
+def test_parts_of_places_are_refused(tmp_path):
+    b = IntegerBuilder((2, 6, 6))
+    b.conv(6)
+    b.clip(2.0)
+    b.op("Slice", b.last, *(b.constant([v], np.int64) for v in (1, 5, 3)))
+    b.conv(4)
+    b.clip(4.0)
+    b.head(3)
+    with pytest.raises(UnsupportedError, match=r"nothing for node 'slice2' \(Slice\)"):
+        nir_graph(trained(b, tmp_path))
+
+
 def test_concat_of_vectors_is_a_sum_of_affines(tmp_path):
     b = IntegerBuilder((4,))
     b.gemm(5)

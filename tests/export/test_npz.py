@@ -78,6 +78,17 @@ class Simulator:
                 half = len(settings["pads"]) // 2
                 pads = zip(settings["pads"][:half], settings["pads"][half:], strict=True)
                 return np.pad(x, [(0, 0), *pads])
+            case "Slice":
+                for axis, size in enumerate(shape, start=1):
+                    start, step = settings["starts"][axis - 1], settings["steps"][axis - 1]
+                    x = x.take(start + step * np.arange(size), axis)
+                return x
+            case "Take":
+                return x.take(arrays["indices"], settings["axis"] + 1)
+            case "Repeat":
+                for axis, factor in enumerate(settings["factors"], start=1):
+                    x = x.repeat(factor, axis)
+                return x
             case "Reshape":
                 return x.reshape(-1, *shape)
             case "Transpose":
@@ -194,6 +205,78 @@ def test_settings_of_convolutions_are_said_in_full(layer, tmp_path):
     assert_same(snn, tmp_path / "m.npz", eighths(3, 2, 8, 8), 5, 1e-5)
 
 
+def whole(b, *values):
+    return b.constant(values, np.int64)
+
+
+def test_parts_of_tensors_are_read_by_their_places(tmp_path):
+    b = IntegerBuilder((2, 6, 6))
+    b.conv(6)
+    spikes = b.clip(2.0)
+    reverse = b.op(
+        "Slice", spikes, whole(b, 1, -1), whole(b, 9, -99), whole(b, 1, -1), whole(b, 2, -1)
+    )
+    first = b.op("Split", spikes, whole(b, 2, 4), count=2, axis=1)
+    shuffled = b.op("Gather", f"{first}_1", whole(b, 3, 0, -2), axis=1)
+    row = b.op("Gather", spikes, b.constant(-1, np.int64), axis=2)
+    b.op("Concat", reverse, first, shuffled, axis=1)
+    b.channels = 8
+    b.conv(4)
+    b.clip(4.0)
+    b.op("ReduceMean", axes=[2], keepdims=0)
+    b.op("Concat", b.last, row, axis=1)
+    b.op("Flatten")
+    b.gemm(3, inputs=60)
+    snn = convert(b.save(tmp_path / "m.onnx"), threshold="trained", timesteps=4).snn
+    assert export_npz(snn, tmp_path / "m.npz") == []
+    assert_same(snn, tmp_path / "m.npz", eighths(3, 2, 6, 6), 5, 1e-5)
+
+
+def resized(scales=None, sizes=None, **attrs):
+    """A map of 6 x 6 that is resized between neurons."""
+    b = IntegerBuilder((2, 6, 6))
+    b.conv(4)
+    b.clip(2.0)
+    given = [b.constant(scales)] if scales else ["", whole(b, *sizes)]
+    b.op("Resize", b.last, "", *given, **attrs)
+    b.conv(4)
+    b.clip(4.0)
+    b.head(3)
+    return b
+
+
+@pytest.mark.parametrize(
+    "b",
+    [
+        resized([1, 1, 2, 3]),
+        resized([1, 1, 4, 1], nearest_mode="round_prefer_ceil"),
+        resized(sizes=[3, 4, 12, 12], coordinate_transformation_mode="pytorch_half_pixel"),
+        resized([1, 1, 3, 2], coordinate_transformation_mode="asymmetric", nearest_mode="floor"),
+    ],
+)
+def test_nearest_values_of_a_larger_map_are_repeated(b, tmp_path):
+    snn = convert(b.save(tmp_path / "m.onnx"), threshold="trained", timesteps=4).snn
+    assert export_npz(snn, tmp_path / "m.npz") == []
+    assert_same(snn, tmp_path / "m.npz", eighths(3, 2, 6, 6), 5, 1e-5)
+
+
+@pytest.mark.parametrize(
+    "b",
+    [
+        resized([1, 1, 1.5, 2]),
+        resized([1, 1, 0.5, 0.5]),
+        resized([1, 1, 2, 2], mode="linear"),
+        resized([1, 1, 2.1, 2]),
+        resized([1, 1, 2, 2], nearest_mode="floor"),
+        resized([1, 1, 2, 2], coordinate_transformation_mode="align_corners"),
+    ],
+)
+def test_other_sizes_are_no_repetition(b, tmp_path):
+    snn = convert(b.save(tmp_path / "m.onnx"), threshold="trained", timesteps=4).snn
+    with pytest.raises(UnsupportedError, match=r"no words for node 'resize2'"):
+        export_npz(snn, tmp_path / "m.npz")
+
+
 @pytest.mark.parametrize("structure", ["mobilenet", "densenet", "vgg", "residual"])
 def test_whole_networks_give_the_runner_s_outputs(structure, tmp_path):
     """Weights are no whole numbers here, so that a spike may come a step later."""
@@ -283,7 +366,7 @@ def test_readme_has_words_for_every_operator(tmp_path):
         "Gemm": "Linear", "MatMul": "Linear", "GlobalAveragePool": "Mean", "ReduceMean": "Mean",
         "Sub": "Subtract", "Mul": "Scale", "Div": "Scale", "LeakyRelu": "Rectify", "Min": "Limit",
         "Flatten": "Reshape", "Squeeze": "Reshape", "Unsqueeze": "Reshape",
-        "Identity": "Reshape",
+        "Identity": "Reshape", "Gather": "Take", "Resize": "Repeat",
     }  # fmt: skip
     words = {renamed.get(name, name) for name in RULES} | {"Shift", "SumToMean"}
     assert {neuron.operator for neuron in NEURONS.values()} <= words
