@@ -227,6 +227,20 @@ def test_tensor_plus_itself_is_two_edges(tmp_path):
     assert_same(snn, nir_graph(snn)[0], eighths(3, 4), 5)
 
 
+def more_layers(b, channels):
+    b.channels = channels
+    b.conv(4)
+    b.clip(4.0)
+    b.head(3)
+
+
+def assert_nothing_lost(b, folder, x):
+    snn = trained(b, folder)
+    graph, losses = nir_graph(snn)
+    assert losses == []
+    assert_same(snn, graph, x, 7)
+
+
 def test_concat_and_pad_put_channels_in_place(tmp_path):
     b = IntegerBuilder((2, 6, 6))
     b.conv(4)
@@ -237,14 +251,8 @@ def test_concat_and_pad_put_channels_in_place(tmp_path):
     deeper = b.op("Pad", early, b.constant([0, 1, 0, 0, 0, 2, 0, 0], np.int64))
     pooled = b.op("AveragePool", early, kernel_shape=[1, 1])
     b.op("Concat", around, deeper, pooled, axis=1)
-    b.channels = 14
-    b.conv(4)
-    b.clip(4.0)
-    b.head(3)
-    snn = trained(b, tmp_path)
-    graph, losses = nir_graph(snn)
-    assert losses == []
-    assert_same(snn, graph, eighths(3, 2, 6, 6), 7)
+    more_layers(b, 14)
+    assert_nothing_lost(b, tmp_path, eighths(3, 2, 6, 6))
 
 
 def test_parts_of_channels_are_weights(tmp_path):
@@ -256,14 +264,8 @@ def test_parts_of_channels_are_weights(tmp_path):
     first = b.op("Split", spikes, b.constant([2, 4], np.int64), count=2, axis=1)
     b.op("Gather", f"{first}_1", b.constant([3, 0, -2], np.int64), axis=1)
     b.op("Concat", b.last, second, first, axis=1)
-    b.channels = 8
-    b.conv(4)
-    b.clip(4.0)
-    b.head(3)
-    snn = trained(b, tmp_path)
-    graph, losses = nir_graph(snn)
-    assert losses == []
-    assert_same(snn, graph, eighths(3, 2, 6, 6), 6)
+    more_layers(b, 8)
+    assert_nothing_lost(b, tmp_path, eighths(3, 2, 6, 6))
 
 
 def test_parts_of_places_are_refused(tmp_path):
@@ -325,10 +327,7 @@ def test_difference_of_one_axis_behind_pooling(pool, tmp_path):
     b.clip(4.0)
     b.channels = 4
     b.head(3)
-    snn = trained(b, tmp_path)
-    graph, losses = nir_graph(snn)
-    assert losses == []
-    assert_same(snn, graph, eighths(3, 2, 8), 6)
+    assert_nothing_lost(b, tmp_path, eighths(3, 2, 8))
 
 
 def test_thresholds_and_pooling_are_as_readers_want_them(tmp_path):
