@@ -9,6 +9,7 @@ constants, whose axes count the batch, and is marked as not canonical.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,6 @@ from onnxsnn.graph import (
     constant,
     describe,
     insert,
-    is_static_shape,
     unique_name,
 )
 from onnxsnn.model import SpikingModel
@@ -159,12 +159,13 @@ def _write_slices(graph: Graph) -> None:
     """Write a Split as a Slice for each of its parts."""
     for node in [node for node in graph.nodes if node.op == "Split"]:
         axis = node.attrs.get("axis", 0)
-        if not all(is_static_shape(part.shape) for part in node.outputs):
+        found = [part.shape[axis] if part.shape else None for part in node.outputs]
+        sizes = [size for size in found if isinstance(size, int)]
+        if len(sizes) < len(found):
             continue
-        sizes = [int(part.shape[axis]) for part in node.outputs]
         parts, node.outputs = list(node.outputs), []
-        for part, end in zip(parts, np.cumsum(sizes), strict=True):
-            bounds = {"start": end - part.shape[axis], "end": end, "axis": axis}
+        for part, size, end in zip(parts, sizes, accumulate(sizes), strict=True):
+            bounds = {"start": end - size, "end": end, "axis": axis}
             constants = [
                 gs.Constant(unique_name(graph, f"{part.name}.{role}"), np.array([number], np.int64))
                 for role, number in bounds.items()

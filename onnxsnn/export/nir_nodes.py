@@ -137,7 +137,7 @@ def _pad(nir: ModuleType, operation: Operation, shape: list[int], factor: float)
 
 def _slice(nir: ModuleType, operation: Operation, shape: list[int], factor: float) -> _Nodes:
     starts, steps = operation.settings["starts"], operation.settings["steps"]
-    if shape[1:] != operation.shape[1:] or any(starts[1:]) or min(steps[1:], default=1) < 0:
+    if shape[1:] != operation.shape[1:] or any(starts[1:]):
         return None
     places = starts[0] + steps[0] * np.arange(operation.shape[0])
     return _mixed(nir, operation, shape, np.eye(shape[0])[places], factor)
