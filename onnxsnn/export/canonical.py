@@ -247,14 +247,20 @@ def _pad(node: Node, context: Context) -> Form | None:  # noqa: ARG001
 
 def _slice(node: Node, context: Context) -> Form | None:  # noqa: ARG001
     sizes = sizes_of(node.inputs[0], describe(node))
-    bounds = slice_bounds(node)
-    if bounds is None or any(axis % (len(sizes) + 1) == 0 for _, _, axis, _ in bounds):
+    axes = len(sizes) + 1
+    bounds = [bound for bound in slice_bounds(node) or [] if not _of_all_samples(*bound, axes)]
+    if slice_bounds(node) is None or any(axis % axes == 0 for _, _, axis, _ in bounds):
         return None
     starts, steps = [0] * len(sizes), [1] * len(sizes)
     for start, end, axis, step in bounds:
-        at = axis % (len(sizes) + 1) - 1
+        at = axis % axes - 1
         starts[at], _, steps[at] = slice(int(start), int(end), int(step)).indices(sizes[at])
     return Form("Slice", node.inputs[:1], {"starts": starts, "steps": steps})
+
+
+def _of_all_samples(start: int, end: int, axis: int, step: int, axes: int) -> bool:
+    """Whether bounds take the whole batch, as slices of TensorFlow say of every axis."""
+    return axis % axes == 0 and (start, step) == (0, 1) and end >= np.iinfo(np.int32).max
 
 
 def _take(node: Node, context: Context) -> Form | None:  # noqa: ARG001
@@ -296,6 +302,16 @@ _NEAREST = {
 """Modes in which as many values are nearest to each, where sizes grow by whole factors."""
 
 
+def _tile(node: Node, context: Context) -> Form | None:  # noqa: ARG001
+    """A Tile of axes of size 1, where to repeat a tensor is to repeat its values."""
+    sizes, counts = sizes_of(node.inputs[0], describe(node)), constant(node.inputs[1])
+    if counts is None or counts[0] != 1:
+        return None
+    if any(size > 1 and count > 1 for size, count in zip(sizes, counts[1:], strict=True)):
+        return None
+    return Form("Repeat", node.inputs[:1], {"factors": counts[1:].tolist()})
+
+
 def _reshape(node: Node, context: Context) -> Form | None:  # noqa: ARG001
     before, after = (sizes_of(t, describe(node)) for t in (node.inputs[0], node.outputs[0]))
     return Form("Reshape", node.inputs[:1]) if math.prod(before) == math.prod(after) else None
@@ -323,6 +339,7 @@ RULES: dict[str, Callable[[Node, Context], Form | None]] = {
     "Slice": _slice,
     "Gather": _take,
     "Resize": _repeat,
+    "Tile": _tile,
     **dict.fromkeys(["Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"], _reshape),
     "Transpose": _transpose,
     **dict.fromkeys(["RunningSum", "RunningMean", "DelayedMean"], _in_time),

@@ -232,6 +232,34 @@ def test_parts_of_tensors_are_read_by_their_places(tmp_path):
     assert_same(snn, tmp_path / "m.npz", eighths(3, 2, 6, 6), 5, 1e-5)
 
 
+def test_crops_and_upsampling_of_keras_are_slices_and_repeats(tmp_path):
+    """A Slice that says of every axis what it takes, the batch's too; Tiles of axes of size 1."""
+    b = IntegerBuilder((2, 6, 6))
+    b.conv(4)
+    b.clip(2.0)
+    ends = whole(b, 2**31 - 1, -2, -1, 2**31 - 1)
+    b.op("Slice", b.last, whole(b, 0, 2, 0, 0), ends, whole(b, 0, 2, 3, 1))
+    b.op("Unsqueeze", b.last, whole(b, 3))
+    b.op("Tile", b.last, whole(b, 1, 1, 1, 2, 1))
+    b.op("Reshape", b.last, whole(b, -1, 4, 4, 5))
+    b.conv(3)
+    snn = convert(b.save(tmp_path / "m.onnx"), threshold="trained", timesteps=4).snn
+    assert export_npz(snn, tmp_path / "m.npz") == []
+    assert_same(snn, tmp_path / "m.npz", eighths(3, 2, 6, 6), 5, 1e-5)
+
+
+@pytest.mark.parametrize("counts", [(1, 1, 2, 1), (2, 1, 1, 1)])
+def test_tiles_that_repeat_more_than_single_values_have_no_words(counts, tmp_path):
+    b = IntegerBuilder((2, 6, 6))
+    b.conv(4)
+    b.clip(2.0)
+    b.op("Tile", b.last, whole(b, *counts))
+    b.conv(3)
+    snn = convert(b.save(tmp_path / "m.onnx"), threshold="trained", timesteps=4).snn
+    with pytest.raises(UnsupportedError, match="Tile"):
+        export_npz(snn, tmp_path / "m.npz")
+
+
 def resized(scales=None, sizes=None, **attrs):
     """A map of 6 x 6 that is resized between neurons."""
     b = IntegerBuilder((2, 6, 6))
@@ -367,6 +395,7 @@ def test_readme_has_words_for_every_operator(tmp_path):
         "Sub": "Subtract", "Mul": "Scale", "Div": "Scale", "LeakyRelu": "Rectify", "Min": "Limit",
         "Flatten": "Reshape", "Squeeze": "Reshape", "Unsqueeze": "Reshape",
         "Identity": "Reshape", "Gather": "Take", "Resize": "Repeat",
+        "Tile": "Repeat",
     }  # fmt: skip
     words = {renamed.get(name, name) for name in RULES} | {"Shift", "SumToMean"}
     assert {neuron.operator for neuron in NEURONS.values()} <= words
