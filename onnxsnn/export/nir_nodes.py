@@ -8,6 +8,7 @@ square raises an UnsupportedError.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -87,9 +88,22 @@ def _linear(nir: ModuleType, operation: Operation, shape: list[int], factor: flo
 def _average(nir: ModuleType, operation: Operation, shape: list[int], factor: float) -> _Nodes:
     settings = operation.settings
     kernel, pads = settings["kernel"], settings["pads"]
-    if any(pads) and not settings["include_padding"]:
-        return None
-    return _of_windows(nir, operation, shape, kernel, settings["strides"], pads, factor)
+    found = _of_windows(nir, operation, shape, kernel, settings["strides"], pads, factor)
+    if found and any(pads) and not settings["include_padding"]:
+        shares = _filled(operation, shape[1:])
+        found[0].append(nir.Scale(np.broadcast_to(1 / shares, operation.shape).astype(np.float32)))
+    return found
+
+
+def _filled(operation: Operation, sizes: list[int]) -> Array:
+    """The share of each window that a pooling has on the data, and not in the pads."""
+    settings = operation.settings
+    each = zip(sizes, settings["kernel"], settings["strides"], settings["pads"], strict=False)
+    shares = []
+    for places, (size, kernel, stride, before) in zip(operation.shape[1:], each, strict=True):
+        first = stride * np.arange(places) - before
+        shares.append((np.minimum(first + kernel, size) - np.maximum(first, 0)) / kernel)
+    return np.asarray(functools.reduce(np.multiply.outer, shares))
 
 
 def _mean(nir: ModuleType, operation: Operation, shape: list[int], factor: float) -> _Nodes:
@@ -227,15 +241,16 @@ def _flatten(nir: ModuleType, shape: list[int]) -> Any:
 def _pointwise(
     nir: ModuleType, shape: list[int], scale: Array | float, shift: Array | float
 ) -> Any:
-    """Each channel of a tensor [channels, height, width] times a scale, plus a shift."""
-    channels = shape[0]
+    """Each channel of a tensor [channels, *sizes], of one or two, times a scale, plus a shift."""
+    channels, axes = shape[0], len(shape) - 1
+    node, sizes = (nir.Conv1d, _only) if axes == 1 else (nir.Conv2d, tuple)
     weight = np.eye(channels, dtype=np.float32) * np.float32(scale)
-    return nir.Conv2d(
-        input_shape=tuple(shape[1:]),
-        weight=weight.reshape(channels, channels, 1, 1),
-        stride=(1, 1),
-        padding=(0, 0),
-        dilation=(1, 1),
+    return node(
+        input_shape=sizes(shape[1:]),
+        weight=weight.reshape(channels, channels, *[1] * axes),
+        stride=sizes([1] * axes),
+        padding=sizes([0] * axes),
+        dilation=sizes([1] * axes),
         groups=1,
         bias=np.broadcast_to(shift, channels).astype(np.float32),
     )
@@ -247,8 +262,8 @@ def _only(sizes: list[int]) -> int:
 
 
 def _per_channel(shape: list[int], values: Array) -> Array | None:
-    """`values`, broadcast against [channels, height, width], as a vector; None if they are none."""
-    return per_channel(values, 3, 0, shape[0]) if len(shape) == 3 else None
+    """`values`, broadcast against [channels, *sizes], as a vector; None if they are none."""
+    return per_channel(values, len(shape), 0, shape[0]) if len(shape) in (2, 3) else None
 
 
 def _dense(weight: Array, groups: int) -> Array:

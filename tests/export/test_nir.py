@@ -302,6 +302,28 @@ def test_channels_last_come_first(tmp_path):
     assert_same(snn, graph, eighths(3, 6, 8, 2), 6, order=(0, 3, 1, 2))
 
 
+@pytest.mark.parametrize(
+    "pool",
+    [
+        {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]},
+        {"kernel_shape": [2, 2], "pads": [0, 0, 1, 1], "strides": [2, 3]},
+        {"kernel_shape": [3, 3], "auto_pad": "SAME_UPPER", "strides": [2, 2]},
+    ],
+)
+def test_pooling_that_leaves_pads_out_is_scaled_at_the_edges(pool, tmp_path):
+    b = IntegerBuilder((2, 8, 8))
+    b.conv(4)
+    b.clip(2.0)
+    b.op("AveragePool", **pool)
+    b.conv(4)
+    b.clip(4.1)
+    b.head(3)
+    snn = trained(b, tmp_path)
+    graph, losses = nir_graph(snn)
+    assert losses == []
+    assert_same(snn, graph, eighths(3, 2, 8, 8), 6)
+
+
 def test_concat_of_places_is_refused(tmp_path):
     b = IntegerBuilder((2, 6, 6))
     b.conv(4)
