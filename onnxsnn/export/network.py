@@ -8,8 +8,8 @@ constants, whose axes count the batch, and is marked as not canonical.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import accumulate
+from dataclasses import dataclass, replace
+from itertools import accumulate, chain
 from typing import Any
 
 import numpy as np
@@ -108,6 +108,11 @@ class Network:
     def readers(self, name: str) -> list[Operation]:
         """The operations that read a tensor."""
         return [operation for operation in self.operations if name in operation.inputs]
+
+    def replaced(self, instead: dict[str, list[Operation]]) -> Network:
+        """The network with others instead of the operations that give some tensors."""
+        others = (instead.get(other.output, [other]) for other in self.operations)
+        return replace(self, operations=[*chain(*others)])
 
 
 def read_network(snn: SpikingModel) -> Network:

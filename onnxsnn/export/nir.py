@@ -8,12 +8,12 @@ What a reader gets is a graph of IF neurons between layers of weights; spikes ar
    weight, since NIR checks the shapes of ungrouped ones only; uneven pads become taps of zero.
 3. Average pooling is a `SumPool2d`, whose factor 1 / n enters the weights behind: what travels
    stays whole. Where none can take it, it stays as a scale. Uneven pads make it a `Conv2d`, and of
-   one axis it is a `Conv1d`.
+   one axis it is a `Conv1d`. Where pads do not count, a `Scale` behind makes up for them.
 4. A sum of tensors is no node: several edges into a node add up. So is Concat, of channels: each
    tensor comes through weights of 1 x 1 that put it in its place.
-5. A scale or a shift per channel is a `Conv2d` of 1 x 1, which more readers know than `Scale`. So
-   is a Pad, with pads, and what takes some of the channels.
-6. Transposes behind inputs and in front of what is flattened are left out: see
+5. A scale or a shift per channel is a `Conv2d` of 1 x 1, or a `Conv1d` of 1, which more readers
+   know than `Scale`. So is a Pad, with pads, and what takes some of the channels.
+6. Transposes and Reshapes between channels last and channels first are left out: see
    `onnxsnn.export.reordered`.
 7. The running mean in front of the read-out is left to the reader: NIR's output is that of one
    timestep, whose mean over the timesteps is the SNN's output.
@@ -36,7 +36,7 @@ import numpy as np
 from onnxsnn.errors import UnsupportedError, UsageError
 from onnxsnn.export.network import Network, Operation, read_network, some
 from onnxsnn.export.nir_nodes import RULES, TAKES_FACTOR, in_place, neuron, scaling
-from onnxsnn.export.reordered import without_transposes
+from onnxsnn.export.reordered import without_moves
 from onnxsnn.files import write_bytes
 from onnxsnn.graph import free_name
 from onnxsnn.model import SpikingModel
@@ -77,7 +77,7 @@ def nir_graph(snn: SpikingModel, *, allow_loss: bool = False) -> tuple[Any, list
         UsageError: the package nir is not installed.
         UnsupportedError: NIR cannot say something, and it may not, or cannot, be left out.
     """
-    writer = _Writer(_nir(), without_transposes(read_network(snn)))
+    writer = _Writer(_nir(), without_moves(read_network(snn)))
     writer.write()
     if not writer.given:
         raise UnsupportedError(

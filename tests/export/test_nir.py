@@ -302,6 +302,125 @@ def test_channels_last_come_first(tmp_path):
     assert_same(snn, graph, eighths(3, 6, 8, 2), 6, order=(0, 3, 1, 2))
 
 
+def rescaled():
+    """Images are scaled and shifted channels last, and so are features behind the Flatten."""
+    b = IntegerBuilder((6, 8, 2))
+    b.op("Mul", b.last, b.constant([2.0, 0.5]))
+    b.op("Add", b.last, b.constant(1.0))
+    b.op("Transpose", perm=[0, 3, 1, 2])
+    b.channels = 2
+    b.conv(4)
+    b.clip(2.0)
+    b.op("Transpose", perm=[0, 2, 3, 1])
+    b.op("Flatten")
+    b.op("Add", b.last, b.normal(192))
+    b.clip(4.0)
+    b.gemm(3, inputs=192)
+    return b
+
+
+def gray():
+    """A Reshape gives the channel; what is flattened channels last is joined with more."""
+    b = IntegerBuilder((6, 8, 1))
+    b.op("Sub", b.last, b.constant(0.5))
+    b.op("Reshape", b.last, b.constant([-1, 1, 6, 8], np.int64))
+    b.channels = 1
+    b.conv(4)
+    early = b.clip(2.0)
+    b.conv(3)
+    late = b.clip(2.0)
+    flat = [
+        b.op("Flatten", b.op("Transpose", features, perm=[0, 2, 3, 1]))
+        for features in (late, early)
+    ]
+    b.op("Concat", *flat, axis=1)
+    b.gemm(5, inputs=336)
+    b.clip(4.0)
+    b.gemm(3)
+    return b
+
+
+def twice():
+    """Inputs are joined and cut channels last."""
+    b = IntegerBuilder((6, 8, 2))
+    b.op("Concat", "x", "x", axis=3)
+    b.op("Slice", b.last, *(b.constant(v, np.int64) for v in ([0, 1], [2**31 - 1, 4], [0, 3])))
+    b.op("Transpose", perm=[0, 3, 1, 2])
+    b.channels = 3
+    b.conv(4)
+    b.clip(2.0)
+    b.head(3)
+    return b
+
+
+@pytest.mark.parametrize("network", [rescaled, gray, twice])
+def test_moves_between_channels_last_and_first_are_left_out(network, tmp_path):
+    snn = trained(network(), tmp_path)
+    graph, (loss,) = nir_graph(snn)
+    assert "of input 'x': samples are" in loss
+    channels = snn.inputs[0].shape[-1]
+    assert_same(snn, graph, eighths(3, 6, 8, channels), 6, order=(0, 3, 1, 2))
+
+
+def test_a_map_that_comes_out_channels_last_comes_channels_first(tmp_path):
+    b = IntegerBuilder((2, 6, 8))
+    b.conv(4)
+    b.clip(2.0)
+    b.conv(3)
+    b.op("Transpose", perm=[0, 2, 3, 1])
+    snn = trained(b, tmp_path)
+    graph, (loss,) = nir_graph(snn)
+    assert loss == (
+        f"the order of the axes of output {b.last!r}: samples are [3, 6, 8], not [6, 8, 3]"
+    )
+    x = eighths(3, 2, 6, 8)
+    outputs, _ = simulate(graph, x, 5)
+    expected = Runner(snn).run(x, 5).outputs[b.last]
+    np.testing.assert_allclose(outputs.transpose(0, 2, 3, 1), expected, atol=1e-5)
+
+
+def layer_of_one_axis(b, kernel, *before):
+    """As tf2onnx writes a layer of tf.nn.conv1d over [size, channels], and its bias."""
+    for operator, *inputs in before:
+        b.op(operator, b.last, *inputs)
+    b.op("Unsqueeze", b.last, b.constant([1], np.int64))
+    b.op("Transpose", perm=[0, 3, 1, 2])
+    b.op("Conv", b.last, b.normal(4, b.channels, 1, kernel))
+    b.channels = 4
+    b.op("Squeeze", b.last, b.constant([2], np.int64))
+    b.op("Add", b.last, b.normal(4, 1))
+    return b.last
+
+
+def causal(b):
+    return ("Pad", b.constant([0, 2, 0, 0, 0, 0], np.int64))
+
+
+def test_layers_of_one_axis_that_are_written_with_two_are_conv1d(tmp_path):
+    b = IntegerBuilder((8, 3))
+    b.channels = 3
+    layer_of_one_axis(b, 3, causal(b))
+    b.clip(2.0)
+    spikes = b.op("Transpose", perm=[0, 2, 1])
+    layer_of_one_axis(b, 3, causal(b))
+    b.clip(2.0)
+    branch = b.op("Transpose", perm=[0, 2, 1])
+    b.op("Add", spikes, branch)
+    summed = b.clip(4.0)
+    b.op("Concat", summed, branch, axis=2)
+    b.channels = 8
+    layer_of_one_axis(b, 1)
+    b.clip(4.0)
+    b.op("Transpose", perm=[0, 2, 1])
+    b.op("ReduceMean", axes=[1], keepdims=0)
+    b.gemm(3)
+    snn = trained(b, tmp_path)
+    graph, (loss,) = nir_graph(snn)
+    assert loss == "the order of the axes of input 'x': samples are [3, 8], not [8, 3]"
+    assert not any(isinstance(node, nir.Conv2d) for node in graph.nodes.values())
+    assert_same(snn, graph, eighths(3, 8, 3), 6, order=(0, 2, 1))
+
+
 @pytest.mark.parametrize(
     "pool",
     [

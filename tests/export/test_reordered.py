@@ -1,12 +1,11 @@
 """Transposes that files for others do without."""
 
 import numpy as np
-import pytest
 
 from onnxsnn import IntegrateAndFire, convert
 from onnxsnn.export.network import read_network
-from onnxsnn.export.reordered import without_transposes
-from tests.networks import channels_last
+from onnxsnn.export.reordered import without_moves
+from tests.networks import IntegerBuilder, channels_last
 
 
 def read(b, folder, *outputs):
@@ -22,7 +21,7 @@ def test_columns_come_in_the_order_in_front(tmp_path):
     b = channels_last()
     b.gemm(5, inputs=192)
     network = read(b, tmp_path)
-    changed = without_transposes(network)
+    changed = without_moves(network)
     assert (len(transposes(network)), transposes(changed)) == (2, [])
     assert (network.inputs, changed.inputs) == ({"x": [6, 8, 2]}, {"x": [2, 6, 8]})
     assert changed.losses == ["the order of the axes of input 'x': samples are [2, 6, 8], "
@@ -33,19 +32,53 @@ def test_columns_come_in_the_order_in_front(tmp_path):
     np.testing.assert_allclose(after @ features.reshape(-1), expected)
 
 
-def test_an_input_that_others_read_stays(tmp_path):
+def test_an_input_whose_order_others_need_stays(tmp_path):
+    b = channels_last()
+    first = b.gemm(4, inputs=192)
+    b.op("MatMul", "x", b.normal(2, 3))
+    b.op("Flatten")
+    b.op("Add", b.gemm(4, inputs=144), first)
+    network = read(b, tmp_path)
+    assert without_moves(network).inputs == network.inputs
+
+
+def test_an_output_is_no_other_vector(tmp_path):
+    b = channels_last()
+    flat = b.last
+    changed = without_moves(read(b, tmp_path, flat, b.gemm(5, inputs=192)))
+    assert changed.shapes[flat] == [192]
+    assert [o.shape for o in transposes(changed)] == [[192]]
+
+
+def test_an_order_that_two_readers_share_is_left_out_for_both(tmp_path):
+    """A Flatten of the input itself has the order of its columns."""
     b = channels_last()
     first = b.gemm(4, inputs=192)
     b.op("Flatten", "x")
     b.op("Add", b.gemm(4, inputs=96), first)
+    changed = without_moves(read(b, tmp_path))
+    assert (changed.inputs, transposes(changed)) == ({"x": [2, 6, 8]}, [])
+
+
+def test_arrays_of_channels_stay_arrays_of_channels(tmp_path):
+    b = IntegerBuilder((6, 8, 2))
+    b.op("Mul", b.last, b.constant([2.0, 0.5]))
+    b.op("Transpose", perm=[0, 3, 1, 2])
+    b.channels = 2
+    b.conv(4)
+    b.clip(2.0)
     network = read(b, tmp_path)
-    assert without_transposes(network).inputs == network.inputs
+    scale, *_ = (o for o in without_moves(network).operations if o.operator == "Scale")
+    np.testing.assert_array_equal(scale.arrays["scale"], [[[2.0]], [[0.5]]])
 
 
-@pytest.mark.parametrize("reader", ["neurons", "output"])
-def test_what_more_than_weights_reads_stays(reader, tmp_path):
-    b = channels_last()
-    flat = b.clip(1.0) if reader == "neurons" else b.last
-    scores = b.gemm(5, inputs=192)
-    changed = without_transposes(read(b, tmp_path, *([flat] if reader == "output" else []), scores))
-    assert [o.settings["order"] for o in transposes(changed)] == [[1, 2, 0]]
+def test_a_flattened_input_is_not_asked_for_in_another_order(tmp_path):
+    """[6, 8, 2] in a row, and then channels first: more than an order of axes."""
+    b = IntegerBuilder((96,))
+    b.op("Reshape", b.last, b.constant([-1, 6, 8, 2], np.int64))
+    b.op("Transpose", perm=[0, 3, 1, 2])
+    b.channels = 2
+    b.conv(4)
+    b.clip(2.0)
+    network = read(b, tmp_path)
+    assert without_moves(network).inputs == {"x": [96]}
