@@ -242,7 +242,8 @@ class _Writer:
 
     def _leave_out(self, operation: Operation) -> None:
         one = len(operation.inputs) == 1 and len(operation.outputs) == 1
-        if one and self.shapes[operation.inputs[0]] == operation.shape:
+        stays = operation.operator not in _MOVES
+        if one and stays and self.shapes[operation.inputs[0]] == operation.shape:
             self._lose(f"{operation.operator}, for which it has no node", operation)
             self._pass(operation)
             return
@@ -268,6 +269,9 @@ def _end(role: str, name: str, names: Collection[str]) -> str:
 
 _POTENTIAL = "the potential before the first step; `convert --initial-potential 0` has none"
 _DELAY = "the steps that the outputs leave out; `convert --delay 0` leaves out none"
+_MOVES = frozenset({"Transpose", "Slice", "Take"})
+"""What changes places alone: what is behind, left with others, would compute something else."""
+
 _LEFT_TO_THE_READER = {
     "RunningMean",
     "DelayedMean",

@@ -535,6 +535,18 @@ def test_outputs_that_nir_has_nothing_for_are_left_out_beside_others(tmp_path):
     np.testing.assert_allclose(simulate(graph, x, 5)[0], expected, atol=1e-5)
 
 
+def test_a_transpose_that_keeps_the_shape_is_not_left_out(tmp_path):
+    b = IntegerBuilder((2, 6, 6))
+    b.conv(4)
+    b.clip(2.0)
+    b.op("Transpose", perm=[0, 1, 3, 2])
+    b.conv(4)
+    b.clip(2.0)
+    b.head(3)
+    with pytest.raises(UnsupportedError, match=r"nothing for node 'transpose2' \(Transpose\)"):
+        nir_graph(trained(b, tmp_path), allow_loss=True)
+
+
 def test_sum_that_broadcasts_is_refused(tmp_path):
     b = IntegerBuilder((2, 6, 6))
     b.conv(4)
