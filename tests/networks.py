@@ -343,9 +343,12 @@ def average_network() -> Builder:
     return b
 
 
-def channels_last() -> Builder:
+def channels_last(rescaled: bool = False) -> Builder:
     """As of Keras: images of 6 x 8 with 2 channels, and features flattened channels last."""
     b = IntegerBuilder((6, 8, 2))
+    if rescaled:
+        b.op("Mul", b.last, b.constant([2.0, 0.5]))
+        b.op("Add", b.last, b.constant(1.0))
     b.op("Transpose", perm=[0, 3, 1, 2])
     b.channels = 2
     b.conv(4)

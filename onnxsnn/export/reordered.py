@@ -113,8 +113,9 @@ def _inverse(places: Array) -> Array:
 
 def _order(places: Array, shape: list[int]) -> list[int] | None:
     """The order of axes that a Transpose of a tensor of `shape` has; None if it is none."""
+    numbers = _numbers(shape)
     for order in itertools.permutations(range(len(shape))):
-        moved = _numbers(shape).transpose(order)
+        moved = numbers.transpose(order)
         if moved.shape == places.shape and np.array_equal(moved, places):
             return [*order]
     return None

@@ -304,15 +304,7 @@ def test_channels_last_come_first(tmp_path):
 
 def rescaled():
     """Images are scaled and shifted channels last, and so are features behind the Flatten."""
-    b = IntegerBuilder((6, 8, 2))
-    b.op("Mul", b.last, b.constant([2.0, 0.5]))
-    b.op("Add", b.last, b.constant(1.0))
-    b.op("Transpose", perm=[0, 3, 1, 2])
-    b.channels = 2
-    b.conv(4)
-    b.clip(2.0)
-    b.op("Transpose", perm=[0, 2, 3, 1])
-    b.op("Flatten")
+    b = channels_last(rescaled=True)
     b.op("Add", b.last, b.normal(192))
     b.clip(4.0)
     b.gemm(3, inputs=192)
