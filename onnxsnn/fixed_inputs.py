@@ -114,12 +114,9 @@ def _filled(spec: InputSpec, number: float) -> Array:
 
 
 def _holds(spec: InputSpec, number: float) -> bool:
-    """Whether an input's type has a number, or for one of floats, a finite one near to it."""
-    if spec.dtype.hasobject:  # text
-        return False
+    """The same of a number."""
     try:
-        with np.errstate(over="ignore"):
-            held = spec.dtype.type(number)
-    except (OverflowError, ValueError):  # of NumPy's whole numbers
+        values = np.asarray(number, np.float64 if spec.takes_floats else None)
+    except OverflowError:
         return False
-    return bool(np.isfinite(held) if spec.takes_floats else held.item() == number)
+    return _holds_all(spec, values)

@@ -41,7 +41,7 @@ from onnxsnn.arrays import Array
 from onnxsnn.errors import UnsupportedError
 from onnxsnn.graph import Graph, Node, Tensor, constant, describe, is_static_shape
 from onnxsnn.neurons import NEURONS
-from onnxsnn.operators import reduced_axes, slice_bounds
+from onnxsnn.operators import LONGEST, reduced_axes, slice_bounds
 from onnxsnn.padding import same_paddings
 from onnxsnn.weights import weight_layer
 
@@ -248,19 +248,18 @@ def _pad(node: Node, context: Context) -> Form | None:  # noqa: ARG001
 def _slice(node: Node, context: Context) -> Form | None:  # noqa: ARG001
     sizes = sizes_of(node.inputs[0], describe(node))
     axes = len(sizes) + 1
-    bounds = [bound for bound in slice_bounds(node) or [] if not _of_all_samples(*bound, axes)]
-    if slice_bounds(node) is None or any(axis % axes == 0 for _, _, axis, _ in bounds):
+    bounds = slice_bounds(node)
+    if bounds is None:
         return None
     starts, steps = [0] * len(sizes), [1] * len(sizes)
     for start, end, axis, step in bounds:
         at = axis % axes - 1
+        if at < 0:
+            if (start, step) == (0, 1) and end >= LONGEST:  # TensorFlow names every axis
+                continue
+            return None
         starts[at], _, steps[at] = slice(int(start), int(end), int(step)).indices(sizes[at])
     return Form("Slice", node.inputs[:1], {"starts": starts, "steps": steps})
-
-
-def _of_all_samples(start: int, end: int, axis: int, step: int, axes: int) -> bool:
-    """Whether bounds take the whole batch, as slices of TensorFlow say of every axis."""
-    return axis % axes == 0 and (start, step) == (0, 1) and end >= np.iinfo(np.int32).max
 
 
 def _take(node: Node, context: Context) -> Form | None:  # noqa: ARG001

@@ -224,7 +224,8 @@ class _Writer:
         first = 0
         for name in operation.inputs:
             shape = self.shapes[name]
-            node = in_place(self.nir, operation, shape, first, self.factors.get(name, 1.0))
+            factor = self.factors.get(name, 1.0)
+            node = in_place(self.nir, shape, operation.shape[0], first, factor)
             if node is None:
                 return False
             sources.append(self._add(operation.name, node, self.sources[name]))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -44,20 +44,18 @@ def scaling(nir: ModuleType, shape: list[int], factor: Array | float) -> Any:
     """A tensor of `shape` times a factor."""
     vector = _per_channel(shape, np.asarray(factor, np.float32))
     if vector is not None:
-        return _pointwise(nir, shape, vector, 0.0)
+        return _pointwise(nir, shape, np.diag(vector))
     return nir.Scale(np.broadcast_to(factor, shape).astype(np.float32))
 
 
 def in_place(
-    nir: ModuleType, operation: Operation, shape: list[int], first: int, factor: float
+    nir: ModuleType, shape: list[int], channels: int, first: int, factor: float
 ) -> Any | None:
-    """A tensor of `shape`, times a factor, among the channels of what an operation gives.
+    """A tensor of `shape`, times a factor, among so many channels, from the `first` on.
 
-    Its channels are there from the `first` on, and the others are 0; None if NIR cannot say it.
+    The others are 0. None if NIR cannot say it.
     """
-    weight = np.eye(operation.shape[0], shape[0], -first)
-    found = _mixed(nir, operation, shape, weight, factor)
-    return found and found[0][0]
+    return _pointwise(nir, shape, np.eye(channels, shape[0], -first) * factor)
 
 
 def _convolution(nir: ModuleType, operation: Operation, shape: list[int], factor: float) -> _Nodes:
@@ -65,17 +63,9 @@ def _convolution(nir: ModuleType, operation: Operation, shape: list[int], factor
         return None
     settings = operation.settings
     weight, pads = _square(operation, shape[1:])
-    node, sizes = (nir.Conv1d, _only) if len(shape) == 2 else (nir.Conv2d, tuple)
-    convolution = node(
-        input_shape=sizes(shape[1:]),
-        weight=_dense(weight, settings["groups"]) * np.float32(factor),
-        stride=sizes(settings["strides"]),
-        padding=sizes(pads),
-        dilation=sizes(settings["dilations"]),
-        groups=1,
-        bias=operation.arrays["bias"],
-    )
-    return [convolution], 1.0
+    dense = _dense(weight, settings["groups"]) * np.float32(factor)
+    steps = settings["strides"], pads, settings["dilations"]
+    return [_layer(nir, shape, dense, operation.arrays["bias"], *steps)], 1.0
 
 
 def _linear(nir: ModuleType, operation: Operation, shape: list[int], factor: float) -> _Nodes:
@@ -144,9 +134,17 @@ def _pad(nir: ModuleType, operation: Operation, shape: list[int], factor: float)
     pads = operation.settings["pads"]
     if min(pads) < 0:
         return None
-    weight = np.eye(operation.shape[0], shape[0], -pads[0])
+    matrix = np.eye(operation.shape[0], shape[0], -pads[0], dtype=np.float32)
+    if len(shape) == 1:
+        return _mixed(nir, shape, matrix, factor)
+    ones = [1] * (len(shape) - 1)
     around = [*pads[1 : len(shape)], *pads[len(shape) + 1 :]]
-    return _mixed(nir, operation, shape, weight, factor, around)
+    settings = {"strides": ones, "dilations": ones, "groups": 1, "pads": around}
+    arrays = {
+        "weight": matrix.reshape(*matrix.shape, *ones),
+        "bias": np.zeros(len(matrix), np.float32),
+    }
+    return _convolution(nir, replace(operation, settings=settings, arrays=arrays), shape, factor)
 
 
 def _slice(nir: ModuleType, operation: Operation, shape: list[int], factor: float) -> _Nodes:
@@ -154,35 +152,20 @@ def _slice(nir: ModuleType, operation: Operation, shape: list[int], factor: floa
     if shape[1:] != operation.shape[1:] or any(starts[1:]):
         return None
     places = starts[0] + steps[0] * np.arange(operation.shape[0])
-    return _mixed(nir, operation, shape, np.eye(shape[0])[places], factor)
+    return _mixed(nir, shape, np.eye(shape[0])[places], factor)
 
 
 def _take(nir: ModuleType, operation: Operation, shape: list[int], factor: float) -> _Nodes:
     indices = operation.arrays["indices"]
     if operation.settings["axis"] or not indices.ndim:
         return None
-    return _mixed(nir, operation, shape, np.eye(shape[0])[indices], factor)
+    return _mixed(nir, shape, np.eye(shape[0])[indices], factor)
 
 
-def _mixed(
-    nir: ModuleType,
-    operation: Operation,
-    shape: list[int],
-    matrix: Array,
-    factor: float,
-    pads: Sequence[int] = (),
-) -> _Nodes:
-    """The channels of a tensor through a matrix, which is weights of 1 x 1; zeros around it."""
-    axes = len(shape) - 1
-    arrays = {
-        "weight": matrix.astype(np.float32).reshape(*matrix.shape, *[1] * axes),
-        "bias": np.zeros(len(matrix), np.float32),
-    }
-    ones = [1] * axes
-    around = list(pads) or [0] * (2 * axes)
-    settings = {"strides": ones, "dilations": ones, "groups": 1, "pads": around}
-    layer = replace(operation, settings=settings, arrays=arrays)
-    return (_convolution if axes else _linear)(nir, layer, shape, factor)
+def _mixed(nir: ModuleType, shape: list[int], matrix: Array, factor: float) -> _Nodes:
+    """The channels of a tensor through a matrix, times a factor."""
+    node = _pointwise(nir, shape, matrix * factor)
+    return None if node is None else ([node], 1.0)
 
 
 def _reshape(nir: ModuleType, operation: Operation, shape: list[int], factor: float) -> _Nodes:
@@ -201,11 +184,8 @@ def _shift(nir: ModuleType, operation: Operation, shape: list[int], factor: floa
     shift = operation.arrays["shift"]
     if shape != operation.shape:
         return None
-    if len(shape) == 1:
-        spread = np.broadcast_to(shift, shape).astype(np.float32)
-        return [nir.Affine(weight=np.eye(*shape, dtype=np.float32), bias=spread)], factor
-    vector = _per_channel(shape, shift)
-    return None if vector is None else ([_pointwise(nir, shape, 1.0, vector)], factor)
+    vector = shift if len(shape) == 1 else _per_channel(shape, shift)
+    return None if vector is None else ([_pointwise(nir, shape, np.eye(shape[0]), vector)], factor)
 
 
 RULES: dict[str, Callable[[ModuleType, Operation, list[int], float], _Nodes]] = {
@@ -239,20 +219,43 @@ def _flatten(nir: ModuleType, shape: list[int]) -> Any:
 
 
 def _pointwise(
-    nir: ModuleType, shape: list[int], scale: Array | float, shift: Array | float
+    nir: ModuleType, shape: list[int], matrix: Array, shift: Array | float = 0.0
+) -> Any | None:
+    """The channels of a tensor [channels, *sizes] through a matrix, plus a shift.
+
+    None of one of more than two sizes.
+    """
+    bias = np.broadcast_to(shift, len(matrix)).astype(np.float32)
+    weight = matrix.astype(np.float32)
+    if len(shape) == 1:
+        return nir.Affine(weight=weight, bias=bias)
+    if len(shape) > 3:
+        return None
+    ones = [1] * (len(shape) - 1)
+    return _layer(
+        nir, shape, weight.reshape(*weight.shape, *ones), bias, ones, [0] * len(ones), ones
+    )
+
+
+def _layer(
+    nir: ModuleType,
+    shape: list[int],
+    weight: Array,
+    bias: Array,
+    strides: list[int],
+    pads: list[int],
+    dilations: list[int],
 ) -> Any:
-    """Each channel of a tensor [channels, *sizes], of one or two, times a scale, plus a shift."""
-    channels, axes = shape[0], len(shape) - 1
-    node, sizes = (nir.Conv1d, _only) if axes == 1 else (nir.Conv2d, tuple)
-    weight = np.eye(channels, dtype=np.float32) * np.float32(scale)
+    """A convolution over one axis or two, padded alike on both sides."""
+    node, sizes = (nir.Conv1d, _only) if len(shape) == 2 else (nir.Conv2d, tuple)
     return node(
         input_shape=sizes(shape[1:]),
-        weight=weight.reshape(channels, channels, *[1] * axes),
-        stride=sizes([1] * axes),
-        padding=sizes([0] * axes),
-        dilation=sizes([1] * axes),
+        weight=weight,
+        stride=sizes(strides),
+        padding=sizes(pads),
+        dilation=sizes(dilations),
         groups=1,
-        bias=np.broadcast_to(shift, channels).astype(np.float32),
+        bias=bias,
     )
 
 

@@ -293,14 +293,11 @@ def _as_move(operation: Operation, places: Array) -> Operation:
 def _behind(network: Network, move: Operation, places: Array) -> Network | None:
     """The network with the order of a vector behind the Concat that alone reads it."""
     readers, shapes = network.readers(move.output), network.shapes
-    if (
-        len(move.shape) != 1
-        or move.output in network.outputs
-        or [reader.operator for reader in readers if reader.canonical] != ["Concat"]
-        or len(readers) > 1
-    ):
+    if len(move.shape) != 1 or move.output in network.outputs or len(readers) != 1:
         return None
     (concat,) = readers
+    if not concat.canonical or concat.operator != "Concat":
+        return None
     sizes = [math.prod(shapes[name]) for name in concat.inputs]
     parts = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
     named = zip(concat.inputs, parts, strict=True)
